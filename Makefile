@@ -1,0 +1,47 @@
+# make demo   make the environment and run build-graph, train and explain on the sample
+# make test   make the environment, check the code and run the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+# where `make demo` works; a fresh temporary folder unless given
+DEMO ?=
+
+.PHONY: demo test test-slow check format clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(READY)
+	@folder="$(DEMO)"; [ -n "$$folder" ] || folder=$$(mktemp -d); mkdir -p "$$folder"; \
+	mgsym="$(abspath $(BIN))/mgsym"; cd "$$folder" && \
+	echo "Working in $$folder" && \
+	"$$mgsym" build-graph && "$$mgsym" train && "$$mgsym" explain --node 42 --topk 50 && \
+	echo "Everything was written to $$folder"
+
+test: check
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
+# folder of links in which they do.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/typing/mgsym
+	for part in mgsym/*; do ln -sfn "../../../$$part" "build/typing/$$part"; done
+	ln -sfn ../../../cli build/typing/mgsym/cli
+	ln -sfn ../../../data_tools build/typing/mgsym/data_tools
+	cd build/typing && MYPYPATH=. $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p mgsym
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist *.egg-info
