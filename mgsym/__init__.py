@@ -41,7 +41,7 @@ _HOME = {
     "write": "mgsym.data_tools.formats",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 try:
     __version__ = version("mgsym")

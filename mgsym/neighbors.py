@@ -1,7 +1,9 @@
 """Pairs of atoms within a cutoff."""
 
 from __future__ import annotations
+
 from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
