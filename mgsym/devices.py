@@ -1,4 +1,4 @@
-"""Where the work is done."""
+"""Which device to compute on."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import torch
 from mgsym.errors import UsageError
 
 
-def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """The device called ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda[:n]``.
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """The device that a name means.
+
+    Args:
+        name: ``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: the name is not of these, or the device is not there.
     """
-    if str(name) == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if _cuda() else torch.device("cpu")
+    text = str(name)
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"{name!r} is no device, expected auto, cpu, cuda or cuda:1") from error
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise UsageError(f"{name!r} is not supported, expected auto, cpu, cuda or cuda:1")
-    count = torch.cuda.device_count() if _cuda() else 0
-    index = device.index or 0
-    if index >= count:
-        raise UsageError(f"there is no {name} here ({count} CUDA devices): use auto or cpu")
-    return torch.device("cuda", index)
+        device = torch.device(text)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {text!r} is not known: give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        _require_gpu(device, text)
+    return device
 
 
-def _cuda() -> bool:
-    return torch.cuda.is_available()
+def _require_gpu(device: torch.device, text: str) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise UsageError(f"device {text}: PyTorch sees no GPU here: give --device cpu or auto")
+    if (device.index or 0) >= count:
+        raise UsageError(f"device {text} is not there: PyTorch sees {count}, cuda:0 first")
