@@ -86,16 +86,20 @@ class _PipeClosed(Exception):
 @click.group(
     cls=LazyGroup,
     name="mgsym",
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="'mgsym COMMAND --help' tells the options of a command.",
 )
 @click.version_option(__version__, prog_name="mgsym", message="%(prog)s %(version)s")
 @verbosity_options
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Predict, explain and compute the energy barriers around the atoms of metallic glasses.
 
     In short: mgsym build-graph, mgsym train, mgsym explain --node 42 --topk 50.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,9 +121,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (_PipeClosed, BrokenPipeError):
         _silence_stdout()
         return 1
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return error.exit_code
     except Exception as error:
         if console.verbose():
             traceback.print_exc()
