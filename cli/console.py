@@ -3,7 +3,7 @@
 On a terminal there are colours and progress bars with the time left. In a log or a pipe there are
 plain lines: no colour, no bar, a line of progress now and then.
 
-    table, emit_json, result         results, on stdout
+    table, facts, emit_json, result  results, on stdout
     say, detail, wrote               notes on stderr; -q hides them, detail needs -v
     warn                             always shown, on stderr
     progress, interruptible          what long work is given: progress(done, total, **info)
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | None
 MISSING = "–"
+WIDTH = 90  # columns that a line of ours should fit
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
@@ -84,14 +85,15 @@ def warn(message: str) -> None:
     click.echo(f"mgsym: warning: {' '.join(message.split())}", err=True)
 
 
-def wrote(paths: str | Path | Iterable[str | Path], most: int = 4) -> None:
-    """Say what was written: each path, or how many files of a folder when there are many."""
+def wrote(paths: str | Path | Iterable[str | Path]) -> None:
+    """Say what was written: each path, or how many files of a folder where a line is too short."""
     several = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
+    names = ", ".join(map(str, several))
     folders = {path.parent for path in several}
-    if len(several) > most and len(folders) == 1:
-        say(f"Wrote {len(several)} files to {folders.pop()}")
-    elif several:
-        say(f"Wrote {', '.join(map(str, several))}")
+    if len(names) > WIDTH and len(several) > 1 and len(folders) == 1:
+        names = f"{len(several)} files to {folders.pop()}"
+    if several:
+        say(f"Wrote {names}")
 
 
 def result(text: str) -> None:
@@ -124,6 +126,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
     if title:
         console.print(Text(title, style="bold"))
     console.print(view)
+
+
+def facts(title: str, items: Mapping[str, Cell]) -> None:
+    """Print names and values on stdout, one a line; those without a value are left out."""
+    click.echo(title)
+    shown = {name: _text(cell) for name, cell in items.items() if cell not in (None, "")}
+    width = max(map(len, shown), default=0)
+    for name, text in shown.items():
+        click.echo(f"  {name:<{width}}  {text}")
 
 
 def emit_json(value: object) -> None:

@@ -152,9 +152,8 @@ def _line_for(error: Exception) -> tuple[str, int]:
 
 def _usage_line(error: click.ClickException) -> str:
     message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
     ctx = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) or ctx is None:
-        message = message[:1].lower() + message[1:]
     return f"{message}; see {ctx.command_path} --help" if ctx is not None else message
 
 
