@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from mgsym.data_tools.formats import extxyz, lammps_dump, symgnn_pickle
+from mgsym.data_tools.formats import (
+    ase_formats,
+    csv_table,
+    extxyz,
+    lammps_data,
+    lammps_dump,
+    npz,
+    symgnn_pickle,
+)
 from mgsym.data_tools.formats.frames import choose
 from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, open_bytes
 
@@ -25,9 +33,16 @@ from mgsym.structure import Structure
 
 FORMATS: tuple[Format, ...] = (
     lammps_dump.FORMAT,
+    lammps_data.FORMAT,
     extxyz.FORMAT,
+    npz.FORMAT,
     symgnn_pickle.FORMAT,
+    csv_table.FORMAT,
+    ase_formats.FORMAT,
 )
+
+# those of ASE's formats that a structure is not called by
+OTHER_SUFFIXES = (".cif", ".vasp", ".poscar", ".traj", ".cfg", ".xsf", ".pdb", ".json", ".gen")
 
 
 def parse_types(text: str) -> dict[int, str]:
@@ -175,7 +190,8 @@ def file_stem(path: Path) -> str:
     """A file's name without ``.gz`` and the suffix of its format."""
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     suffix = Path(name).suffix
-    known = any(suffix.lower() in f.suffixes for f in FORMATS)
+    # dump.10000 and glass_1.5 keep what looks like a suffix
+    known = any(suffix.lower() in f.suffixes for f in FORMATS) or suffix.lower() in OTHER_SUFFIXES
     return name[: -len(suffix)] if known else name
 
 
@@ -206,9 +222,12 @@ def _detect(path: Path, file: BinaryIO) -> Format:
     head = file.read(HEAD_BYTES)
     file.seek(0)
     found = next((f for f in FORMATS if f.matches(head)), None) or _by_suffix(path)
+    if found is None and ase_formats.format_in_ase(path) is not None:
+        found = ase_formats.FORMAT
     if found is None:
+        more = "" if ase_formats.is_installed() else '; pip install "mgsym[ase]" reads more'
         raise InputError(
-            f"not a structure file known here, expected one of {', '.join(_names())}",
+            f"not a structure file known here, expected one of {', '.join(_names())}{more}",
             path=path,
         )
     return found

@@ -177,12 +177,15 @@ class Lines:
             raise self.error(f"expected the {what}, a whole number above 0, found {_shown(text)}")
         return value
 
-    def table(self, rows: int, fields: Sequence[tuple[str, str]]) -> list[Array]:
+    def table(
+        self, rows: int, fields: Sequence[tuple[str, str]], comment: bytes = b""
+    ) -> list[Array]:
         """The next `rows` lines as one array per column.
 
         Args:
             rows: how many lines the header promised.
             fields: name and kind (REAL, WHOLE or WORD) of each column.
+            comment: what begins a comment at the end of a line, if anything does.
 
         Raises:
             InputError: a row is missing, has too few or many values, or one is not a number.
@@ -190,6 +193,8 @@ class Lines:
         before = self.number
         lines = list(islice(self._file, rows))
         self.number += len(lines)
+        if comment:
+            lines = [_without_comment(line, comment) for line in lines]
         columns = _parse_rows(lines, [kind for _, kind in fields])
         if len(lines) < rows or columns is None or len(columns[0]) < rows:
             raise self._explain(lines, rows, fields, before)
@@ -235,6 +240,11 @@ class Lines:
             return line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise self.error("is not text (UTF-8): a binary or damaged file") from error
+
+
+def _without_comment(line: bytes, comment: bytes) -> bytes:
+    text, found, _ = line.partition(comment)
+    return text + b"\n" if found else line
 
 
 def _parse_rows(lines: list[bytes], kinds: Sequence[str]) -> list[Array] | None:
