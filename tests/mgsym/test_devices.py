@@ -20,8 +20,9 @@ def test_cpu_is_always_there() -> None:
 
 
 @pytest.mark.skipif(GPUS == 0, reason="there is no GPU here")
-def test_a_gpu_may_be_numbered() -> None:
-    assert resolve_device("cuda:0") == torch.device("cuda:0")
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_is_numbered(name: str) -> None:
+    assert torch.zeros(1, device=resolve_device(name)).device == resolve_device(name)
 
 
 def test_a_missing_gpu_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
