@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
@@ -59,6 +58,7 @@ def build_graph(
     from mgsym.data_tools.formats import parse_types
     from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
     from mgsym.data_tools.sample import sample_files
+
     from mgsym.devices import resolve_device
 
     place = resolve_device(device)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from mgsym.cli import console
 from mgsym.cli import options as opt
 

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-
 from mgsym.cli import console
 
 Command = TypeVar("Command", bound=Callable[..., Any])

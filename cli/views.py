@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
     """What each graph holds, one row a graph."""
-    columns = "name atoms formula edges coord. labels barrier/eV split glass".split()
+    columns = [
+        "name",
+        "atoms",
+        "formula",
+        "edges",
+        "coord.",
+        "labels",
+        "barrier/eV",
+        "split",
+        "glass",
+    ]
     rows = [
         (
             s.name,
@@ -28,7 +38,7 @@ def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
         )
         for s in summaries
     ]
-    console.table(title, columns, rows)
+    console.table(title, [*columns, "split", "glass"], rows)
 
 
 def formula(composition: Mapping[str, int]) -> str:
@@ -61,7 +71,10 @@ def structure_view(path: str, kind: str, structure: Mapping[str, Any]) -> None:
     console.facts(f"{path}: {kind}", items)
     if structure["columns"]:
         names = ("column", "unit", "values", "mean", "sd", "lowest", "highest")
-        rows = [[column[name if name != "column" else "name"] for name in names] for column in structure["columns"]]
+        rows = [
+            [column[name if name != "column" else "name"] for name in names]
+            for column in structure["columns"]
+        ]
         console.table("", names, rows)
 
 
@@ -106,7 +119,7 @@ def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
         "parameters": checkpoint["parameters"],
         "species": " ".join(checkpoint["species"]),
         "cutoff": f"{checkpoint['cutoff']:g} Å",
-        "labels": mean_sd(checkpoint["label_mean"], checkpoint["label_scale"]) + " eV",
+        "labels": f"{mean_sd(checkpoint['label_mean'], checkpoint['label_scale'])} eV",
         "trained on": f"{', '.join(trained['names'])} ({trained['atoms']} atoms)",
         "epoch": checkpoint["extra"].get("epoch"),
         "written by": f"mgsym {checkpoint['extra'].get('mgsym', 'of an unknown version')}",

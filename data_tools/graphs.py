@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from mgsym.atomic import atomic_folder
 from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.labels import with_labels
+
+from mgsym.atomic import atomic_folder
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.structure import Structure

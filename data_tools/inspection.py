@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from mgsym.checkpoint import load_checkpoint
 from mgsym.data_tools.formats import count_frames, detect_format, read_frames
 from mgsym.data_tools.graphs import summarise
+
+from mgsym.checkpoint import load_checkpoint
 from mgsym.elements import MASS
 from mgsym.errors import InputError
 from mgsym.graph import FORMAT, Graph
@@ -98,9 +98,7 @@ def _columns(structure: Structure) -> list[dict[str, Any]]:
     return described
 
 
-def _structures(
-    path: Path, types: Mapping[int, str] | None, frames: str | None
-) -> dict[str, Any]:
+def _structures(path: Path, types: Mapping[int, str] | None, frames: str | None) -> dict[str, Any]:
     return {
         "kind": "structures",
         "format": detect_format(path),

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from mgsym.cli import console
 
 Captured = pytest.CaptureFixture[str]
@@ -133,9 +132,7 @@ def test_slow_work_is_heard_of_but_does_not_fill_a_log(capsys: Captured) -> None
     assert 50 < len(lines) < 200
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(12, "12 s"), (600, "10 min"), (9000, "2 h 30 min")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(12, "12 s"), (600, "10 min"), (9000, "2 h 30 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert console._duration(seconds) == text
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from mgsym.atomic import atomic_folder, atomic_path, refuse_existing
 from mgsym.errors import UsageError
+
+
+def fail_half_way(output: AbstractContextManager[Path]) -> None:
+    with output as temporary:
+        (temporary / "a" if temporary.is_dir() else temporary).write_text("half")
+        raise RuntimeError
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -25,9 +32,8 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_older_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("older")
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_half_way(atomic_path(target))
     assert target.read_text() == "older"
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -55,17 +61,15 @@ def test_files_of_a_folder_appear_together(tmp_path: Path) -> None:
 
 
 def test_a_failure_undoes_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "deep" / "graphs") as temporary:
-        (temporary / "a").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_half_way(atomic_folder(tmp_path / "deep" / "graphs"))
     assert os.listdir(tmp_path) == []
 
 
 def test_a_failure_keeps_what_a_folder_held(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("older")
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path) as temporary:
-        (temporary / "a").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_half_way(atomic_folder(tmp_path))
     assert (tmp_path / "a").read_text() == "older"
     assert os.listdir(tmp_path) == ["a"]
 
