@@ -57,7 +57,6 @@ def build_graph(
     from mgsym.cli.views import graph_table
     from mgsym.data_tools.formats import parse_types
     from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
-    from mgsym.data_tools.sample import sample_files
 
     from mgsym.devices import resolve_device
 
@@ -65,7 +64,7 @@ def build_graph(
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
     kinds = parse_types(types) if types else None
-    structures = read_structures(files or sample_files(), kinds, frames, split, glass)
+    structures = read_structures(files, kinds, frames, split, glass)
     if labels:
         structures = join_labels(structures, labels, target)
     with console.progress("Building graphs") as step:
@@ -77,3 +76,6 @@ def build_graph(
     else:
         graph_table(f"Graphs, cutoff {cutoff:g} Å", summaries)
     console.wrote([summary.path for summary in summaries])
+    others = len(list(out.glob("*.npz"))) - len(summaries)
+    if others:
+        console.warn(f"{out} also holds {others} other graph{'s' * (others > 1)}, made before")

@@ -123,9 +123,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
         view.add_column(Text(name), justify="right" if numeric and cells else "left")
     for row in cells:
         view.add_row(*(Text(cell) for cell in row))
-    if title:
-        console.print(Text(title, style="bold"))
-    console.print(view)
+    with console.capture() as shown:
+        if title:
+            console.print(Text(title, style="bold"))
+        console.print(view)
+    for line in shown.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def facts(title: str, items: Mapping[str, Cell]) -> None:

@@ -10,20 +10,15 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.graphs import GraphSummary
 
+# fmt: off
+GRAPH_COLUMNS = (
+    "name", "atoms", "formula", "edges", "coord.", "labels", "barrier/eV", "split", "glass",
+)
+# fmt: on
+
 
 def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
     """What each graph holds, one row a graph."""
-    columns = [
-        "name",
-        "atoms",
-        "formula",
-        "edges",
-        "coord.",
-        "labels",
-        "barrier/eV",
-        "split",
-        "glass",
-    ]
     rows = [
         (
             s.name,
@@ -31,14 +26,14 @@ def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
             formula(s.composition),
             s.edges,
             f"{s.coordination:.2f}",
-            s.labelled or "none",
+            s.labelled,
             mean_sd(s.label_mean, s.label_sd),
             s.split or None,
             s.glass or None,
         )
         for s in summaries
     ]
-    console.table(title, [*columns, "split", "glass"], rows)
+    console.table(title, GRAPH_COLUMNS, rows)
 
 
 def formula(composition: Mapping[str, int]) -> str:

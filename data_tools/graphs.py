@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.labels import with_labels
+from mgsym.data_tools.sample import sample_structures
 
 from mgsym.atomic import atomic_folder
 from mgsym.errors import InputError, UsageError
@@ -64,7 +65,7 @@ def read_structures(
     one trajectory never straddle a split.
 
     Args:
-        files: structure files of any known format.
+        files: structure files of any known format; none takes the sample that ships with mgsym.
         types: element of each type number, for files that have numbers only.
         frames: which frames of each file, as `mgsym.data_tools.formats.read_frames` takes them;
             None takes the last one.
@@ -74,16 +75,13 @@ def read_structures(
     Raises:
         InputError: a file is missing, damaged or inconsistent.
     """
-    structures = []
+    structures = [] if files else sample_structures()
     for file in map(Path, files):
         for structure in read_frames(file, types, frames or "-1"):
-            structures.append(
-                structure.replace(
-                    glass=glass or structure.glass or file_stem(file),
-                    split=structure.split if split is None else split,
-                )
-            )
-    return structures
+            structures.append(structure.replace(glass=structure.glass or file_stem(file)))
+    changes = {"split": split, "glass": glass}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return [structure.replace(**given) for structure in structures]
 
 
 def join_labels(

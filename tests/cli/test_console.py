@@ -60,8 +60,7 @@ def test_verbose_shows_details(capsys: Captured) -> None:
 def test_a_plain_table_aligns_numbers_to_the_right(capsys: Captured) -> None:
     rows = [["train_a", 500, 1.53271, "1.53 ± 0.30"], ["b", 12000, None, "0.2 ± 0.1"]]
     console.table("Graphs", ["name", "atoms", "mean", "label"], rows)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines == [
+    assert capsys.readouterr().out.splitlines() == [
         "Graphs",
         "name     atoms   mean        label",
         "train_a    500  1.533  1.53 ± 0.30",
@@ -81,12 +80,21 @@ def test_a_plain_table_neither_wraps_nor_interprets(capsys: Captured) -> None:
 def test_wrote_names_files_or_counts_them(capsys: Captured) -> None:
     console.wrote("a.npz")
     console.wrote([Path("graphs/a.npz"), Path("graphs/b.npz")])
-    console.wrote([Path(f"graphs/{i}.npz") for i in range(9)])
+    console.wrote([Path(f"graphs/train_{i}.npz") for i in range(9)])
     console.wrote([])
     assert capsys.readouterr().err.splitlines() == [
         "Wrote a.npz",
         "Wrote graphs/a.npz, graphs/b.npz",
         "Wrote 9 files to graphs",
+    ]
+
+
+def test_facts_leave_out_what_is_not_known(capsys: Captured) -> None:
+    console.facts("a.xyz: extxyz", {"atoms": 500, "split": "", "glass": None, "mean": 1.53271})
+    assert capsys.readouterr().out.splitlines() == [
+        "a.xyz: extxyz",
+        "  atoms  500",
+        "  mean   1.533",
     ]
 
 
