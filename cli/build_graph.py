@@ -41,7 +41,7 @@ def build_graph(
     labels: Path | None,
     split: str | None,
     glass: str | None,
-    types: str | None,
+    types: dict[int, str] | None,
     frames: str | None,
     out: Path,
     overwrite: bool,
@@ -55,7 +55,6 @@ def build_graph(
     written, or none. Units are Å and eV.
     """
     from mgsym.cli.views import graph_table
-    from mgsym.data_tools.formats import parse_types
     from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
 
     from mgsym.devices import resolve_device
@@ -63,8 +62,7 @@ def build_graph(
     place = resolve_device(device)
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    kinds = parse_types(types) if types else None
-    structures = read_structures(files, kinds, frames, split, glass)
+    structures = read_structures(files, types, frames, split, glass)
     if labels:
         structures = join_labels(structures, labels, target)
     with console.progress("Building graphs") as step:

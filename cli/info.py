@@ -16,16 +16,16 @@ from mgsym.cli import options as opt
 @opt.frames_option
 @opt.json_option
 @opt.verbosity_options
-def info(paths: tuple[Path, ...], types: str | None, frames: str | None, as_json: bool) -> None:
+def info(
+    paths: tuple[Path, ...], types: dict[int, str] | None, frames: str | None, as_json: bool
+) -> None:
     """Say what each of PATHS is and holds.
 
     Structure files, graph files, checkpoints, run folders, and folders of graphs or runs.
     """
-    from mgsym.data_tools.formats import parse_types
     from mgsym.data_tools.inspection import inspect
 
-    kinds = parse_types(types) if types else None
-    found = [inspect(path, kinds, frames) for path in paths]
+    found = [inspect(path, types, frames) for path in paths]
     if as_json:
         console.emit_json(found)
         return

@@ -51,9 +51,23 @@ run_option = click.option(
     "--run", type=FILE, help="Run folder or checkpoint.  [default: the latest in runs/]"
 )
 
-# types: str | None, such as "1=Cu,2=Zr"; give it to formats.parse_types
+
+def _elements(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> dict[int, str] | None:
+    if value is None:
+        return None
+    from mgsym.data_tools.formats import parse_types
+
+    return parse_types(value)
+
+
+# types: dict[int, str] | None, such as {1: "Cu", 2: "Zr"}
 types_option = click.option(
-    "--types", metavar="1=Cu,2=Zr", help="Elements of the type numbers in LAMMPS files."
+    "--types",
+    metavar="1=Cu,2=Zr",
+    callback=_elements,
+    help="Elements of the type numbers in LAMMPS files.",
 )
 
 # frames: str | None, such as "-1" or "0:100:10"

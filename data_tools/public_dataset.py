@@ -47,19 +47,20 @@ class PublicFile:
 
 # name, glass, split, SHA-256
 _TABLE = """
-train0.pickle glass_0_1   train      17e71d9599ea0efc0a30470a492d85b0cfcb301060cb7762dff0127b8ee214ac
-train1.pickle glass_0_1   train      c9feb236ca670b16269d493ac1a78ee7940bb1b309f8ab3cb093d3e68fdfaddb
-train2.pickle glass_2     train      8b80667c6fbc7365c834a6d10e252dfcb24601ab975be6e83883cf8abccdce87
-train3.pickle glass_3     validation 733dbee48fe37b0c8ddcc1918e342bf34ade80d3d5fffd8c51a5218cf622d019
-train4.pickle glass_4_5_6 train      9517cb1de08afc103001f37151a95f33e18032063eba72ae9935c9f8fc41d1f6
-train5.pickle glass_4_5_6 train      f2d3f706fa01209ecb3d54a48a564418a340a70eaf5b1a956f4838a1ce0f3986
-train6.pickle glass_4_5_6 train      bfd476cbcce8e8bf83990b42e94d1d771249d5f417f9798eeb0152f6b11c3b8f
-test0.pickle  glass_test0 test       0828b3128532ff6e4e2bcf2fb4cb1976258d327fd68a5f43910390baf2dc45f0
-test1.pickle  glass_test1 test       e7a0b757fda235617e9565dac4e3f60575a03dbca548a709ce72b451cb0443d5
+train0 glass_0_1   train      17e71d9599ea0efc0a30470a492d85b0cfcb301060cb7762dff0127b8ee214ac
+train1 glass_0_1   train      c9feb236ca670b16269d493ac1a78ee7940bb1b309f8ab3cb093d3e68fdfaddb
+train2 glass_2     train      8b80667c6fbc7365c834a6d10e252dfcb24601ab975be6e83883cf8abccdce87
+train3 glass_3     validation 733dbee48fe37b0c8ddcc1918e342bf34ade80d3d5fffd8c51a5218cf622d019
+train4 glass_4_5_6 train      9517cb1de08afc103001f37151a95f33e18032063eba72ae9935c9f8fc41d1f6
+train5 glass_4_5_6 train      f2d3f706fa01209ecb3d54a48a564418a340a70eaf5b1a956f4838a1ce0f3986
+train6 glass_4_5_6 train      bfd476cbcce8e8bf83990b42e94d1d771249d5f417f9798eeb0152f6b11c3b8f
+test0  glass_test0 test       0828b3128532ff6e4e2bcf2fb4cb1976258d327fd68a5f43910390baf2dc45f0
+test1  glass_test1 test       e7a0b757fda235617e9565dac4e3f60575a03dbca548a709ce72b451cb0443d5
 """
 
 FILES: tuple[PublicFile, ...] = tuple(
-    PublicFile(*line.split()) for line in _TABLE.strip().splitlines()
+    PublicFile(f"{stem}.pickle", glass, split, digest)
+    for stem, glass, split, digest in map(str.split, _TABLE.strip().splitlines())
 )
 
 

@@ -138,7 +138,8 @@ def noise_ceiling(target: Tensor, stderr: Tensor) -> float:
 def _ranks(values: Tensor) -> Tensor:
     _, group, count = torch.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum(0).double()
-    return (last - (count - 1) / 2)[group]
+    ranks: Tensor = (last - (count - 1) / 2)[group]
+    return ranks
 
 
 def _plain(scores: Scores) -> dict[str, Any]:

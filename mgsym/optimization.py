@@ -37,8 +37,8 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     groups = [group for group in groups if group["params"]]
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, amsgrad=config.amsgrad)
 
 

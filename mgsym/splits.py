@@ -34,9 +34,7 @@ class Split:
 
     def names(self) -> dict[str, list[str]]:
         """Names of the structures by role, ``unused`` included."""
-        return {
-            role: [g.names[0] for g in getattr(self, role)] for role in (*_ROLES, "unused")
-        }
+        return {role: [g.names[0] for g in getattr(self, role)] for role in (*_ROLES, "unused")}
 
 
 def split_by_glass(

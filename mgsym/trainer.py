@@ -36,7 +36,7 @@ from mgsym.structure import index_species
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
 
-Progress = Callable[[int, int, dict[str, Any]], None]
+Progress = Callable[..., None]  # progress(steps done, steps in all, epoch=…, loss=…, …)
 
 
 @dataclass
@@ -224,7 +224,7 @@ class Trainer:
         state = self.state
         state.seconds = self.seconds_before + time.monotonic() - self.started
         if self.progress is not None:
-            self.progress(self.steps_done, self.total, self._message())
+            self.progress(self.steps_done, self.total, **self._message())
         if self.training.max_minutes and state.seconds > 60 * self.training.max_minutes:
             state.stopped = f"{self.training.max_minutes:g} minutes are over"
         elif self.should_stop is not None and self.should_stop():
@@ -274,9 +274,7 @@ class Trainer:
     def _finish(self) -> TrainedRun:
         self._save()
         self.model.load_state_dict(self.best_weights)
-        scores = {
-            role: self._scores(self.model, role) for role, gs in self.graphs.items() if gs
-        }
+        scores = {role: self._scores(self.model, role) for role, gs in self.graphs.items() if gs}
         self._write_best(scores)
         self._write_end("finished", {role: s.as_dict() for role, s in scores.items()})
         return TrainedRun(
@@ -342,8 +340,7 @@ class Trainer:
     def _message(self) -> dict[str, Any]:
         state = self.state
         message: dict[str, Any] = {
-            "epoch": min(state.epoch + 1, self.training.epochs),
-            "epochs": self.training.epochs,
+            "epoch": state.epoch + 1,
             "loss": state.loss_sum / max(state.loss_count, 1),
         }
         if state.history and self.graphs["validation"]:

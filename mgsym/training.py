@@ -56,8 +56,8 @@ def train(
             statistics are kept.
         resume: go on where the run in `run` stopped.
         overwrite: replace a run that exists.
-        progress: called after each step with steps done, steps in all, and what is known: epoch,
-            loss, validation, best.
+        progress: called after each step with steps done, steps in all and, by keyword, what is
+            known: epoch, loss, validation, best.
         should_stop: asked after each step; when it says yes, the state is saved and `Interrupted`
             raised.
         save_seconds: how often the state is saved, at most.
@@ -151,8 +151,8 @@ def _one_of(progress: Progress | None, index: int, count: int, seed: int) -> Pro
     if progress is None:
         return None
 
-    def told(done: int, total: int, message: Mapping[str, Any]) -> None:
-        progress(index * total + done, count * total, {"seed": seed, **message})
+    def told(done: int, total: int, **info: object) -> None:
+        progress(index * total + done, count * total, seed=seed, **info)
 
     return told
 
@@ -206,7 +206,8 @@ def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
         raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
     if saved["split"] != trainer.split.names():
         raise UsageError(f"the split has changed since the run began: {advice}")
-    if changed := [name for name, value in trainer.hashes.items() if saved["hashes"].get(name) != value]:
+    hashes = saved["hashes"]
+    if changed := [name for name, value in trainer.hashes.items() if hashes.get(name) != value]:
         raise UsageError(f"the graphs have changed ({', '.join(changed)}): {advice}")
 
 
