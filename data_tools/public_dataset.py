@@ -223,7 +223,7 @@ def _receive(url: str, part: Path, name: str, progress: Progress | None) -> bool
         request.add_header("Range", f"bytes={have}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+            resumed = bool(response.status == http.HTTPStatus.PARTIAL_CONTENT)
             start = have if resumed else 0
             length = response.headers.get("Content-Length")
             total = start + int(length) if length else None

@@ -209,7 +209,7 @@ def _placed(path: Path, where: str | None = None) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if error.path is not None and error.where is not None:
+        if error.path is not None:
             raise
         raise error.at(path, error.where or where) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -96,7 +96,10 @@ def _header(lines: Lines) -> Header | None:
                 raise lines.error("ITEM: ATOMS before NUMBER OF ATOMS and BOX BOUNDS")
             return Header(atoms, box, periodic, item.split()[2:], lines.mark())
         elif item:
-            raise lines.error(f"expected ITEM: TIMESTEP or another header, found {item[:60]!r}")
+            raise lines.error(
+                f"expected ITEM: TIMESTEP or another header, found {item[:60]!r}: not a dump of "
+                "atoms, or the atom count before is wrong"
+            )
 
 
 def _check_units(lines: Lines, units: str) -> None:

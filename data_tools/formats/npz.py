@@ -98,7 +98,9 @@ def write(structures: Sequence[Structure], file: BinaryIO) -> None:
     for name, (values, unit) in structure.columns.items():
         arrays[f"columns/{name}"] = values.numpy()
         arrays[f"units/{name}"] = np.array(unit)
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    content = io.BytesIO()  # since a compressed file cannot be rewound, as .npz needs
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    file.write(content.getvalue())
 
 
 FORMAT = Format(
