@@ -320,7 +320,7 @@ def _write(
     pairs.edge_index[0, rows] = source
     pairs.edge_index[1, rows] = target
     pairs.shift[rows] = images.shift.index_select(0, image)
-    if images.offset.any():
+    if images.offset is not None:
         pairs.shift[rows] += images.offset.index_select(0, target).cpu()
     for k, values in enumerate((x, y, z)):
         pairs.vector[rows, k] = values

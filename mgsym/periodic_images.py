@@ -25,7 +25,7 @@ class Images(NamedTuple):
 
     Attributes:
         wrapped: [3, n] float64, Å, the atoms moved into one cell.
-        offset: [n, 3] int16, the cell each atom was moved from.
+        offset: [n, 3] int16, the cell each atom was moved from; None if none had to be moved.
         home: [n] int32, the image that is the wrapped atom itself.
         atom: [m] int32, the atom each image is of.
         shift: [m, 3] int16, from the atom as given to the image, in cells.
@@ -34,7 +34,7 @@ class Images(NamedTuple):
     """
 
     wrapped: Tensor
-    offset: Tensor
+    offset: Tensor | None
     home: Tensor
     atom: Tensor
     shift: Tensor
@@ -84,9 +84,9 @@ def periodic_images(
         atom, steps, translation = atom[order], steps[:, order], translation[:, order]
     shift = (steps - take(offset, atom)).to(torch.int16).T.contiguous()
     home = (steps == 0).all(dim=0).nonzero().squeeze(1).int()
-    offset = offset.to(torch.int16).T.contiguous()
+    moved = offset.to(torch.int16).T.contiguous() if offset.any() else None
     place = take(wrapped, atom) + translation
-    return Images(wrapped, offset, home, atom.int(), shift, translation, place)
+    return Images(wrapped, moved, home, atom.int(), shift, translation, place)
 
 
 def shortest_basis(vectors: np.ndarray) -> np.ndarray:
