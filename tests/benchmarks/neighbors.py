@@ -115,9 +115,8 @@ def main() -> None:
         print(json.dumps(measure(program, int(repeats), int(turns), folder)))
         return
     threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    print(
-        f"{'train0' if options.data else 'random structure'}, {CUTOFF:g} Å, {threads} thread(s)\n"
-    )
+    name = "train0" if options.data else "random structure"
+    print(f"{name}, {CUTOFF:g} Å, {threads} thread(s)\n")
     print("| atoms | pairs | program | wall s | of vesin | processor s | of vesin | memory GB |")
     print("|---|---|---|---|---|---|---|---|")
     for atoms, repeats, turns in CASES:
