@@ -72,25 +72,24 @@ def explicit_loops(
     found = []
     for shift in itertools.product(*(range(-m, m + 1) for m in most)):
         moved = positions + np.array(shift) @ cell
-        for target, place in enumerate(positions):
-            near = np.linalg.norm(moved - place, axis=1) < cutoff
-            for source in np.flatnonzero(near):
-                if source != target or any(shift):
-                    found.append((target, int(source), *shift))
+        distance = np.linalg.norm(moved[None] - positions[:, None], axis=2)
+        for target, source in np.argwhere(distance < cutoff).tolist():
+            if source != target or any(shift):
+                found.append((target, source, *shift))
     return sorted(found)
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("unwrapped", [False, True], ids=["wrapped", "unwrapped"])
 @pytest.mark.parametrize("name", CELLS)
-def test_same_edges_as_explicit_loops(name: str, unwrapped: bool, method: str) -> None:
+def test_same_edges_as_explicit_loops(name: str, unwrapped: bool) -> None:
     cell = CELLS[name]
     for number, periodic in enumerate(ALL_PERIODIC):
         for cutoff in (1.3, 3.7):
             positions = random_positions(cell, 9, seed=number, unwrapped=unwrapped)
             expected = explicit_loops(positions, cell, periodic, cutoff)
-            pairs = search(positions, cell, periodic, cutoff, method)
-            assert rows(pairs) == expected, (periodic, cutoff)
+            for method in METHODS:
+                pairs = search(positions, cell, periodic, cutoff, method)
+                assert rows(pairs) == expected, (periodic, cutoff, method)
 
 
 @pytest.mark.parametrize("periodic", ALL_PERIODIC)
@@ -373,3 +372,17 @@ def test_edge_counts_of_the_public_structures(
     cell = np.diag(bounds[:, 1] - bounds[:, 0])
     pairs = search(table[:, 2:5], cell, cutoff=5.0, method=method)
     assert len(pairs.shift) == edges
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CELLS)
+def test_the_device_does_not_show(name: str, method: str) -> None:
+    place = torch.as_tensor(random_positions(CELLS[name], 300, seed=4, unwrapped=True))
+    cell = torch.as_tensor(CELLS[name])
+    here = neighbor_pairs(place, cell, EVERYWHERE, 2.8, method=method)
+    there = neighbor_pairs(place, cell, EVERYWHERE, 2.8, method=method, device="cuda")
+    assert there.vector.device.type == "cpu"
+    assert torch.equal(here.edge_index, there.edge_index)
+    assert torch.equal(here.shift, there.shift)
+    torch.testing.assert_close(here.vector, there.vector)
