@@ -133,6 +133,21 @@ def read_frames(
     return structures
 
 
+def count_frames(path: str | Path, format: str | None = None) -> int:
+    """How many frames a file has; they are passed over, not parsed.
+
+    Raises:
+        InputError: the file is missing, damaged, or of no known format.
+        UsageError: `format` does not exist, or is written only.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        found = _named(format) if format else _detect(path, file)
+        if found.read is None:
+            raise UsageError(f"{found.name} files are written only, they hold no structures")
+        return sum(1 for _ in found.read(Source(path, file)))
+
+
 def write(
     structures: Structure | Sequence[Structure],
     path: str | Path,

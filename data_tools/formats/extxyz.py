@@ -66,6 +66,7 @@ class Property(NamedTuple):
 
 
 def matches(head: bytes) -> bool:
+    """Whether a file with these first bytes is of this format."""
     lines = head.decode("utf-8", errors="replace").splitlines()
     if len(lines) < 2 or not lines[0].strip().isdigit():
         return False

@@ -81,6 +81,7 @@ class _Content:
 
 
 def matches(head: bytes) -> bool:
+    """Whether a file with these first bytes is of this format."""
     return bool(_HEAD.search(head) and _HEAD_BOX.search(head))
 
 

@@ -61,6 +61,7 @@ class Header(NamedTuple):
 
 
 def matches(head: bytes) -> bool:
+    """Whether a file with these first bytes is of this format."""
     return head.lstrip().startswith(b"ITEM:")
 
 

@@ -26,6 +26,7 @@ NEEDED = {*ARRAYS, *TEXTS, "species", "periodic"}
 
 
 def matches(head: bytes) -> bool:
+    """Whether a file with these first bytes is of this format."""
     return head.startswith(b"PK\x03\x04")
 
 

@@ -63,6 +63,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def matches(head: bytes) -> bool:
+    """Whether a file with these first bytes is of this format."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 

@@ -1,0 +1,116 @@
+"""What every model is: a function from a Graph to one barrier per atom, with its properties said.
+
+The shared tests in tests/mgsym/test_model_contract.py hold each model to what it declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mgsym.errors import InputError
+from mgsym.graph import Graph, match_species
+
+Invariance = Literal["yes", "no", "in expectation"]
+
+
+class BarrierModel(nn.Module):
+    """A model of the energy barrier around every atom.
+
+    A subclass implements `standardised`; this class keeps the label's mean and scale, so that
+    ``model(graph)`` is in eV.
+
+    Attributes:
+        species: the elements the model knows; graphs are matched to them by symbol.
+        cutoff: Å; the cutoff of the graphs it takes.
+        invariant: whether a prediction stays under rotation and reflection of the structure.
+        uses_edges: whether edges matter at all.
+        receptive_field: Å; nothing farther from an atom changes its prediction
+            (infinite: the whole structure).
+        hops: how many edges a message can travel, which is `receptive_field` in edges.
+    """
+
+    invariant: Invariance = "yes"
+    uses_edges: bool = True
+    label_mean: Tensor
+    label_scale: Tensor
+
+    def __init__(self, species: tuple[str, ...], cutoff: float, hops: int) -> None:
+        super().__init__()
+        self.species, self.cutoff, self.hops = tuple(species), float(cutoff), hops
+        self.register_buffer("label_mean", torch.zeros(()))
+        self.register_buffer("label_scale", torch.ones(()))
+
+    @property
+    def receptive_field(self) -> float:
+        """Å."""
+        return self.cutoff * self.hops
+
+    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
+        """Take the label's mean and standard deviation from the training structures.
+
+        Models with standardised inputs take those too. Called once, before training.
+
+        Raises:
+            InputError: no atom has a label.
+        """
+        labels = torch.cat([g.target[g.labelled] for g in graphs]).double()
+        if len(labels) == 0:
+            raise InputError(
+                "no atom of the training structures has a label: give --target or --labels "
+                "to mgsym build-graph"
+            )
+        self.label_mean.copy_(labels.mean())
+        self.label_scale.copy_(labels.std(correction=0).clamp(min=1e-6))
+
+    def prepare(self, graph: Graph) -> Graph:
+        """The graph with whatever the model needs of it that no parameter changes.
+
+        Training calls this once per structure instead of once per step. The prediction is the
+        same for a graph that was not prepared.
+        """
+        return graph
+
+    def forward(
+        self,
+        graph: Graph,
+        edge_weight: Tensor | None = None,
+        attention_scale: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the barrier of every atom.
+
+        Args:
+            graph: one structure or a batch.
+            edge_weight: [e] in 0 … 1. A weight of 0 equals deleting the edge, 1 changes nothing.
+            attention_scale: [e]; multiplies attention after its softmax, where a model has
+                attention (DGL's meaning of an edge weight). Not the same as deletion.
+
+        Returns:
+            [n] eV.
+
+        Raises:
+            InputError: the graph has an element the model does not know, or another cutoff.
+        """
+        if abs(graph.cutoff - self.cutoff) > 1e-6:
+            raise InputError(
+                f"the graph's cutoff is {graph.cutoff:g} Å, the model was made for "
+                f"{self.cutoff:g} Å: build the graph again with --cutoff {self.cutoff:g}"
+            )
+        graph = match_species(graph, self.species)
+        return self.label_mean + self.label_scale * self.standardised(
+            graph, edge_weight, attention_scale
+        )
+
+    def standardised(
+        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
+    ) -> Tensor:
+        """[n], the prediction in units of the label's standard deviation, mean subtracted."""
+        raise NotImplementedError
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
