@@ -49,4 +49,5 @@ FORMAT = Format(
     matches=matches,
     write=write,
     many=False,
+    loses="cell, name, glass and split",
 )

@@ -288,4 +288,5 @@ FORMAT = Format(
     read=read,
     write=write,
     many=False,
+    loses="columns, periodic flags, name, glass and split",
 )

@@ -221,4 +221,5 @@ FORMAT = Format(
     matches=matches,
     read=read,
     write=write,
+    loses="units of columns, name, glass and split",
 )

@@ -54,6 +54,7 @@ class Format:
         read: yields the frames of a file in order, each parsed only when it is called.
         write: writes structures into an open file.
         many: whether one file may hold several structures.
+        loses: what of a structure does not fit into a file of this format.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Format:
     read: Callable[[Source], Iterator[Frame]] | None = None
     write: Callable[[Sequence[Structure], BinaryIO], None] | None = None
     many: bool = True
+    loses: str = ""
 
 
 def open_bytes(path: Path) -> BinaryIO:
