@@ -169,7 +169,13 @@ def _species(table: dict[str, Array], types: Types | None) -> Species:
     if "type" in table and (types or "element" not in table):
         return by_type(table["type"], types)
     if "element" in table:
-        return by_symbol(table["element"])
+        species, indices = by_symbol(table["element"])
+        if species == ("C",) and len(np.unique(table.get("type", 0))) > 1:
+            raise InputError(
+                "every element is C, which LAMMPS writes unless told (dump_modify element), but "
+                "there are several types: add --types 1=Cu,2=Zr"
+            )
+        return species, indices
     raise InputError("no column type or element: add one of them to the dump command")
 
 
@@ -180,12 +186,12 @@ def write(structures: Sequence[Structure], file: BinaryIO) -> None:
     read since 2024; positions stay as they are.
     """
     for step, structure in enumerate(structures):
-        columns = list(scalar_columns(structure))
+        columns = list(scalar_columns(structure, {*NOT_COLUMNS, *WORDS}))
         names = ["id", "type", "element", "x", "y", "z", *(name for name, _ in columns)]
         file.write(
             f"ITEM: UNITS\nmetal\nITEM: TIMESTEP\n{step}\n"
             f"ITEM: NUMBER OF ATOMS\n{len(structure)}\n{_box_lines(structure)}"
-            f"ITEM: ATOMS {' '.join(name.replace(' ', '_') for name in names)}\n".encode()
+            f"ITEM: ATOMS {' '.join(names)}\n".encode()
         )
         file.write(
             rows(
