@@ -137,9 +137,9 @@ def fetch(
             source = Path(base) / file.name
             if names is None and file.split == "test" and not source.exists():
                 skipped.append((file.name, f"not in {base}"))
-                continue
-            _copy(source, target, file)
-            downloaded.append(file.name)
+            else:
+                _copy(source, target, file)
+                downloaded.append(file.name)
         else:
             _download(f"{str(base).rstrip('/')}/{file.name}", target, file, report)
             downloaded.append(file.name)
