@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from mgsym.atomic import atomic_path
 from mgsym.errors import InputError, MgsymError, UsageError
@@ -24,8 +24,14 @@ URL = "https://github.com/haoyuli02/SymGNN/raw/main/datasets/raw_data"
 TIMEOUT = 30.0  # s without a byte
 CHUNK = 1 << 16  # bytes between two reports of progress
 
-# told the file's name, bytes so far and bytes in all (None where the server does not say)
-Progress: TypeAlias = Callable[[str, int, int | None], None]
+# told bytes so far and bytes in all of one file (None where the server does not say)
+Report: TypeAlias = Callable[[int, int | None], None]
+
+
+class Progress(Protocol):
+    """Told how many files are done, a part of one as a fraction, how many there are, and which."""
+
+    def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def fetch(
         base: http(s) address, or local folder, that holds the files.
         names: files wanted, such as ``["train0", "test1.pickle"]``; all of them unless told
             otherwise, where a local folder may lack the test files.
-        progress: told name, bytes so far, bytes in all.
+        progress: told files done, files in all, and ``file=name``.
         overwrite: replace files in `destination` that are not the published ones.
 
     Raises:
@@ -122,21 +128,33 @@ def fetch(
     folder = Path(destination)
     wanted = FILES if names is None else [_by_name(name) for name in names]
     downloaded, present, skipped = [], [], []
-    for file in wanted:
+    for number, file in enumerate(wanted):
         target = folder / file.name
+        report = _reporter(progress, number, len(wanted), file.name)
         if _is_there(target, file, overwrite):
             present.append(file.name)
         elif not _is_address(base):
             source = Path(base) / file.name
             if names is None and file.split == "test" and not source.exists():
                 skipped.append((file.name, f"not in {base}"))
-                continue
-            _copy(source, target, file)
-            downloaded.append(file.name)
+            else:
+                _copy(source, target, file)
+                downloaded.append(file.name)
         else:
-            _download(f"{str(base).rstrip('/')}/{file.name}", target, file, progress)
+            _download(f"{str(base).rstrip('/')}/{file.name}", target, file, report)
             downloaded.append(file.name)
+        report(1, 1)
     return Fetched(folder, tuple(downloaded), tuple(present), tuple(skipped))
+
+
+def _reporter(progress: Progress | None, number: int, count: int, name: str) -> Report:
+    """Tells `progress` how far the file with this number is."""
+
+    def report(done: int, total: int | None) -> None:
+        if progress is not None:
+            progress(number + (done / total if total else 0.0), count, file=name)
+
+    return report
 
 
 def _by_name(name: str) -> PublicFile:
@@ -183,15 +201,15 @@ def _copy(source: Path, target: Path, file: PublicFile) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _download(url: str, target: Path, file: PublicFile, progress: Progress | None) -> None:
+def _download(url: str, target: Path, file: PublicFile, report: Report) -> None:
     """Download beside the target, check, and rename into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{file.name}.part")
-    resumed = _receive(url, part, file.name, progress)
+    resumed = _receive(url, part, report)
     if resumed and sha256(part) != file.sha256:
         # what an earlier run left may be of another file: once more from the start
         part.unlink()
-        _receive(url, part, file.name, progress)
+        _receive(url, part, report)
     if sha256(part) != file.sha256:
         what = _not_published(part)
         part.unlink()
@@ -211,7 +229,7 @@ def _not_published(path: Path) -> str:
     return f"not the published file (its SHA-256 is {sha256(path)[:12]}…)"
 
 
-def _receive(url: str, part: Path, name: str, progress: Progress | None) -> bool:
+def _receive(url: str, part: Path, report: Report) -> bool:
     """Fill `part` from the address; whether it went on from bytes that were there.
 
     Raises:
@@ -227,7 +245,7 @@ def _receive(url: str, part: Path, name: str, progress: Progress | None) -> bool
             start = have if resumed else 0
             length = response.headers.get("Content-Length")
             total = start + int(length) if length else None
-            _store(response, part, start, lambda done: progress and progress(name, done, total))
+            _store(response, part, start, lambda done: report(done, total))
     except urllib.error.HTTPError as error:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return True  # nothing is missing, or the part is wrong: the hash tells
@@ -241,7 +259,7 @@ def _receive(url: str, part: Path, name: str, progress: Progress | None) -> bool
 
 
 def _store(
-    response: http.client.HTTPResponse, part: Path, start: int, report: Callable[[int], object]
+    response: http.client.HTTPResponse, part: Path, start: int, report: Callable[[int], None]
 ) -> None:
     """Write what arrives into `part`, after its first `start` bytes."""
     with part.open("ab" if start else "wb") as file:

@@ -167,23 +167,39 @@ def write(
     """
     path = refuse_existing(path, overwrite)
     frames = [structures] if isinstance(structures, Structure) else list(structures)
-    found = _named(format) if format else _by_suffix(path)
-    if found is None or found.write is None:
-        writable = ", ".join(s for f in FORMATS if f.write for s in f.suffixes)
-        raise UsageError(f"{path}: cannot tell a format to write: end the name in {writable}")
+    found = output_format(path, format)
+    save = found.write
+    if save is None:
+        raise UsageError(f"{found.name} files can be read, but not written: choose another format")
     if not frames:
         raise UsageError(f"{path}: there are no structures to write")
     if len(frames) > 1 and not found.many:
         raise UsageError(
-            f"{path}: {found.name} holds one structure, {len(frames)} given: write several files"
+            f"{path}: {found.name} holds one structure, {len(frames)} given: write several files, "
+            "or choose one of --frames"
         )
     with atomic_path(path, overwrite) as temporary, temporary.open("wb") as raw:
         if path.suffix.lower() != ".gz":
-            found.write(frames, raw)
+            save(frames, raw)
             return
         # no time stamp, so that the same structures give the same bytes
-        with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
-            found.write(frames, packed)  # type: ignore[arg-type]
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+            save(frames, packed)  # type: ignore[arg-type]
+
+
+def output_format(path: str | Path, format: str | None = None) -> Format:
+    """The format that `write` takes for this name.
+
+    Raises:
+        UsageError: no format is called `format`, or none that can be written ends as `path` does.
+    """
+    if format:
+        return _named(format)
+    found = _by_suffix(Path(path))
+    if found is None or found.write is None:
+        writable = ", ".join(s for f in FORMATS if f.write for s in f.suffixes)
+        raise UsageError(f"{path}: cannot tell a format to write: end the name in {writable}")
+    return found
 
 
 def file_stem(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,9 +28,20 @@ def column(name: str, values: Array, unit: str | None = None) -> Column:
     return Column(torch.from_numpy(values), UNITS.get(name, "") if unit is None else unit)
 
 
-def scalar_columns(structure: Structure) -> Iterator[tuple[str, Column]]:
-    """Columns one value wide; those k wide come apart as name[1] … name[k], as LAMMPS writes."""
-    for name, (values, unit) in structure.columns.items():
+def named_columns(structure: Structure, taken: Iterable[str]) -> Iterator[tuple[str, Column]]:
+    """Columns under names that a text file can hold: one word, and none of those `taken`."""
+    used = set(taken)
+    for name, column in structure.columns.items():
+        word = re.sub(r"[\s:=\"]", "_", name) or "_"
+        while word in used:
+            word += "_"
+        used.add(word)
+        yield word, column
+
+
+def scalar_columns(structure: Structure, taken: Iterable[str]) -> Iterator[tuple[str, Column]]:
+    """The same, those k wide taken apart as name[1] … name[k], as LAMMPS writes them."""
+    for name, (values, unit) in named_columns(structure, taken):
         if values.dim() == 1:
             yield name, Column(values, unit)
             continue

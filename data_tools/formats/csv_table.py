@@ -30,7 +30,7 @@ def header(name: str, unit: str) -> str:
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:
     """Write one row per atom in the structure's order."""
     structure = structures[0]
-    columns = list(scalar_columns(structure))
+    columns = list(scalar_columns(structure, ("id", "element", "x", "y", "z")))
     names = ["id", "element", *(header(axis, "Å") for axis in "xyz")]
     names += [header(name, column.unit) for name, column in columns]
     values = [texts(structure.ids.numpy()), structure.symbols]
@@ -49,4 +49,5 @@ FORMAT = Format(
     matches=matches,
     write=write,
     many=False,
+    loses="cell, name, glass and split",
 )

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from mgsym.data_tools.formats.columns import column, rows, texts
+from mgsym.data_tools.formats.columns import column, named_columns, rows, texts
 from mgsym.data_tools.formats.source import (
     REAL,
     WHOLE,
@@ -25,16 +25,21 @@ from mgsym.data_tools.formats.source import (
     Lines,
     Mark,
     Source,
+)
+from mgsym.data_tools.formats.species import (
+    Species,
+    by_atomic_number,
+    by_symbol,
     whole_numbers,
 )
 
-from mgsym.elements import SYMBOLS
 from mgsym.errors import InputError
-from mgsym.structure import Column, Structure, index_species
+from mgsym.structure import Column, Structure
 
 KINDS = {"R": REAL, "I": WHOLE, "S": WORD, "L": WORD}
 TRUE, FALSE = {"T", "True", "true", "TRUE", "1"}, {"F", "False", "false", "FALSE", "0"}
 LABELS = ("name", "glass", "split")
+SPECIES_NAMES = ("species", "element", "Z", "numbers")
 LENGTH_UNITS = {"A", "Å", "Ang", "angstrom", "Angstrom", "ang"}
 
 _QUOTED = r'"(?:\\.|[^"\\])*"'
@@ -211,41 +216,36 @@ def _table(lines: Lines, atoms: int, properties: Sequence[Property]) -> dict[str
     return table
 
 
-def _species(table: dict[str, Array]) -> tuple[tuple[str, ...], torch.Tensor]:
-    """Species and types from the column of symbols, or of atomic numbers."""
-    named = next((table.pop(n) for n in ("species", "element") if n in table), None)
-    if named is not None:
-        found, index = np.unique(named, return_inverse=True)
-        symbols = [str(symbol) for symbol in found]
-    elif (key := next((n for n in ("Z", "numbers") if n in table), None)) is not None:
-        found, index = np.unique(whole_numbers(table.pop(key), key), return_inverse=True)
-        wrong = [z for z in found.tolist() if not 1 <= z <= len(SYMBOLS)]
-        if wrong:
-            raise InputError(f"{wrong[0]} is not an atomic number")
-        symbols = [SYMBOLS[z - 1] for z in found.tolist()]
-    else:
-        raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
-    species, of_symbol = index_species(symbols)
-    return species, of_symbol[torch.from_numpy(index)]
+def _species(table: dict[str, Array]) -> Species:
+    """From the column of symbols or of atomic numbers, taken out of the table."""
+    for name in SPECIES_NAMES[:2]:
+        if name in table:
+            return by_symbol(table.pop(name))
+    for name in SPECIES_NAMES[2:]:
+        if name in table:
+            return by_atomic_number(table.pop(name), name)
+    raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:
     """Write frames with species, position, id and every column, as ASE and OVITO read them."""
     for structure in structures:
+        columns = dict(named_columns(structure, (*SPECIES_NAMES, "pos", "id")))
         table = [structure.symbols, *map(texts, structure.positions.numpy().T)]
         table.append(texts(structure.ids.numpy()))
         properties = "species:S:1:pos:R:3:id:I:1"
-        for name, (values, _) in structure.columns.items():
+        for name, (values, _) in columns.items():
             array = values.reshape(len(structure), -1).numpy()
             kind = {"b": "L", "i": "I", "u": "I"}.get(array.dtype.kind, "R")
-            properties += f":{_key(name)}:{kind}:{array.shape[1]}"
+            properties += f":{name}:{kind}:{array.shape[1]}"
             for part in array.T:
                 table.append(["FT"[v] for v in part.tolist()] if kind == "L" else texts(part))
-        file.write(f"{len(structure)}\n{_comment(structure, properties)}\n".encode())
+        comment = _comment(structure, properties, columns)
+        file.write(f"{len(structure)}\n{comment}\n".encode())
         file.write(rows(table))
 
 
-def _comment(structure: Structure, properties: str) -> str:
+def _comment(structure: Structure, properties: str, columns: Mapping[str, Column]) -> str:
     def numbers(values: torch.Tensor) -> str:
         return " ".join(map(repr, values.reshape(-1).tolist()))
 
@@ -258,19 +258,10 @@ def _comment(structure: Structure, properties: str) -> str:
         pairs["Origin"] = numbers(structure.origin)
     pairs |= {label: getattr(structure, label) for label in LABELS if getattr(structure, label)}
     pairs |= {"energy_unit": "eV", "length_unit": "A"}
-    units = _units(structure.columns)
+    units = " ".join(f"{name}={column.unit}" for name, column in columns.items() if column.unit)
     if units:
         pairs["column_units"] = units
     return " ".join(f"{key}={_quoted(value)}" for key, value in pairs.items())
-
-
-def _units(columns: Mapping[str, Column]) -> str:
-    return " ".join(f"{_key(name)}={c.unit}" for name, c in columns.items() if c.unit)
-
-
-def _key(name: str) -> str:
-    """A column name without the characters that divide Properties."""
-    return re.sub(r"[\s:=\"]", "_", name)
 
 
 def _quoted(text: str) -> str:

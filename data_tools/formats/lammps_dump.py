@@ -33,12 +33,11 @@ from mgsym.data_tools.formats.source import (
     Mark,
     Source,
     Types,
-    elements_of,
-    whole_numbers,
 )
+from mgsym.data_tools.formats.species import Species, by_symbol, by_type, whole_numbers
 
 from mgsym.errors import InputError
-from mgsym.structure import Structure, index_species
+from mgsym.structure import Structure
 
 # the columns that hold x, y, z, and whether they are fractions of the cell
 COORDINATES = (
@@ -165,18 +164,19 @@ def _coordinates(lines: Lines, names: list[str]) -> tuple[tuple[str, ...], bool]
     )
 
 
-def _species(table: dict[str, Array], types: Types | None) -> tuple[tuple[str, ...], torch.Tensor]:
-    """Species and types: by the user's mapping if there is one, else by element column."""
+def _species(table: dict[str, Array], types: Types | None) -> Species:
+    """By the user's mapping of types if there is one, else by the element column."""
     if "type" in table and (types or "element" not in table):
-        numbers, index = np.unique(whole_numbers(table["type"], "type"), return_inverse=True)
-        symbols = elements_of(numbers, types)
-    elif "element" in table:
-        found, index = np.unique(table["element"], return_inverse=True)
-        symbols = [str(symbol) for symbol in found]
-    else:
-        raise InputError("no column type or element: add one of them to the dump command")
-    species, of_symbol = index_species(symbols)
-    return species, of_symbol[torch.from_numpy(index)]
+        return by_type(table["type"], types)
+    if "element" in table:
+        species, indices = by_symbol(table["element"])
+        if species == ("C",) and len(np.unique(table.get("type", 0))) > 1:
+            raise InputError(
+                "every element is C, which LAMMPS writes unless told (dump_modify element), but "
+                "there are several types: add --types 1=Cu,2=Zr"
+            )
+        return species, indices
+    raise InputError("no column type or element: add one of them to the dump command")
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:
@@ -186,12 +186,12 @@ def write(structures: Sequence[Structure], file: BinaryIO) -> None:
     read since 2024; positions stay as they are.
     """
     for step, structure in enumerate(structures):
-        columns = list(scalar_columns(structure))
+        columns = list(scalar_columns(structure, {*NOT_COLUMNS, *WORDS}))
         names = ["id", "type", "element", "x", "y", "z", *(name for name, _ in columns)]
         file.write(
             f"ITEM: UNITS\nmetal\nITEM: TIMESTEP\n{step}\n"
             f"ITEM: NUMBER OF ATOMS\n{len(structure)}\n{_box_lines(structure)}"
-            f"ITEM: ATOMS {' '.join(name.replace(' ', '_') for name in names)}\n".encode()
+            f"ITEM: ATOMS {' '.join(names)}\n".encode()
         )
         file.write(
             rows(
@@ -227,4 +227,5 @@ FORMAT = Format(
     matches=matches,
     read=read,
     write=write,
+    loses="units of columns, name, glass and split",
 )

@@ -25,7 +25,7 @@ Frame: TypeAlias = Callable[[], Structure]
 
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough of a file to tell its format
-REAL, WHOLE, WORD = "f8", "i8", "U32"  # what a table's column may hold
+REAL, WHOLE, WORD = "f8", "i8", "U16"  # what a table's column may hold
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Format:
         read: yields the frames of a file in order, each parsed only when it is called.
         write: writes structures into an open file.
         many: whether one file may hold several structures.
+        loses: what of a structure does not fit into a file of this format.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Format:
     read: Callable[[Source], Iterator[Frame]] | None = None
     write: Callable[[Sequence[Structure], BinaryIO], None] | None = None
     many: bool = True
+    loses: str = ""
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -279,30 +281,3 @@ def _shown(text: str | bytes) -> str:
         text = text.decode("utf-8", errors="replace")
     text = text.strip()
     return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def whole_numbers(values: Array, name: str) -> NDArray[np.int64]:
-    """Values of a column that must be whole, such as ids.
-
-    Raises:
-        InputError: one is not.
-    """
-    bad = ~np.isfinite(values) | (values != np.floor(values))
-    if bad.any():
-        raise InputError(f"{name} {values[bad][0]:g} is not a whole number")
-    return values.astype(np.int64)
-
-
-def elements_of(numbers: NDArray[np.int64], types: Types | None) -> list[str]:
-    """The element symbol of each distinct type number, in the order of ``np.unique``.
-
-    Raises:
-        InputError: a type has no element.
-    """
-    symbols = []
-    for number in np.unique(numbers).tolist():
-        symbol = (types or {}).get(number)
-        if symbol is None:
-            raise InputError(f"type {number} has no element: add --types 1=Cu,2=Zr")
-        symbols.append(symbol)
-    return symbols

@@ -111,6 +111,16 @@ def test_types_given_by_the_user_beat_the_element_column(tmp_path: Path) -> None
     assert read_text(tmp_path, text).symbols == ["Zr", "Cu"]
 
 
+def test_lammps_default_element_is_not_carbon(tmp_path: Path) -> None:
+    path = tmp_path / "a.dump"
+    columns = "id type element x y z"
+    path.write_text(dump("pp pp pp\n0 9\n0 9\n0 9", columns, "1 2 C 1 1 1", "2 1 C 2 2 2"))
+    with pytest.raises(mgsym.InputError, match="every element is C, which LAMMPS writes unless"):
+        mgsym.read(path)
+    path.write_text(dump("pp pp pp\n0 9\n0 9\n0 9", columns, "1 1 C 1 1 1", "2 1 C 2 2 2"))
+    assert mgsym.read(path).symbols == ["C", "C"]
+
+
 def test_units_time_and_windows_line_ends(tmp_path: Path) -> None:
     text = "ITEM: UNITS\nmetal\nITEM: TIME\n0.5\n" + dump(
         "pp pp pp\n0 9\n0 9\n0 9", "id type x y z", "1 1 1 1 1"

@@ -90,16 +90,21 @@ def digest(content: bytes) -> str:
 
 
 def test_downloads_once_and_reports_progress(tmp_path: Path, server: Server) -> None:
-    reports: list[tuple[str, int, int | None]] = []
-    result = fetch(tmp_path / "data", server.address, progress=lambda *r: reports.append(r))
+    reports: list[tuple[float, float | None, object]] = []
+
+    def progress(done: float, total: float | None = None, **info: object) -> None:
+        reports.append((done, total, info["file"]))
+
+    result = fetch(tmp_path / "data", server.address, progress=progress)
     assert result.downloaded == tuple(CONTENT)
     assert result.folder == tmp_path / "data"
     for name, content in CONTENT.items():
         assert (tmp_path / "data" / name).read_bytes() == content
-        mine = [r for r in reports if r[0] == name]
-        assert mine[0] == (name, 0, len(content))
-        assert mine[-1] == (name, len(content), len(content))
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted(CONTENT)
+    assert reports[0] == (0, 3, "train0.pickle")
+    assert reports[-1] == (3, 3, "test0.pickle")
+    assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
+    assert any(0 < done < 1 for done, _, _ in reports)
 
     asked = len(server.requests)
     again = fetch(tmp_path / "data", server.address)

@@ -100,6 +100,20 @@ def test_dump_takes_wide_columns_apart_as_lammps_does(tmp_path: Path) -> None:
     assert torch.equal(back.columns["c_s[2]"].values, vectors[:, 1])
 
 
+@pytest.mark.parametrize("suffix", [".dump", ".xyz"])
+def test_column_names_that_the_format_needs_itself_are_changed(tmp_path: Path, suffix: str) -> None:
+    values = torch.arange(40, dtype=torch.float64)
+    structure = make(ORTHOGONAL).replace(columns={})
+    for name in ("id", "type", "species", "numbers", "pos", "x", "two words", "a:b=c"):
+        structure = structure.with_column(name, values)
+    mgsym.write(structure, tmp_path / f"a{suffix}")
+    back = mgsym.read(tmp_path / f"a{suffix}")
+    assert_same_atoms(back, structure, tolerance=1e-14)
+    assert len(back.columns) == 8
+    assert {"id_", "two_words", "a_b_c"} <= set(back.columns)
+    assert all(torch.equal(column.values, values) for column in back.columns.values())
+
+
 @pytest.mark.parametrize("suffix", [".dump", ".xyz", ".dump.gz"])
 def test_frames_are_chosen_and_named(tmp_path: Path, suffix: str) -> None:
     frames = [make(ORTHOGONAL, atoms=10 + i, seed=i).replace(name="") for i in range(5)]
