@@ -7,8 +7,7 @@ origin, name, glass and split. `format` and `format_version` say what it is.
 from __future__ import annotations
 
 import io
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from mgsym.data_tools.formats.source import Array, Format, Frame, Source
 
-from mgsym.errors import InputError
+from mgsym.arrays import read_arrays
 from mgsym.structure import Column, Structure
 
 KIND = "mgsym-structure"
@@ -38,7 +37,8 @@ def read(source: Source) -> Iterator[Frame]:
 
 def _read(source: Source) -> Structure:
     source.file.seek(0)
-    arrays = _load(source.file.read())
+    content = io.BytesIO(source.file.read())
+    arrays = read_arrays(content, KIND, VERSION, NEEDED, "write or copy it again")
     px, py, pz = (bool(p) for p in arrays["periodic"].reshape(3))
     prefix = "columns/"
     tensors = {name: torch.from_numpy(arrays[name]) for name in ARRAYS}
@@ -63,25 +63,6 @@ def _read(source: Source) -> Structure:
         glass=texts["glass"],
         split=texts["split"],
     )
-
-
-def _load(content: bytes) -> Mapping[str, Array]:
-    """The arrays of a structure file of this version."""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError("the .npz file is damaged or cut short: write or copy it again") from error
-    kind = str(arrays.get("format", "nothing"))
-    if kind != KIND:
-        raise InputError(f"format says {kind}, expected {KIND}: it holds no structure of mgsym's")
-    version = int(arrays.get("format_version", np.array(0)))
-    if version != VERSION:
-        raise InputError(f"structure format version {version}, this mgsym reads version {VERSION}")
-    missing = sorted(NEEDED - set(arrays))
-    if missing:
-        raise InputError(f"lacks {', '.join(missing)}: write it again")
-    return arrays
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:
