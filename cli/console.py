@@ -17,10 +17,12 @@ import math
 import re
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -137,7 +139,9 @@ def facts(title: str, items: Mapping[str, Cell]) -> None:
     shown = {name: _text(cell) for name, cell in items.items() if cell not in (None, "")}
     width = max(map(len, shown), default=0)
     for name, text in shown.items():
-        click.echo(f"  {name:<{width}}  {text}")
+        lines = textwrap.wrap(text, WIDTH - width, break_long_words=False, break_on_hyphens=False)
+        for heading, line in zip_longest([name], lines, fillvalue=""):
+            click.echo(f"  {heading:<{width}}  {line}")
 
 
 def emit_json(value: object) -> None:

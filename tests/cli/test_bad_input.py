@@ -7,11 +7,13 @@ import gzip
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -244,6 +246,25 @@ def test_a_full_disk_keeps_the_older_output(
     assert main(["build-graph", "-q"]) == 0
     monkeypatch.setattr("numpy.savez", _no_space)
     refused(1, "build-graph", "--overwrite")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_nothing(
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    savez, main_thread = np.savez, threading.main_thread().ident
+    assert main_thread is not None
+
+    def interrupted(*arguments: Any, **arrays: Any) -> None:
+        savez(*arguments, **arrays)
+        signal.pthread_kill(main_thread, number)
+
+    monkeypatch.setattr("numpy.savez", interrupted)
+    assert main(["build-graph", "-q"]) == 130
+    assert capsys.readouterr().err == "mgsym: interrupted\n"
+    assert tree() == {}
 
 
 def test_a_file_that_grows_too_large() -> None:

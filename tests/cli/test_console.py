@@ -98,6 +98,15 @@ def test_facts_leave_out_what_is_not_known(capsys: Captured) -> None:
     ]
 
 
+def test_long_facts_are_wrapped_below_themselves(capsys: Captured) -> None:
+    console.facts("model", {"options": " ".join(["word"] * 30), "width": 32})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("  options  word word")
+    assert lines[2].startswith("           word word")
+    assert lines[3] == "  width    32"
+    assert max(map(len, lines)) <= 100
+
+
 def test_json_has_no_nan(capsys: Captured) -> None:
     value = {
         "pearson": float("nan"),
