@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Cell = str | int | float | None
 MISSING = "–"
 WIDTH = 90  # columns that a line of ours should fit
+UNLIMITED = 10_000
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
@@ -109,17 +110,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
     Columns of numbers are aligned to the right; floats have four significant digits (give a
     string for another format); None and NaN are shown as a dash.
     """
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    console = _console(sys.stdout)
+    # a line that is too long for a terminal continues on the next: better than "barrier…"
+    console = _console(sys.stdout, UNLIMITED)
     cells = [[_text(cell) for cell in row] for row in rows]
-    view = Table(
-        box=box.SIMPLE_HEAD if console.is_terminal else None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    view = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(row[index] == MISSING or NUMBER.fullmatch(row[index]) for row in cells)
         view.add_column(Text(name), justify="right" if numeric and cells else "left")
@@ -246,12 +243,10 @@ def _say_nothing(done: float, total: float | None = None, **info: object) -> Non
     """Progress under -q."""
 
 
-def _console(stream: TextIO) -> Console:
+def _console(stream: TextIO, width: int | None = None) -> Console:
     from rich.console import Console
 
-    # a log has no width: wrapping there would break lines that people search
-    width = None if stream.isatty() else 1000
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=width, highlight=False)
 
 
 def _cell(value: object) -> Cell:
