@@ -241,15 +241,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _fit_together(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether lengths agree and edges, sorted by target, join nodes that exist."""
-    edges, nodes = arrays["edge_index"], arrays["types"].shape
+    """Whether they are numbers, lengths agree, and edges, sorted by target, join nodes."""
+    edges, nodes, structures = arrays["edge_index"], arrays["types"].shape, arrays["names"].shape
     per_node = [v for k, v in arrays.items() if k in _NODE_FIELDS or k.startswith(_FEATURE)]
-    if any(values.shape[:1] != nodes for values in per_node):
-        return False
-    if any(arrays[k].shape != (*edges.shape[1:], 3) for k in _EDGE_FIELDS[1:]):
-        return False
-    inside = edges.size == 0 or 0 <= edges.min() <= edges.max() < nodes[0]
-    return bool(inside and (np.diff(edges[1]) >= 0).all())
+    shapes = dict.fromkeys(_EDGE_FIELDS[1:], (*edges.shape[1:], 3))
+    shapes |= {"cutoff": (), "cell": (*structures, 3, 3), "periodic": (*structures, 3)}
+    shapes |= {"splits": structures, "glasses": structures, "edge_index": (2, *edges.shape[1:])}
+    numbers = [arrays[k] for k in (*_EDGE_FIELDS, "cutoff", "cell", "periodic")]
+    return bool(
+        all(values.dtype.kind in "iufb" for values in (*per_node, *numbers))
+        and all(values.shape[:1] == nodes for values in per_node)
+        and all(arrays[k].shape == shape for k, shape in shapes.items())
+        and (edges.size == 0 or 0 <= edges.min() <= edges.max() < nodes[0])
+        and (np.diff(edges[1]) >= 0).all()
+    )
 
 
 def build_graph(

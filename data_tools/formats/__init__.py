@@ -182,7 +182,7 @@ def write(
             found.write(frames, raw)
             return
         # no time stamp, so that the same structures give the same bytes
-        with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
             found.write(frames, packed)  # type: ignore[arg-type]
 
 

@@ -25,12 +25,16 @@ from mgsym.data_tools.formats.source import (
     Lines,
     Mark,
     Source,
+)
+from mgsym.data_tools.formats.species import (
+    Species,
+    by_atomic_number,
+    by_symbol,
     whole_numbers,
 )
 
-from mgsym.elements import SYMBOLS
 from mgsym.errors import InputError
-from mgsym.structure import Column, Structure, index_species
+from mgsym.structure import Column, Structure
 
 KINDS = {"R": REAL, "I": WHOLE, "S": WORD, "L": WORD}
 TRUE, FALSE = {"T", "True", "true", "TRUE", "1"}, {"F", "False", "false", "FALSE", "0"}
@@ -211,22 +215,15 @@ def _table(lines: Lines, atoms: int, properties: Sequence[Property]) -> dict[str
     return table
 
 
-def _species(table: dict[str, Array]) -> tuple[tuple[str, ...], torch.Tensor]:
-    """Species and types from the column of symbols, or of atomic numbers."""
-    named = next((table.pop(n) for n in ("species", "element") if n in table), None)
-    if named is not None:
-        found, index = np.unique(named, return_inverse=True)
-        symbols = [str(symbol) for symbol in found]
-    elif (key := next((n for n in ("Z", "numbers") if n in table), None)) is not None:
-        found, index = np.unique(whole_numbers(table.pop(key), key), return_inverse=True)
-        wrong = [z for z in found.tolist() if not 1 <= z <= len(SYMBOLS)]
-        if wrong:
-            raise InputError(f"{wrong[0]} is not an atomic number")
-        symbols = [SYMBOLS[z - 1] for z in found.tolist()]
-    else:
-        raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
-    species, of_symbol = index_species(symbols)
-    return species, of_symbol[torch.from_numpy(index)]
+def _species(table: dict[str, Array]) -> Species:
+    """From the column of symbols or of atomic numbers, taken out of the table."""
+    for name in ("species", "element"):
+        if name in table:
+            return by_symbol(table.pop(name))
+    for name in ("Z", "numbers"):
+        if name in table:
+            return by_atomic_number(table.pop(name), name)
+    raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:

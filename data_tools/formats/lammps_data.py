@@ -31,13 +31,12 @@ from mgsym.data_tools.formats.source import (
     Frame,
     Lines,
     Source,
-    elements_of,
-    whole_numbers,
 )
+from mgsym.data_tools.formats.species import by_type, distinct, whole_numbers
 
 from mgsym.elements import ATOMIC_NUMBER, MASS, element_of_mass
 from mgsym.errors import InputError
-from mgsym.structure import Structure, index_species
+from mgsym.structure import Structure
 
 # what stands before image flags on a line of Atoms (LAMMPS read_data); hybrid begins like atomic
 _MOLECULE = ["id", "molecule", "type", "x", "y", "z"]
@@ -215,15 +214,12 @@ def _names(lines: Lines, style: str, width: int) -> list[str]:
 def _structure(lines: Lines, content: _Content, source: Source) -> Structure:
     box = _box(lines, content.box)
     elements = {**content.elements, **(source.types or {})}
-    numbers = _type_numbers(content)
-    symbols = elements_of(numbers, elements)
-    index = np.unique(numbers, return_inverse=True)[1]
-    species, of_symbol = index_species(symbols)
+    species, types = by_type(_type_numbers(content), elements)
     positions = np.stack([content.table[axis] for axis in "xyz"], axis=1)
     return Structure(
         positions=torch.from_numpy(positions),
         cell=torch.from_numpy(box.cell),
-        types=of_symbol[torch.from_numpy(index)],
+        types=types,
         species=species,
         origin=torch.from_numpy(box.origin),
         ids=torch.from_numpy(whole_numbers(content.table["id"], "id")),
@@ -231,12 +227,13 @@ def _structure(lines: Lines, content: _Content, source: Source) -> Structure:
 
 
 def _type_numbers(content: _Content) -> Array:
+    """Type numbers [n], where rows may name a type by its label."""
     values = content.table["type"]
     if not content.labels:
-        return whole_numbers(values, "type")
-    words, index = np.unique(values, return_inverse=True)
+        return values
+    words, index = distinct(values)
     numbers = []
-    for word in words.tolist():
+    for word in words:
         if word not in content.labels and not word.isdecimal():
             raise InputError(f"type {word!r} is not among the Atom Type Labels")
         numbers.append(content.labels.get(word) or int(word))

@@ -33,12 +33,11 @@ from mgsym.data_tools.formats.source import (
     Mark,
     Source,
     Types,
-    elements_of,
-    whole_numbers,
 )
+from mgsym.data_tools.formats.species import Species, by_symbol, by_type, whole_numbers
 
 from mgsym.errors import InputError
-from mgsym.structure import Structure, index_species
+from mgsym.structure import Structure
 
 # the columns that hold x, y, z, and whether they are fractions of the cell
 COORDINATES = (
@@ -165,18 +164,13 @@ def _coordinates(lines: Lines, names: list[str]) -> tuple[tuple[str, ...], bool]
     )
 
 
-def _species(table: dict[str, Array], types: Types | None) -> tuple[tuple[str, ...], torch.Tensor]:
-    """Species and types: by the user's mapping if there is one, else by element column."""
+def _species(table: dict[str, Array], types: Types | None) -> Species:
+    """By the user's mapping of types if there is one, else by the element column."""
     if "type" in table and (types or "element" not in table):
-        numbers, index = np.unique(whole_numbers(table["type"], "type"), return_inverse=True)
-        symbols = elements_of(numbers, types)
-    elif "element" in table:
-        found, index = np.unique(table["element"], return_inverse=True)
-        symbols = [str(symbol) for symbol in found]
-    else:
-        raise InputError("no column type or element: add one of them to the dump command")
-    species, of_symbol = index_species(symbols)
-    return species, of_symbol[torch.from_numpy(index)]
+        return by_type(table["type"], types)
+    if "element" in table:
+        return by_symbol(table["element"])
+    raise InputError("no column type or element: add one of them to the dump command")
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:

@@ -7,7 +7,7 @@ origin, name, glass and split. `format` and `format_version` say what it is.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ import torch
 from mgsym.data_tools.formats.source import Array, Format, Frame, Source
 
 from mgsym.arrays import read_arrays
+from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
 
 KIND = "mgsym-structure"
@@ -39,29 +40,32 @@ def _read(source: Source) -> Structure:
     source.file.seek(0)
     content = io.BytesIO(source.file.read())
     arrays = read_arrays(content, KIND, VERSION, NEEDED, "write or copy it again")
+    try:
+        return _structure(arrays)
+    except (TypeError, ValueError) as error:  # an array of words, or of a wrong shape
+        raise InputError(f"an array is not what it should be: {error}") from error
+
+
+def _structure(arrays: Mapping[str, Array]) -> Structure:
     px, py, pz = (bool(p) for p in arrays["periodic"].reshape(3))
-    prefix = "columns/"
-    tensors = {name: torch.from_numpy(arrays[name]) for name in ARRAYS}
-    texts = {name: str(arrays[name]) for name in TEXTS}
+    names = [key.removeprefix("columns/") for key in arrays if key.startswith("columns/")]
     return Structure(
-        positions=tensors["positions"],
-        cell=tensors["cell"],
-        types=tensors["types"],
-        origin=tensors["origin"],
-        ids=tensors["ids"],
+        positions=torch.from_numpy(arrays["positions"]),
+        cell=torch.from_numpy(arrays["cell"]),
+        types=torch.from_numpy(arrays["types"]),
         species=tuple(str(s) for s in arrays["species"]),
         periodic=(px, py, pz),
+        origin=torch.from_numpy(arrays["origin"]),
+        ids=torch.from_numpy(arrays["ids"]),
         columns={
-            key.removeprefix(prefix): Column(
-                torch.from_numpy(values),
-                str(arrays.get(f"units/{key.removeprefix(prefix)}", "")),
+            name: Column(
+                torch.from_numpy(arrays[f"columns/{name}"]), str(arrays.get(f"units/{name}", ""))
             )
-            for key, values in arrays.items()
-            if key.startswith(prefix)
+            for name in names
         },
-        name=texts["name"],
-        glass=texts["glass"],
-        split=texts["split"],
+        name=str(arrays["name"]),
+        glass=str(arrays["glass"]),
+        split=str(arrays["split"]),
     )
 
 

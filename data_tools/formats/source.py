@@ -25,7 +25,7 @@ Frame: TypeAlias = Callable[[], Structure]
 
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough of a file to tell its format
-REAL, WHOLE, WORD = "f8", "i8", "U32"  # what a table's column may hold
+REAL, WHOLE, WORD = "f8", "i8", "U16"  # what a table's column may hold
 
 
 @dataclass(frozen=True)
@@ -279,30 +279,3 @@ def _shown(text: str | bytes) -> str:
         text = text.decode("utf-8", errors="replace")
     text = text.strip()
     return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def whole_numbers(values: Array, name: str) -> NDArray[np.int64]:
-    """Values of a column that must be whole, such as ids.
-
-    Raises:
-        InputError: one is not.
-    """
-    bad = ~np.isfinite(values) | (values != np.floor(values))
-    if bad.any():
-        raise InputError(f"{name} {values[bad][0]:g} is not a whole number")
-    return values.astype(np.int64)
-
-
-def elements_of(numbers: NDArray[np.int64], types: Types | None) -> list[str]:
-    """The element symbol of each distinct type number, in the order of ``np.unique``.
-
-    Raises:
-        InputError: a type has no element.
-    """
-    symbols = []
-    for number in np.unique(numbers).tolist():
-        symbol = (types or {}).get(number)
-        if symbol is None:
-            raise InputError(f"type {number} has no element: add --types 1=Cu,2=Zr")
-        symbols.append(symbol)
-    return symbols

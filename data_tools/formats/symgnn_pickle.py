@@ -21,13 +21,12 @@ from mgsym.data_tools.formats.source import (
     Frame,
     Source,
     Types,
-    elements_of,
-    whole_numbers,
 )
+from mgsym.data_tools.formats.species import by_type
 from mgsym.data_tools.public_dataset import identify
 
 from mgsym.errors import InputError
-from mgsym.structure import Column, Structure, index_species
+from mgsym.structure import Column, Structure
 
 ELEMENTS: Types = {1: "Cu", 2: "Zr"}
 # key in the file, name here, unit
@@ -81,15 +80,13 @@ def _read(source: Source) -> Structure:
             f"expected positions [n, 3] and box [3], found {list(positions.shape)} "
             f"and {list(box.shape)}"
         )
-    numbers = whole_numbers(_array(data, "types").reshape(-1), "type")
-    species, of_symbol = index_species(elements_of(numbers, source.types or ELEMENTS))
-    index = np.unique(numbers, return_inverse=True)[1]
+    species, types = by_type(_array(data, "types").reshape(-1), source.types or ELEMENTS)
     source.file.seek(0)
     known = identify(source.file.read())
     return Structure(
         positions=torch.from_numpy(positions),
         cell=torch.diag(torch.from_numpy(box)),
-        types=of_symbol[torch.from_numpy(index)],
+        types=types,
         species=species,
         origin=torch.from_numpy(-box / 2),
         columns={

@@ -69,6 +69,9 @@ def altered(file: Path, **changes: Any) -> Path:
         ({"ids": np.arange(11)}, "do not fit together"),
         ({"node_features/energy": np.zeros(3)}, "do not fit together"),
         ({"edge_vector": np.zeros((1, 3))}, "do not fit together"),
+        ({"cutoff": np.array("five")}, "do not fit together"),
+        ({"cell": np.eye(3)}, "do not fit together"),
+        ({"types": np.array(["Cu"] * 12)}, "do not fit together"),
         ({"cutoff": np.array({"an": "object"}, dtype=object)}, "not an .npz file of mgsym's"),
     ],
 )
