@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from mgsym.cli import console
@@ -152,7 +152,14 @@ def _line_for(error: Exception) -> tuple[str, int]:
     return f"error: unexpected {told} (a bug; -v after the command shows the traceback)", 1
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """A library's warning as one line, without the line of source that Python adds."""
     console.warn(str(message))
 
