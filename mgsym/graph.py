@@ -212,7 +212,7 @@ class Graph:
             n: tuple(str(t) for t in arrays[n]) for n in ("species", "names", "glasses", "splits")
         }
         return cls(
-            **tensors,
+            **tensors,  # type: ignore[arg-type]
             **texts,  # type: ignore[arg-type]
             cutoff=float(arrays["cutoff"]),
             cell=torch.from_numpy(arrays["cell"]),

@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.descriptors import count_descriptors, local_descriptors
+from mgsym.egat import EGATBlock
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
-from mgsym.layers import EdgeEncoder, EGATBlock, radial_basis
+from mgsym.layers import EdgeEncoder, radial_basis
 from mgsym.models.base import BarrierModel, Invariance
 from mgsym.models.linear import NeighborRidge
 from mgsym.rotations import Transforms
@@ -127,8 +128,8 @@ class SymGNN(BarrierModel):
         self.decoder = _decoder(width, options.decoder_layers)
         if self.ridge is not None:
             # training starts at the ridge regression
-            nn.init.zeros_(self.decoder[-1].weight)
-            nn.init.zeros_(self.decoder[-1].bias)
+            for parameter in self.decoder[-1].parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def invariant(self) -> Invariance:  # type: ignore[override]
