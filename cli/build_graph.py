@@ -12,11 +12,7 @@ from mgsym.cli import options as opt
 @click.command()
 @click.argument("files", nargs=-1, type=opt.FILE)
 @click.option(
-    "--cutoff",
-    type=click.FloatRange(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Atoms closer than this are joined by an edge, Å.",
+    "--cutoff", type=opt.POSITIVE, default=5.0, show_default=True, help="Longest edge, Å."
 )
 @click.option("--target", metavar="NAME", help="Column to learn, eV.  [default: barrier]")
 @click.option("--labels", type=opt.FILE, help="CSV table of labels per atom id.")
@@ -51,8 +47,8 @@ def build_graph(
 ) -> None:
     """Turn structure FILES into graphs that models read.
 
-    Without FILES, the labelled Cu64Zr36 sample that ships with mgsym is taken. All graphs are
-    written, or none. Units are Å and eV.
+    Without FILES, the labelled Cu64Zr36 sample that ships with mgsym is taken; of a trajectory,
+    the last frame. All graphs are written, or none. Units are Å and eV.
     """
     from mgsym.cli.views import graph_table
     from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures

@@ -17,10 +17,12 @@ import math
 import re
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 Cell = str | int | float | None
 MISSING = "–"
 WIDTH = 90  # columns that a line of ours should fit
+UNLIMITED = 10_000
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
@@ -107,17 +110,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
     Columns of numbers are aligned to the right; floats have four significant digits (give a
     string for another format); None and NaN are shown as a dash.
     """
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    console = _console(sys.stdout)
+    # a line that is too long for a terminal continues on the next: better than "barrier…"
+    console = _console(sys.stdout, UNLIMITED)
     cells = [[_text(cell) for cell in row] for row in rows]
-    view = Table(
-        box=box.SIMPLE_HEAD if console.is_terminal else None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    view = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(row[index] == MISSING or NUMBER.fullmatch(row[index]) for row in cells)
         view.add_column(Text(name), justify="right" if numeric and cells else "left")
@@ -137,7 +136,9 @@ def facts(title: str, items: Mapping[str, Cell]) -> None:
     shown = {name: _text(cell) for name, cell in items.items() if cell not in (None, "")}
     width = max(map(len, shown), default=0)
     for name, text in shown.items():
-        click.echo(f"  {name:<{width}}  {text}")
+        lines = textwrap.wrap(text, WIDTH - width, break_long_words=False, break_on_hyphens=False)
+        for heading, line in zip_longest([name], lines, fillvalue=""):
+            click.echo(f"  {heading:<{width}}  {line}")
 
 
 def emit_json(value: object) -> None:
@@ -242,12 +243,10 @@ def _say_nothing(done: float, total: float | None = None, **info: object) -> Non
     """Progress under -q."""
 
 
-def _console(stream: TextIO) -> Console:
+def _console(stream: TextIO, width: int | None = None) -> Console:
     from rich.console import Console
 
-    # a log has no width: wrapping there would break lines that people search
-    width = None if stream.isatty() else 1000
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=width, highlight=False)
 
 
 def _cell(value: object) -> Cell:

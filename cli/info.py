@@ -21,7 +21,8 @@ def info(
 ) -> None:
     """Say what each of PATHS is and holds.
 
-    Structure files, graph files, checkpoints, run folders, and folders of graphs or runs.
+    Structure files, graph files, checkpoints, run folders, and folders of graphs or runs. Of a
+    trajectory, the last frame is described.
     """
     from mgsym.data_tools.inspection import inspect
 

@@ -23,6 +23,7 @@ from mgsym.cli import console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 # device: str; give it to mgsym.devices.resolve_device
 device_option = click.option(
@@ -83,7 +84,8 @@ jobs_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many processes work at once.",
+    metavar="N",
+    help="How much is worked on at once.",
 )
 
 # config: Path | None

@@ -102,7 +102,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
         cells = (score.get("mean_pearson"), pooled.get("pearson"), pooled.get("mae"))
         rows.append([role, *(None if c is None else f"{c:.4f}" for c in cells)])
     if rows:
-        console.table("", ("", "Pearson", "pooled", "MAE/eV"), rows)
+        console.table("", ("split", "Pearson", "pooled", "MAE/eV"), rows)
 
 
 def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:

@@ -63,6 +63,10 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         for file in sorted(temporary.iterdir()):
             file.replace(folder / file.name)
         made.clear()
+    except OSError as error:
+        if isinstance(error.filename, (str, Path)):
+            error.filename = str(error.filename).replace(str(temporary), str(folder))
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for path in made:

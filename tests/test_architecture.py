@@ -138,7 +138,7 @@ def test_nothing_prints(file: Path) -> None:
 
 @every_file
 def test_files_and_functions_stay_short(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 400
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 600
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.FunctionDef):
             # what the function does, without the lines that say what it takes
@@ -176,7 +176,9 @@ def test_public_functions_say_what_they_do(file: Path) -> None:
 
 def _public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
     for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if "overload" not in [ast.unparse(decorator) for decorator in node.decorator_list]:
             yield node
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from mgsym.data_tools.formats.source import Array, Format, Frame, Source
 
+from mgsym.arrays import read_arrays
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
 
@@ -37,7 +38,8 @@ def read(source: Source) -> Iterator[Frame]:
 
 def _read(source: Source) -> Structure:
     source.file.seek(0)
-    arrays = _load(source.file.read())
+    content = io.BytesIO(source.file.read())
+    arrays = read_arrays(content, KIND, VERSION, NEEDED, "write or copy it again")
     try:
         return _structure(arrays)
     except (TypeError, ValueError) as error:  # an array of words, or of a wrong shape
@@ -65,25 +67,6 @@ def _structure(arrays: Mapping[str, Array]) -> Structure:
         glass=str(arrays["glass"]),
         split=str(arrays["split"]),
     )
-
-
-def _load(content: bytes) -> Mapping[str, Array]:
-    """The arrays of a structure file of this version."""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # damaged bytes make zipfile raise nearly anything
-        raise InputError("the .npz file is damaged or cut short: write or copy it again") from error
-    kind = str(arrays.get("format", "nothing"))
-    if kind != KIND:
-        raise InputError(f"format says {kind}, expected {KIND}: it holds no structure of mgsym's")
-    version = int(arrays.get("format_version", np.array(0)))
-    if version != VERSION:
-        raise InputError(f"structure format version {version}, this mgsym reads version {VERSION}")
-    missing = sorted(NEEDED - set(arrays))
-    if missing:
-        raise InputError(f"lacks {', '.join(missing)}: write it again")
-    return arrays
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:

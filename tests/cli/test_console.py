@@ -77,6 +77,17 @@ def test_a_plain_table_neither_wraps_nor_interprets(capsys: Captured) -> None:
     assert "\x1b" not in out
 
 
+def test_a_narrow_terminal_truncates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    console.table("Graphs", ["a long name", "barrier/eV"], [["validation", "1.46 ± 0.29"]])
+    shown = terminal.getvalue()
+    assert "\x1b[1m" in shown  # bold, as this is a terminal
+    assert "validation   1.46 ± 0.29" in shown
+
+
 def test_wrote_names_files_or_counts_them(capsys: Captured) -> None:
     console.wrote("a.npz")
     console.wrote([Path("graphs/a.npz"), Path("graphs/b.npz")])
@@ -96,6 +107,15 @@ def test_facts_leave_out_what_is_not_known(capsys: Captured) -> None:
         "  atoms  500",
         "  mean   1.533",
     ]
+
+
+def test_long_facts_are_wrapped_below_themselves(capsys: Captured) -> None:
+    console.facts("model", {"options": " ".join(["word"] * 30), "width": 32})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("  options  word word")
+    assert lines[2].startswith("           word word")
+    assert lines[3] == "  width    32"
+    assert max(map(len, lines)) <= 100
 
 
 def test_json_has_no_nan(capsys: Captured) -> None:

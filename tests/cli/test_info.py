@@ -16,7 +16,10 @@ from mgsym.data_tools.formats import write
 from mgsym.data_tools.inspection import describe
 from mgsym.data_tools.sample import sample_files
 
+from mgsym.config import preset
+from mgsym.graph import build_graph
 from mgsym.structure import Column, Structure
+from mgsym.training import train
 
 Captured = pytest.CaptureFixture[str]
 
@@ -110,6 +113,70 @@ def test_a_structure_in_npz_is_not_taken_for_a_graph(capsys: Captured) -> None:
     assert main(["info", "a.npz", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["format"]) == ("structures", "npz")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of two epochs on three small crystals."""
+    generator = torch.Generator().manual_seed(0)
+    sites = 2.5 * torch.cartesian_prod(*[torch.arange(3.0)] * 3)
+    graphs = []
+    for name, split in (("a", "train"), ("b", "validation"), ("c", "test")):
+        barrier = Column(torch.rand(27, generator=generator), "eV")
+        structure = Structure(
+            positions=sites + 0.1 * torch.rand(27, 3, generator=generator),
+            cell=7.5 * torch.eye(3),
+            types=torch.arange(27) % 2,
+            species=("Cu", "Zr"),
+            columns={"barrier": barrier},
+            name=name,
+            glass=name,
+            split=split,
+        )
+        graphs.append(build_graph(structure, 3.0))
+    config = preset("fast").changed({"training.epochs": 2, "training.evaluate_every": 1})
+    train(graphs, config, run=tmp_path / "runs" / "first", device="cpu")
+    return Path("runs/first")
+
+
+def test_a_run_and_its_checkpoint(run: Path, capsys: Captured) -> None:
+    assert main(["info", str(run), str(run / "best.pt")]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "runs/first: run"
+    assert {"status finished", "model symgnn", "device cpu", "evaluations 2"} <= set(lines)
+    assert {"train a", "validation b", "test c"} <= set(lines)
+    assert "split Pearson pooled MAE/eV" in lines
+    assert "runs/first/best.pt: checkpoint" in lines
+    assert {"species Cu Zr", "cutoff 3 Å", "trained on a (27 atoms)"} <= set(lines)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_runs_as_json(run: Path, capsys: Captured) -> None:
+    for path in ("runs", "runs/first"):
+        assert main(["info", path, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        one = found["runs"][0] if path == "runs" else found
+        assert one["path"] == "runs/first"
+        assert one["config"]["training"]["epochs"] == 2
+        assert [row["epoch"] for row in one["history"]] == ["1", "2"]
+        assert one["best_epoch"] in (1, 2)
+
+
+def test_a_checkpoint_of_another_version(run: Path, capsys: Captured) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    torch.save({**content, "format_version": 99}, "other.pt")
+    assert main(["info", "other.pt"]) == 3
+    assert "other.pt: mgsym-model version 99, this mgsym reads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.toml"])
+def test_a_damaged_run(name: str, run: Path, capsys: Captured) -> None:
+    (run / name).write_text("{")
+    assert main(["info", str(run)]) == 3
+    err = capsys.readouterr().err
+    assert f"runs/first/{name}: cannot be read" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

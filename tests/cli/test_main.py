@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 
@@ -181,6 +182,14 @@ def test_sigterm_ends_a_command_as_interrupted(command: Install, capsys: Capture
     assert main(["try"]) == 130
     assert capsys.readouterr().err == "mgsym: interrupted\n"
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_warning_is_one_line(command: Install, capsys: Captured) -> None:
+    command(lambda: warnings.warn("far from\n what it learned", stacklevel=1))
+    shown = warnings.showwarning
+    assert main(["try"]) == 0
+    assert capsys.readouterr().err == "mgsym: warning: far from what it learned\n"
+    assert warnings.showwarning is shown
 
 
 def test_given_tells_what_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None:

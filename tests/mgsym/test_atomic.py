@@ -66,6 +66,12 @@ def test_a_failure_undoes_the_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_names_the_file_of_the_folder_that_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, atomic_folder(tmp_path) as temporary:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary / "a.npz"))
+    assert caught.value.filename == str(tmp_path / "a.npz")
+
+
 def test_a_failure_keeps_what_a_folder_held(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("older")
     with pytest.raises(RuntimeError):
