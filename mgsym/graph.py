@@ -212,7 +212,7 @@ class Graph:
         }
         prefix = "node_features/"
         return cls(
-            **tensors,
+            **tensors,  # type: ignore[arg-type]
             **texts,  # type: ignore[arg-type]
             cutoff=float(arrays["cutoff"]),
             cell=torch.from_numpy(arrays["cell"]),

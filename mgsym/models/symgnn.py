@@ -28,13 +28,17 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.descriptors import count_descriptors, local_descriptors
+from mgsym.egat import EGATBlock
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
-from mgsym.layers import EdgeEncoder, EGATBlock, radial_basis
+from mgsym.layers import EdgeEncoder, radial_basis
 from mgsym.models.base import BarrierModel, Invariance
+from mgsym.models.linear import NeighborRidge
 from mgsym.rotations import Transforms
 
+# what `prepare` adds to a graph
 DESCRIPTORS = "symgnn_descriptors"
+RIDGE = "symgnn_ridge"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class SymGNNOptions:
         node_input: ``types`` or ``descriptors``.
         radial: Gaussians of the edge length, and of the descriptors.
         l_max: highest degree of the descriptors' power spectrum.
+        ridge: where above 0, the network predicts what a ridge regression of this strength on
+            the descriptors (mgsym.models.linear) leaves over.
     """
 
     width: int = 32
@@ -70,6 +76,7 @@ class SymGNNOptions:
     node_input: str = "types"
     radial: int = 10
     l_max: int = 6
+    ridge: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "heads", tuple(self.heads))
@@ -82,6 +89,8 @@ class SymGNNOptions:
                 raise UsageError(
                     f"symgnn: {name} is {getattr(self, name)!r}, expected {' or '.join(allowed)}"
                 )
+        if self.ridge > 0 and self.node_input != "descriptors":
+            raise UsageError('symgnn: ridge needs node_input = "descriptors"')
 
 
 class SymGNN(BarrierModel):
@@ -100,8 +109,11 @@ class SymGNN(BarrierModel):
             self.register_buffer("descriptor_mean", torch.zeros(inputs))
             self.register_buffer("descriptor_scale", torch.ones(inputs))
             embed: nn.Module = nn.Linear(inputs, width)
+            rounds = len(options.heads)
+            self.ridge = NeighborRidge(inputs, rounds, options.ridge) if options.ridge > 0 else None
         else:
             embed = nn.Embedding(len(species), width)
+            self.ridge = None
         self.node_encoder = _encoder(embed, width)
         edge_inputs = 3 if options.edge_input == "vector" else options.radial
         self.edge_encoder = EdgeEncoder(edge_inputs, width)
@@ -114,6 +126,10 @@ class SymGNN(BarrierModel):
             EGATBlock(width, heads, options.dropout) for heads in options.heads
         )
         self.decoder = _decoder(width, options.decoder_layers)
+        if self.ridge is not None:
+            # training starts at the ridge regression
+            for parameter in self.decoder[-1].parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def invariant(self) -> Invariance:  # type: ignore[override]
@@ -123,39 +139,60 @@ class SymGNN(BarrierModel):
         return "in expectation" if self.options.transforms == "haar" else "no"
 
     def fit_statistics(self, graphs: Sequence[Graph]) -> None:
-        """Label statistics, and the descriptors' mean and standard deviation."""
+        """Label statistics; of the descriptors mean, standard deviation and ridge regression."""
         super().fit_statistics(graphs)
-        if self.options.node_input == "descriptors":
-            values = torch.cat([self._descriptors(match_species(g, self.species)) for g in graphs])
-            self.descriptor_mean.copy_(values.mean(0))
-            self.descriptor_scale.copy_(values.std(0).clamp(min=1e-3))
+        if self.options.node_input == "types":
+            return
+        graphs = [match_species(g, self.species) for g in graphs]
+        found = [self._descriptors(g) for g in graphs]
+        together = torch.cat(found)
+        self.descriptor_mean.copy_(together.mean(0))
+        self.descriptor_scale.copy_(together.std(0).clamp(min=1e-3))
+        if self.ridge is not None:
+            self.ridge.fit(
+                [
+                    (g, self._scaled(x), (g.target - self.label_mean) / self.label_scale)
+                    for g, x in zip(graphs, found, strict=True)
+                ]
+            )
 
     def prepare(self, graph: Graph) -> Graph:
-        """The graph with its descriptors, where the model takes them."""
+        """The graph with its descriptors and their ridge regression, where the model uses them."""
         if self.options.node_input == "types":
             return graph
         graph = match_species(graph, self.species)
         with torch.no_grad():
-            found = self._descriptors(graph)
-        return graph.replace(node_features={**graph.node_features, DESCRIPTORS: found})
+            prepared = {DESCRIPTORS: self._scaled(self._descriptors(graph))}
+            if self.ridge is not None:
+                prepared[RIDGE] = self.ridge(graph, prepared[DESCRIPTORS])
+        return graph.replace(node_features={**graph.node_features, **prepared})
 
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
-        nodes = self.node_encoder(self._node_input(graph, edge_weight))
+        inputs = self._node_input(graph, edge_weight)
+        nodes = self.node_encoder(inputs)
         passes = [
             self._message_passing(nodes, edges, graph, edge_weight, attention_scale) * weight
             for edges, weight in self._encoded_edges(graph)
         ]
-        return torch.stack(passes).sum(0)
+        predicted = torch.stack(passes).sum(0)
+        if self.ridge is None:
+            return predicted
+        if edge_weight is None and RIDGE in graph.node_features:
+            return predicted + graph.node_features[RIDGE]
+        return predicted + self.ridge(graph, inputs, edge_weight)
 
     def _node_input(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         if self.options.node_input == "types":
             return graph.types
         # what was prepared is of the whole graph: with weights it must be computed anew
-        prepared = graph.node_features.get(DESCRIPTORS) if edge_weight is None else None
-        found = self._descriptors(graph, edge_weight) if prepared is None else prepared
-        return (found - self.descriptor_mean) / self.descriptor_scale
+        if edge_weight is None and DESCRIPTORS in graph.node_features:
+            return graph.node_features[DESCRIPTORS]
+        return self._scaled(self._descriptors(graph, edge_weight))
+
+    def _scaled(self, descriptors: Tensor) -> Tensor:
+        return (descriptors - self.descriptor_mean) / self.descriptor_scale
 
     def _descriptors(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         return local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)

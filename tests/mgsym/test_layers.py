@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mgsym.egat import EGATBlock, EGATConv
 from mgsym.graph import Graph
-from mgsym.layers import EdgeEncoder, EGATBlock, EGATConv, radial_basis, smooth_cutoff
+from mgsym.layers import EdgeEncoder, radial_basis, smooth_cutoff
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "dgl_egatconv.npz"
 

@@ -1,0 +1,130 @@
+"""The options that mean the same in every command.
+
+Each is a decorator; the comment tells the parameter that the command's function receives::
+
+    @click.command()
+    @out_option("graphs", "folder for the graphs")
+    @device_option
+    @overwrite_option
+    @json_option
+    @verbosity_options
+    def build_graph(out: Path, device: str, overwrite: bool, as_json: bool) -> None: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+from mgsym.cli import console
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
+
+# device: str; give it to mgsym.devices.resolve_device
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where to compute; auto takes a GPU when there is one.",
+)
+
+# seed: int | None; None leaves the library's default
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of everything random."
+)
+
+# overwrite: bool
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace output that exists already."
+)
+
+# as_json: bool
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+
+# run: Path | None; None is the latest
+run_option = click.option(
+    "--run", type=FILE, help="Run folder or checkpoint.  [default: the latest in runs/]"
+)
+
+
+def _elements(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> dict[int, str] | None:
+    if value is None:
+        return None
+    from mgsym.data_tools.formats import parse_types
+
+    return parse_types(value)
+
+
+# types: dict[int, str] | None, such as {1: "Cu", 2: "Zr"}
+types_option = click.option(
+    "--types",
+    metavar="1=Cu,2=Zr",
+    callback=_elements,
+    help="Elements of the type numbers in LAMMPS files.",
+)
+
+# frames: str | None, such as "-1" or "0:100:10"
+frames_option = click.option(
+    "--frames",
+    metavar="N|FIRST:LAST:STEP",
+    help="Frames of a trajectory, counted from 0; -1 is the last one.",
+)
+
+# jobs: int
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many processes work at once.",
+)
+
+# config: Path | None
+config_option = click.option(
+    "--config", type=FILE, help="TOML file of settings; options given here win over it."
+)
+
+
+def out_option(default: str | None = None, what: str = "output") -> Callable[[Command], Command]:
+    """``-o/--out``; the function receives ``out: Path`` (or None without a default)."""
+    return click.option(
+        "-o", "--out", type=FILE, default=default, show_default=default is not None, help=_say(what)
+    )
+
+
+def verbosity_options(function: Command) -> Command:
+    """``-q/--quiet`` and ``-v/--verbose``; the function receives nothing, console obeys them."""
+    quiet = _flag("-q", "--quiet", -1, "Only results, warnings and errors.")
+    verbose = _flag("-v", "--verbose", 1, "More notes, and tracebacks of errors.")
+    return quiet(verbose(function))
+
+
+def given() -> dict[str, Any]:
+    """The parameters of the running command that its user gave, without the defaults.
+
+    For commands whose settings come from defaults, then a TOML file, then the command line.
+    """
+    ctx = click.get_current_context()
+    from_user = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return {k: v for k, v in ctx.params.items() if ctx.get_parameter_source(k) in from_user}
+
+
+def _flag(short: str, long: str, level: int, text: str) -> Callable[[Command], Command]:
+    def obey(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            console.set_verbosity(level)
+
+    return click.option(
+        short, long, is_flag=True, expose_value=False, is_eager=True, callback=obey, help=text
+    )
+
+
+def _say(what: str) -> str:
+    return what[:1].upper() + what[1:].rstrip(".") + "."
