@@ -28,7 +28,7 @@ OneModel = BarrierModel | TrainedRun | str | Path
 Models = OneModel | Sequence[OneModel]
 
 MAX_EDGES = 2_000_000  # in one piece; about 60,000 atoms of a metallic glass
-LARGEST_SURROUNDINGS = 100  # atoms computed for one predicted, in a system taken to pieces
+LARGEST_SURROUNDINGS = 20  # atoms computed for one predicted, in a system taken to pieces
 DENSITY_TOLERANCE = 0.05  # relative
 # Å; shortest distances of relaxed glasses of one alloy lie within 0.07 Å of each other, and a
 # structure that was not relaxed, or another potential's, is farther off than this
@@ -175,17 +175,20 @@ def evaluating(model: BarrierModel) -> Iterator[None]:
 def _pieces(graph: Graph, hops: int, max_edges: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Parts of a graph and their receptive fields, each [m] int64 sorted.
 
-    Parts are halved along their longest side until the field has at most `max_edges` edges, or
+    Structures are parted first, since those of a batch overlap in space. Parts are halved along their longest side until the field has at most `max_edges` edges, or
     is so much larger than the part that most of the work would be for its surroundings.
     """
     degree = graph.offsets.diff()
     places = _wrapped(graph)
-    waiting = [torch.arange(graph.num_nodes)]
+    waiting = [
+        (graph.structure_index == i).nonzero().squeeze(1) for i in range(graph.num_structures)
+    ]
     while waiting:
         nodes = waiting.pop()
         field = receptive_nodes(graph, nodes, hops)
         edges = int(degree[field].sum())
-        if edges <= max_edges or len(field) > LARGEST_SURROUNDINGS * len(nodes):
+        surrounded = len(nodes) == 1 or len(field) > LARGEST_SURROUNDINGS * len(nodes)
+        if edges <= max_edges or surrounded:
             yield nodes, field
             continue
         own = places[nodes]
