@@ -50,14 +50,22 @@ class Prediction(NamedTuple):
 @overload
 def predict(
     systems: System, models: Models, device: str | torch.device = ..., max_edges: int = ...
-) -> Tensor: ...
+) -> Tensor:
+    """One tensor for one system."""
+    ...
+
+
 @overload
 def predict(
     systems: Sequence[System],
     models: Models,
     device: str | torch.device = ...,
     max_edges: int = ...,
-) -> list[Tensor]: ...
+) -> list[Tensor]:
+    """A list of tensors for several systems."""
+    ...
+
+
 def predict(
     systems: System | Sequence[System],
     models: Models,
