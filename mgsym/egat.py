@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mgsym.graph import Graph
-from mgsym.layers import pieces, update_running
+from mgsym.layers import Dropout, pieces, update_running
 from mgsym.scatter import segment_softmax, segment_sum
 
 SLOPE = 0.01  # of DGL's LeakyReLU
@@ -124,7 +124,7 @@ class EGATBlock(nn.Module):
         self.edge_norm = nn.BatchNorm1d(heads * width)
         self.node_back = nn.Linear(heads * width, width)
         self.edge_back = nn.Linear(heads * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -208,6 +208,7 @@ class _EdgeUpdate(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         spread = _block_diagonal(a)
         count, channels = len(edges), p.shape[1]
+        ends, pairs = torch.cat([p, q]), torch.stack([source, target + len(p)], dim=1)
         logits = edges.new_empty(count, a.shape[0])
         total = p.new_zeros(2, channels, dtype=torch.float64)
         statistics = training and gamma is not None
@@ -217,7 +218,7 @@ class _EdgeUpdate(torch.autograd.Function):
         update = None if gamma is None else edges.new_empty(count, w.shape[0])
         scaled, constant = _folded(gamma, beta, w, c, running_mean, running_variance, eps)
         for rows in pieces(count, channels, p.device):
-            z = _activation(p, q, edges, w_e, source, target, rows)
+            z = _activation(ends, pairs, edges, w_e, rows)
             torch.mm(z, spread, out=logits[rows])
             if statistics:
                 z -= shift
@@ -232,7 +233,7 @@ class _EdgeUpdate(torch.autograd.Function):
             variance = (moments[1] - moments[0] ** 2).clamp(min=0)
             scaled, constant = _folded(gamma, beta, w, c, mean, variance, eps)
             for rows in pieces(count, channels, p.device):
-                z = _activation(p, q, edges, w_e, source, target, rows)
+                z = _activation(ends, pairs, edges, w_e, rows)
                 torch.addmm(constant, z, scaled.T, out=update[rows])  # type: ignore[index]
         ctx.save_for_backward(p, q, edges, w_e, a, gamma, beta, w, mean, variance, source, target)
         ctx.eps, ctx.training = eps, training
@@ -247,6 +248,7 @@ class _EdgeUpdate(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * 15
         spread = _block_diagonal(a)
         count, channels = len(edges), p.shape[1]
+        ends, pairs = torch.cat([p, q]), torch.stack([source, target + len(p)], dim=1)
         scaled: Tensor | None = None
         slope: Tensor | None = None
         constant: Tensor | None = None
@@ -257,7 +259,7 @@ class _EdgeUpdate(torch.autograd.Function):
             if ctx.training or ctx.needs_input_grad[7]:
                 moment = w.new_zeros(w.shape)  # Σ dupdate ⊗ z
                 for rows in pieces(count, channels, p.device):
-                    z = _activation(p, q, edges, w_e, source, target, rows)
+                    z = _activation(ends, pairs, edges, w_e, rows)
                     moment.addmm_(d_update[rows].T, z)
                 summed = d_update.sum(0)
                 d_y = summed @ w  # Σ dy over edges
@@ -273,7 +275,7 @@ class _EdgeUpdate(torch.autograd.Function):
         d_edges = torch.empty_like(edges)
         d_w_e, d_spread = torch.zeros_like(w_e), torch.zeros_like(spread)
         for rows in pieces(count, channels, p.device):
-            z = _activation(p, q, edges, w_e, source, target, rows)
+            z = _activation(ends, pairs, edges, w_e, rows)
             d_z = torch.zeros_like(z)
             if d_logits is not None:
                 if ctx.needs_input_grad[4]:
@@ -296,12 +298,9 @@ class _EdgeUpdate(torch.autograd.Function):
         return tuple(grads)
 
 
-def _activation(
-    p: Tensor, q: Tensor, edges: Tensor, w_e: Tensor, source: Tensor, target: Tensor, rows: slice
-) -> Tensor:
-    """z of some edges, [rows, channels]."""
-    u = p.index_select(0, source[rows])
-    u += q.index_select(0, target[rows])
+def _activation(ends: Tensor, pairs: Tensor, edges: Tensor, w_e: Tensor, rows: slice) -> Tensor:
+    """z of some edges, [rows, channels]; `ends` holds P above Q, `pairs` a row of each."""
+    u = F.embedding_bag(pairs[rows], ends, mode="sum")  # P[source] + Q[target] in one pass
     u.addmm_(edges[rows], w_e.T)
     return F.leaky_relu_(u, SLOPE)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mgsym.egat import EGATBlock, EGATConv
 from mgsym.graph import Graph
-from mgsym.layers import EdgeEncoder, radial_basis, smooth_cutoff
+from mgsym.layers import Dropout, EdgeEncoder, radial_basis, smooth_cutoff
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "dgl_egatconv.npz"
 
@@ -177,3 +177,17 @@ def test_smooth_cutoff_ends_flat_at_zero() -> None:
     (slope,) = torch.autograd.grad(value.sum(), length)
     assert slope[2].abs() < 1e-6
     assert slope[3] == 0
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(200_001, requires_grad=True)
+    dropout = Dropout(0.25)
+    found = dropout(x)
+    torch.testing.assert_close(found.detach().unique(), torch.tensor([0.0, 4 / 3]))
+    assert float((found == 0).double().mean()) == pytest.approx(0.25, abs=0.005)
+    (grad,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(grad, found.detach())
+    assert not torch.equal(dropout(x), found)
+    assert dropout.eval()(x) is x
+    assert Dropout(0.0)(x) is x
