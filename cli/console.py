@@ -3,7 +3,7 @@
 On a terminal there are colours and progress bars with the time left. In a log or a pipe there are
 plain lines: no colour, no bar, a line of progress now and then.
 
-    table, emit_json, result         results, on stdout
+    table, facts, emit_json, result  results, on stdout
     say, detail, wrote               notes on stderr; -q hides them, detail needs -v
     warn                             always shown, on stderr
     progress, interruptible          what long work is given: progress(done, total, **info)
@@ -17,10 +17,12 @@ import math
 import re
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | None
 MISSING = "–"
+WIDTH = 90  # columns that a line of ours should fit
+UNLIMITED = 10_000
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
@@ -84,14 +88,15 @@ def warn(message: str) -> None:
     click.echo(f"mgsym: warning: {' '.join(message.split())}", err=True)
 
 
-def wrote(paths: str | Path | Iterable[str | Path], most: int = 4) -> None:
-    """Say what was written: each path, or how many files of a folder when there are many."""
+def wrote(paths: str | Path | Iterable[str | Path]) -> None:
+    """Say what was written: each path, or how many files of a folder where a line is too short."""
     several = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
+    names = ", ".join(map(str, several))
     folders = {path.parent for path in several}
-    if len(several) > most and len(folders) == 1:
-        say(f"Wrote {len(several)} files to {folders.pop()}")
-    elif several:
-        say(f"Wrote {', '.join(map(str, several))}")
+    if len(names) > WIDTH and len(several) > 1 and len(folders) == 1:
+        names = f"{len(several)} files to {folders.pop()}"
+    if several:
+        say(f"Wrote {names}")
 
 
 def result(text: str) -> None:
@@ -105,25 +110,35 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
     Columns of numbers are aligned to the right; floats have four significant digits (give a
     string for another format); None and NaN are shown as a dash.
     """
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    console = _console(sys.stdout)
+    # a line that is too long for a terminal continues on the next: better than "barrier…"
+    console = _console(sys.stdout, UNLIMITED)
     cells = [[_text(cell) for cell in row] for row in rows]
-    view = Table(
-        box=box.SIMPLE_HEAD if console.is_terminal else None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    view = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(row[index] == MISSING or NUMBER.fullmatch(row[index]) for row in cells)
         view.add_column(Text(name), justify="right" if numeric and cells else "left")
     for row in cells:
         view.add_row(*(Text(cell) for cell in row))
-    if title:
-        console.print(Text(title, style="bold"))
-    console.print(view)
+    with console.capture() as shown:
+        if title:
+            console.print(Text(title, style="bold"))
+        console.print(view)
+    for line in shown.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def facts(title: str, items: Mapping[str, Cell]) -> None:
+    """Print names and values on stdout, one a line; those without a value are left out."""
+    click.echo(title)
+    shown = {name: _text(cell) for name, cell in items.items() if cell not in (None, "")}
+    width = max(map(len, shown), default=0)
+    for name, text in shown.items():
+        lines = textwrap.wrap(text, WIDTH - width, break_long_words=False, break_on_hyphens=False)
+        for heading, line in zip_longest([name], lines, fillvalue=""):
+            click.echo(f"  {heading:<{width}}  {line}")
 
 
 def emit_json(value: object) -> None:
@@ -228,12 +243,10 @@ def _say_nothing(done: float, total: float | None = None, **info: object) -> Non
     """Progress under -q."""
 
 
-def _console(stream: TextIO) -> Console:
+def _console(stream: TextIO, width: int | None = None) -> Console:
     from rich.console import Console
 
-    # a log has no width: wrapping there would break lines that people search
-    width = None if stream.isatty() else 1000
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=width, highlight=False)
 
 
 def _cell(value: object) -> Cell:

@@ -12,17 +12,18 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
-
-from mgsym import __version__
 from mgsym.cli import console
 from mgsym.cli.options import verbosity_options
+
+from mgsym import __version__
 from mgsym.errors import MgsymError
 
 # name: (module, what it does); the module holds a click command under the same name with _ for -
@@ -114,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.reset()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _sigterm_as_interrupt():
+        with _sigterm_as_interrupt(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             result = cli.main(argv, prog_name="mgsym", standalone_mode=False)
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
@@ -150,11 +152,22 @@ def _line_for(error: Exception) -> tuple[str, int]:
     return f"error: unexpected {told} (a bug; -v after the command shows the traceback)", 1
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A library's warning as one line, without the line of source that Python adds."""
+    console.warn(str(message))
+
+
 def _usage_line(error: click.ClickException) -> str:
     message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
     ctx = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) or ctx is None:
-        message = message[:1].lower() + message[1:]
     return f"{message}; see {ctx.command_path} --help" if ctx is not None else message
 
 

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-
 from mgsym.cli import console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 # device: str; give it to mgsym.devices.resolve_device
 device_option = click.option(
@@ -52,9 +52,23 @@ run_option = click.option(
     "--run", type=FILE, help="Run folder or checkpoint.  [default: the latest in runs/]"
 )
 
-# types: str | None, such as "1=Cu,2=Zr"; give it to formats.parse_types
+
+def _elements(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> dict[int, str] | None:
+    if value is None:
+        return None
+    from mgsym.data_tools.formats import parse_types
+
+    return parse_types(value)
+
+
+# types: dict[int, str] | None, such as {1: "Cu", 2: "Zr"}
 types_option = click.option(
-    "--types", metavar="1=Cu,2=Zr", help="Elements of the type numbers in LAMMPS files."
+    "--types",
+    metavar="1=Cu,2=Zr",
+    callback=_elements,
+    help="Elements of the type numbers in LAMMPS files.",
 )
 
 # frames: str | None, such as "-1" or "0:100:10"
@@ -70,7 +84,8 @@ jobs_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many processes work at once.",
+    metavar="N",
+    help="How much is worked on at once.",
 )
 
 # config: Path | None

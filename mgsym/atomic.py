@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,8 +37,40 @@ def atomic_path(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        # a full disk names no file, and nobody knows the temporary one
+        if error.filename in (None, name):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`; move its files there when the block succeeds.
+
+    So several files appear together or not at all. Files of the same names are replaced: ask
+    `refuse_existing` first. When the block raises, `folder` is as it was, or not there if it
+    was not.
+    """
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            file.replace(folder / file.name)
+        made.clear()
+    except OSError as error:
+        if isinstance(error.filename, (str, Path)):
+            error.filename = str(error.filename).replace(str(temporary), str(folder))
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for path in made:
+            path.rmdir()
 
 
 def _umask() -> int:

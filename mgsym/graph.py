@@ -6,7 +6,6 @@ atom each node is.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgsym.arrays import read_arrays
 from mgsym.atomic import atomic_path
 from mgsym.errors import InputError
 from mgsym.neighbors import neighbor_pairs
@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 SHORTEST_DISTANCE = 0.5  # Å; closer atoms are an error in the file, not physics
 
 _NODE_FIELDS = ("types", "target", "target_stderr", "structure_index", "positions", "ids")
+_FEATURE = "node_features/"  # what arrays of node features are called in a file
 _EDGE_FIELDS = ("edge_index", "edge_shift", "edge_vector")
 
 
@@ -194,7 +195,7 @@ class Graph:
         for name in (*_NODE_FIELDS, *_EDGE_FIELDS):
             arrays[name] = getattr(self, name).cpu().numpy()
         for name, values in self.node_features.items():
-            arrays[f"node_features/{name}"] = values.cpu().numpy()
+            arrays[_FEATURE + name] = values.cpu().numpy()
         with atomic_path(path, overwrite) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -205,51 +206,55 @@ class Graph:
         Raises:
             InputError: the file is missing, damaged, or not a graph of this version.
         """
-        arrays = _read_arrays(Path(path))
+        arrays = _read(Path(path))
         tensors = {n: torch.from_numpy(arrays[n]) for n in (*_NODE_FIELDS, *_EDGE_FIELDS)}
         texts = {
             n: tuple(str(t) for t in arrays[n]) for n in ("species", "names", "glasses", "splits")
         }
-        prefix = "node_features/"
         return cls(
-            **tensors,
+            **tensors,  # type: ignore[arg-type]
             **texts,  # type: ignore[arg-type]
             cutoff=float(arrays["cutoff"]),
             cell=torch.from_numpy(arrays["cell"]),
             periodic=torch.from_numpy(arrays["periodic"]),
             node_features={
-                k.removeprefix(prefix): torch.from_numpy(v)
+                k.removeprefix(_FEATURE): torch.from_numpy(v)
                 for k, v in arrays.items()
-                if k.startswith(prefix)
+                if k.startswith(_FEATURE)
             },
         )
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, np.ndarray]:
     needed = {*_NODE_FIELDS, *_EDGE_FIELDS, "cutoff", "cell", "periodic"}
     needed |= {"species", "names", "glasses", "splits"}
+    remedy = "make it again with mgsym build-graph"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path, FORMAT, FORMAT_VERSION, needed, remedy)
     except FileNotFoundError as error:
         raise InputError("no such file", path=path) from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            "not a graph file, or damaged: make it again with mgsym build-graph", path=path
-        ) from error
-    if str(arrays.get("format", "")) != FORMAT:
-        raise InputError("not a graph file: make one with mgsym build-graph", path=path)
-    version = int(arrays["format_version"])
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"graph format version {version}, this mgsym reads version {FORMAT_VERSION}: "
-            "make it again with mgsym build-graph",
-            path=path,
-        )
-    missing = sorted(needed - set(arrays))
-    if missing:
-        raise InputError(f"graph file lacks {', '.join(missing)}: make it again", path=path)
+    except InputError as error:
+        raise error.at(path) from error
+    if not _fit_together(arrays):
+        raise InputError(f"its arrays do not fit together: {remedy}", path=path)
     return arrays
+
+
+def _fit_together(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether they are numbers, lengths agree, and edges, sorted by target, join nodes."""
+    edges, nodes, structures = arrays["edge_index"], arrays["types"].shape, arrays["names"].shape
+    per_node = [v for k, v in arrays.items() if k in _NODE_FIELDS or k.startswith(_FEATURE)]
+    shapes = dict.fromkeys(_EDGE_FIELDS[1:], (*edges.shape[1:], 3))
+    shapes |= {"cutoff": (), "cell": (*structures, 3, 3), "periodic": (*structures, 3)}
+    shapes |= {"splits": structures, "glasses": structures, "edge_index": (2, *edges.shape[1:])}
+    numbers = [arrays[k] for k in (*_EDGE_FIELDS, "cutoff", "cell", "periodic")]
+    return bool(
+        all(values.dtype.kind in "iufb" for values in (*per_node, *numbers))
+        and all(values.shape[:1] == nodes for values in per_node)
+        and all(arrays[k].shape == shape for k, shape in shapes.items())
+        and (edges.size == 0 or 0 <= edges.min() <= edges.max() < nodes[0])
+        and (np.diff(edges[1]) >= 0).all()
+    )
 
 
 def build_graph(

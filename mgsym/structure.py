@@ -215,11 +215,10 @@ class Structure:
             cell=torch.as_tensor(np.array(atoms.cell)),
             types=types,
             species=species,
-            periodic=tuple(bool(p) for p in atoms.pbc),
-            ids=None if ids is None else torch.as_tensor(ids),
+            periodic=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
+            ids=torch.arange(1, len(atoms) + 1) if ids is None else torch.as_tensor(ids),
             columns=columns,
-            **{**info, **labels},
-        )
+        ).replace(**{**info, **labels})
 
     def to_ase(self) -> Atoms:
         """This structure as ``ase.Atoms``: columns as arrays, name, glass and split as info.

@@ -1,0 +1,123 @@
+"""Tables that several commands show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mgsym.cli import console
+
+if TYPE_CHECKING:
+    from mgsym.data_tools.graphs import GraphSummary
+
+# fmt: off
+GRAPH_COLUMNS = (
+    "name", "atoms", "formula", "edges", "coord.", "labels", "barrier/eV", "split", "glass",
+)
+# fmt: on
+
+
+def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
+    """What each graph holds, one row a graph."""
+    rows = [
+        (
+            s.name,
+            s.atoms,
+            formula(s.composition),
+            s.edges,
+            f"{s.coordination:.2f}",
+            s.labelled,
+            mean_sd(s.label_mean, s.label_sd),
+            s.split or None,
+            s.glass or None,
+        )
+        for s in summaries
+    ]
+    console.table(title, GRAPH_COLUMNS, rows)
+
+
+def formula(composition: Mapping[str, int]) -> str:
+    """``{"Cu": 320, "Zr": 180}`` as Cu320Zr180."""
+    return "".join(f"{symbol}{count}" for symbol, count in composition.items() if count)
+
+
+def mean_sd(mean: float | None, sd: float | None) -> str | None:
+    """``1.53 ± 0.30``, or None where there is no mean."""
+    return None if mean is None or sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def structure_view(path: str, kind: str, structure: Mapping[str, Any]) -> None:
+    """What a structure holds, as `mgsym.data_tools.inspection.describe` tells it."""
+    lengths = " × ".join(f"{length:.4f}" for length in structure["cell_lengths"])
+    angles = " ".join(f"{angle:.2f}" for angle in structure["cell_angles"])
+    axes = [axis for axis, p in zip("abc", structure["periodic"], strict=True) if p]
+    items = {
+        "name": structure["name"],
+        "atoms": f"{structure['atoms']}, {formula(structure['composition'])}",
+        "cell": f"{lengths} Å, angles {angles}°",
+        "periodic": " ".join(axes) or "no",
+        "density": (
+            f"{structure['atoms_per_cubic_angstrom']:.5f} atoms/Å³, "
+            f"{structure['grams_per_cubic_centimetre']:.3f} g/cm³"
+        ),
+        "split": structure["split"],
+        "glass": structure["glass"],
+    }
+    console.facts(f"{path}: {kind}", items)
+    if structure["columns"]:
+        names = ("column", "unit", "values", "mean", "sd", "lowest", "highest")
+        rows = [
+            [column[name if name != "column" else "name"] for name in names]
+            for column in structure["columns"]
+        ]
+        console.table("", names, rows)
+
+
+def run_view(run: Mapping[str, Any]) -> None:
+    """What a run is and how it scored."""
+    epochs = run.get("epochs")
+    items = {
+        "status": run.get("status"),
+        "started": run.get("started"),
+        "model": run.get("model"),
+        "preset": run.get("preset"),
+        "seed": run.get("seed"),
+        "device": run.get("device"),
+        "parameters": run.get("parameters"),
+        "epochs": None if epochs is None else f"{epochs}, the best was {run.get('best_epoch')}",
+        "stopped": run.get("stopped"),
+        "evaluations": len(run["history"]),
+        **{role: ", ".join(names) for role, names in run.get("split", {}).items()},
+        "command": run.get("command"),
+    }
+    console.facts(f"{run['path']}: run", items)
+    score_table(run.get("scores") or {})
+
+
+def score_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Scores by role: mean Pearson within structures, and pooled Pearson and error."""
+    rows = []
+    for role, score in scores.items():
+        pooled = score.get("pooled", {})
+        cells = (score.get("mean_pearson"), pooled.get("pearson"), pooled.get("mae"))
+        rows.append([role, *(None if c is None else f"{c:.4f}" for c in cells)])
+    if rows:
+        console.table("", ("split", "Pearson", "pooled", "MAE/eV"), rows)
+
+
+def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
+    """What a saved model is and was trained on."""
+    trained = checkpoint["training_set"]
+    items = {
+        "model": checkpoint["model"]["name"],
+        "options": ", ".join(f"{k} {v}" for k, v in checkpoint["model"]["options"].items()),
+        "parameters": checkpoint["parameters"],
+        "species": " ".join(checkpoint["species"]),
+        "cutoff": f"{checkpoint['cutoff']:g} Å",
+        "labels": f"{mean_sd(checkpoint['label_mean'], checkpoint['label_scale'])} eV",
+        "trained on": f"{', '.join(trained['names'])} ({trained['atoms']} atoms)",
+        "epoch": checkpoint["extra"].get("epoch"),
+        "written by": f"mgsym {checkpoint['extra'].get('mgsym', 'of an unknown version')}",
+    }
+    console.facts(f"{checkpoint['path']}: checkpoint", items)
+    score_table(checkpoint["extra"].get("scores") or {})

@@ -1,0 +1,63 @@
+"""Which frames of a file are meant: "0", "-1", "2:10:2" or ":"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TypeVar
+
+from mgsym.errors import InputError, UsageError
+
+T = TypeVar("T")
+
+
+def parse_frames(text: str) -> slice:
+    """Frames counted from 0 as Python counts: a number (−1 is the last) or start:stop:step.
+
+    Raises:
+        UsageError: `text` is neither.
+    """
+    parts = text.strip().split(":")
+    try:
+        numbers = [int(part) if part.strip() else None for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and numbers[0] is not None:
+        # −1 has no frame after it to stop at
+        return slice(numbers[0], numbers[0] + 1 or None)
+    if len(numbers) in (2, 3) and numbers[2:] != [0]:
+        return slice(*numbers)
+    raise UsageError(
+        f"frames {text!r}: expected a number such as 0 or -1, or start:stop:step such as 0:10:2"
+    )
+
+
+def choose(frames: Iterator[T], text: str) -> tuple[list[tuple[int, T]], bool]:
+    """The frames that `text` asks for with their numbers, and whether the file holds several.
+
+    Frames counted from the start are found without looking at those after them.
+
+    Raises:
+        InputError: there is none of these frames.
+        UsageError: `text` names no frames.
+    """
+    wanted = parse_frames(text)
+    numbered = enumerate(frames)
+    if any(part is not None and part < 0 for part in (wanted.start, wanted.stop, wanted.step)):
+        known = list(numbered)
+        chosen, several, count = known[wanted], len(known) > 1, f"it has {len(known)}"
+    else:
+        chosen = list(islice(numbered, wanted.start, wanted.stop, wanted.step))
+        several = any(number > 0 for number, _ in chosen) or _goes_on(numbered)
+        count = "it has fewer"
+    if not chosen:
+        raise InputError(f"no frame {text}, {count}: choose other --frames, counted from 0")
+    return chosen, several
+
+
+def _goes_on(numbered: Iterator[tuple[int, T]]) -> bool:
+    """Whether another frame begins; if that one is broken, those asked for still are not."""
+    try:
+        return next(numbered, None) is not None
+    except InputError:
+        return True

@@ -1,0 +1,217 @@
+"""From structure files to a folder of graph files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mgsym.data_tools.formats import file_stem, read_frames
+from mgsym.data_tools.labels import with_labels
+from mgsym.data_tools.sample import sample_structures
+
+from mgsym.atomic import atomic_folder
+from mgsym.errors import InputError, UsageError
+from mgsym.graph import Graph, build_graph
+from mgsym.structure import Structure
+
+BARRIER = "barrier"
+
+
+@dataclass(frozen=True)
+class GraphSummary:
+    """What a graph holds, for tables.
+
+    Attributes:
+        path: its file.
+        name: of the structure.
+        atoms: how many nodes.
+        composition: atoms of each species.
+        edges: how many directed edges.
+        coordination: edges per atom.
+        cutoff: Å.
+        labelled: how many atoms have a target.
+        label_mean, label_sd: of the targets, eV; None without labels.
+        split: train, validation, test or empty.
+        glass: the group for splits.
+    """
+
+    path: Path
+    name: str
+    atoms: int
+    composition: dict[str, int]
+    edges: int
+    coordination: float
+    cutoff: float
+    labelled: int
+    label_mean: float | None
+    label_sd: float | None
+    split: str
+    glass: str
+
+
+def read_structures(
+    files: Sequence[str | Path],
+    types: Mapping[int, str] | None = None,
+    frames: str | None = None,
+    split: str | None = None,
+    glass: str | None = None,
+) -> list[Structure]:
+    """Read and check all files.
+
+    A structure that names no glass belongs to a glass called as its file, so that the frames of
+    one trajectory never straddle a split.
+
+    Args:
+        files: structure files of any known format; none takes the sample that ships with mgsym.
+        types: element of each type number, for files that have numbers only.
+        frames: which frames of each file, as `mgsym.data_tools.formats.read_frames` takes them;
+            None takes the last one.
+        split: the split of all structures, whatever the files say.
+        glass: the glass of all structures, whatever the files say.
+
+    Raises:
+        InputError: a file is missing, damaged or inconsistent.
+    """
+    structures = [] if files else sample_structures()
+    for file in map(Path, files):
+        for structure in read_frames(file, types, frames or "-1"):
+            structures.append(structure.replace(glass=structure.glass or file_stem(file)))
+    changes = {"split": split, "glass": glass}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return [structure.replace(**given) for structure in structures]
+
+
+def join_labels(
+    structures: Sequence[Structure], table: str | Path, target: str | None = None
+) -> list[Structure]:
+    """Add the labels of a CSV table to the one structure that they belong to.
+
+    Raises:
+        UsageError: there are several structures.
+        InputError: the table does not fit the structure.
+    """
+    if len(structures) != 1:
+        raise UsageError(
+            f"a table of labels belongs to one structure, {len(structures)} are given: build "
+            "them one at a time, into the same folder"
+        )
+    return [with_labels(structures[0], table, target or BARRIER)]
+
+
+def build_graphs(
+    structures: Sequence[Structure],
+    folder: str | Path,
+    cutoff: float = 5.0,
+    target: str | None = None,
+    overwrite: bool = False,
+    *,
+    device: str | torch.device = "cpu",
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[GraphSummary]:
+    """Build the graph of each structure and write them to ``folder/<name>.npz``, all or none.
+
+    Args:
+        structures: with different names.
+        folder: made when missing.
+        cutoff: Å.
+        target: the column to learn, eV; None takes ``barrier`` where a structure has it.
+        overwrite: replace existing files.
+        device: where pairs are searched.
+        jobs: how many structures are worked on at once.
+        progress: called with the number of graphs done and in all.
+
+    Raises:
+        InputError: two atoms are too close, or no structure has the column `target`.
+        UsageError: a file exists already, or two structures have one name.
+    """
+    folder = Path(folder)
+    _check_names(structures)
+    _check_folder(folder, structures, overwrite)
+    _check_target(structures, target)
+
+    def write(structure: Structure, into: Path) -> GraphSummary:
+        graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
+        graph.save(into / f"{structure.name}.npz")
+        return summarise(graph, folder / f"{structure.name}.npz")
+
+    summaries = []
+    with atomic_folder(folder) as temporary, ThreadPoolExecutor(jobs) as pool:
+        tasks = [pool.submit(write, structure, temporary) for structure in structures]
+        try:
+            for task in tasks:
+                summaries.append(task.result())
+                if progress is not None:
+                    progress(len(summaries), len(structures))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return summaries
+
+
+def summarise(graph: Graph, path: str | Path) -> GraphSummary:
+    """What the graph of one structure holds."""
+    labels = graph.target[graph.labelled].double()
+    counts = torch.bincount(graph.types, minlength=len(graph.species)).tolist()
+    return GraphSummary(
+        path=Path(path),
+        name=graph.names[0],
+        atoms=graph.num_nodes,
+        composition=dict(zip(graph.species, counts, strict=True)),
+        edges=graph.num_edges,
+        coordination=graph.num_edges / graph.num_nodes,
+        cutoff=graph.cutoff,
+        labelled=len(labels),
+        label_mean=float(labels.mean()) if len(labels) else None,
+        label_sd=float(labels.std(correction=0)) if len(labels) else None,
+        split=graph.splits[0],
+        glass=graph.glasses[0],
+    )
+
+
+def _check_names(structures: Sequence[Structure]) -> None:
+    seen = set()
+    for structure in structures:
+        name = structure.name
+        if not name or name.startswith(".") or Path(name).name != name or "\\" in name:
+            raise InputError(f"a structure is called {name!r}, which cannot be a file name")
+        if name in seen:
+            raise UsageError(
+                f"two structures are called {name}: rename a file, or build them into separate "
+                "folders with -o"
+            )
+        seen.add(name)
+    if not seen:
+        raise UsageError("there are no structures to build graphs of")
+
+
+def _check_folder(folder: Path, structures: Sequence[Structure], overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, expected a folder: choose another with -o")
+    there = [p for s in structures if (p := folder / f"{s.name}.npz").exists()]
+    if there and not overwrite:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise UsageError(
+            f"{there[0]} exists already{more}: add --overwrite to build again, or choose another "
+            "folder with -o"
+        )
+
+
+def _check_target(structures: Sequence[Structure], target: str | None) -> None:
+    holders = [s for s in structures if (target or BARRIER) in s.columns]
+    if target is not None and not holders:
+        known = sorted({name for s in structures for name in s.columns})
+        raise InputError(
+            f"no structure has a column {target!r}, found {', '.join(known) or 'none at all'}: "
+            "choose one with --target, or add a table with --labels"
+        )
+    for structure in holders:
+        values = structure.columns[target or BARRIER].values
+        if values.numel() != len(structure):
+            raise InputError(
+                f"{structure.name}: column {target or BARRIER!r} is {list(values.shape)}, "
+                "expected one value per atom"
+            )

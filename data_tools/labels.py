@@ -1,0 +1,140 @@
+"""Labels that come as a table beside the structure."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mgsym.data_tools.formats.source import open_bytes
+from torch import Tensor
+
+from mgsym.errors import InputError
+from mgsym.structure import Structure
+
+
+def with_labels(structure: Structure, path: str | Path, target: str = "barrier") -> Structure:
+    """The structure with labels from a CSV file, matched by atom id.
+
+    The header is ``id,barrier`` or ``id,barrier,barrier_stderr``, where the target may be
+    called otherwise; a unit may follow in brackets and must be eV. Further columns are ignored.
+
+    Args:
+        structure: where the labels belong.
+        path: CSV file (or .gz of one), one row per labelled atom, energies in eV.
+        target: the label's column.
+
+    Returns:
+        A copy with the columns `target` and, if given, ``<target>_stderr`` in eV; atoms that the
+        file leaves out have NaN.
+
+    Raises:
+        InputError: a column is missing, an id is unknown or comes twice, a value is not a number.
+    """
+    path = Path(path)
+    lines = _lines(path)
+    names = _columns(path, lines[0])
+    for needed in ("id", target):
+        if needed not in names:
+            raise InputError(
+                f"no column {needed!r}, expected id,{target}[,{target}_stderr]; found "
+                f"{','.join(names)}",
+                path=path,
+                where="line 1",
+            )
+    wanted = [name for name in (target, f"{target}_stderr") if name in names]
+    values = _values(structure, path, lines, names, wanted)
+    for name, column in zip(wanted, values.T, strict=True):
+        structure = structure.with_column(name, column.contiguous(), "eV")
+    return structure
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The cells of each line."""
+    with open_bytes(path) as file:
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError("is not text (UTF-8), expected a CSV table", path=path) from error
+        except (EOFError, OSError) as error:
+            raise InputError(f"cannot be read: {error}", path=path) from error
+    return list(csv.reader(text.splitlines())) or [[]]
+
+
+def _columns(path: Path, header: Sequence[str]) -> list[str]:
+    """Column names without their units, which must be eV for energies."""
+    names = []
+    for cell in header:
+        match = re.fullmatch(r"\s*(.*?)\s*(?:\[(.*)\])?\s*", cell)
+        name, unit = (match[1], match[2]) if match else (cell, None)
+        if unit not in (None, "eV") and "barrier" in name:
+            raise InputError(
+                f"{name} is in {unit}, expected eV: convert it", path=path, where="line 1"
+            )
+        names.append(name)
+    return names
+
+
+def _values(
+    structure: Structure,
+    path: Path,
+    lines: Sequence[Sequence[str]],
+    names: Sequence[str],
+    wanted: Sequence[str],
+) -> Tensor:
+    """[n, wanted] float64: the values of each atom, NaN where the file has none."""
+    rows = {atom: row for row, atom in enumerate(structure.ids.tolist())}
+    values = torch.full((len(structure), len(wanted)), math.nan, dtype=torch.float64)
+    seen: dict[int, int] = {}
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"line {number}"
+        if len(cells) != len(names):
+            raise InputError(
+                f"expected {len(names)} values, found {len(cells)}", path=path, where=where
+            )
+        atom = _atom(cells[names.index("id")], rows, path, where)
+        if atom in seen:
+            raise InputError(
+                f"atom id {atom} again, it came on line {seen[atom]}: keep one",
+                path=path,
+                where=where,
+            )
+        seen[atom] = number
+        for k, name in enumerate(wanted):
+            values[rows[atom], k] = _number(cells[names.index(name)], name, path, where)
+    return values
+
+
+def _atom(text: str, rows: dict[int, int], path: Path, where: str) -> int:
+    try:
+        atom = int(text)
+    except ValueError:
+        raise InputError(
+            f"id must be a whole number, found {text!r}", path=path, where=where
+        ) from None
+    if atom not in rows:
+        raise InputError(
+            f"the structure has no atom with id {atom}: are these another structure's labels?",
+            path=path,
+            where=where,
+        )
+    return atom
+
+
+def _number(text: str, name: str, path: Path, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.inf
+    if math.isinf(value):
+        raise InputError(
+            f"{name} must be a number in eV, found {text.strip()!r}; leave out atoms without one",
+            path=path,
+            where=where,
+        )
+    return value

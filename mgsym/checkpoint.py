@@ -1,0 +1,211 @@
+"""Trained models on disk: weights, what builds the model again, and what it was trained on.
+
+A checkpoint holds tensors, numbers and text only and is read with ``weights_only=True``, so a
+file from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgsym.atomic import atomic_path
+from mgsym.config import ModelConfig
+from mgsym.errors import InputError, MgsymError
+from mgsym.graph import Graph
+from mgsym.models import BarrierModel, create_model
+
+FORMAT = "mgsym-model"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What the training structures were like: where predictions are on known ground.
+
+    Attributes:
+        names: the structures.
+        atoms: how many atoms had labels.
+        number_density: lowest and highest, atoms per Å³; empty when none is fully periodic.
+        shortest_distance: lowest and highest of the shortest distance in a structure, Å.
+        neighbors: lowest and highest mean number of neighbours within the cutoff.
+    """
+
+    names: tuple[str, ...] = ()
+    atoms: int = 0
+    number_density: tuple[float, ...] = ()
+    shortest_distance: tuple[float, ...] = ()
+    neighbors: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, graphs: Sequence[Graph]) -> TrainingSet:
+        """The facts of training graphs, one structure each."""
+        densities = [d for g in graphs if (d := number_density(g)) is not None]
+        shortest = [float(g.edge_length.min()) for g in graphs if g.num_edges]
+        neighbors = [g.num_edges / g.num_nodes for g in graphs]
+        return cls(
+            names=tuple(g.names[0] for g in graphs),
+            atoms=sum(int(g.labelled.sum()) for g in graphs),
+            number_density=_range(densities),
+            shortest_distance=_range(shortest),
+            neighbors=_range(neighbors),
+        )
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says beside its weights.
+
+    Attributes:
+        model: the model's name in the registry and its options.
+        species, cutoff: the elements it knows, and the cutoff of its graphs in Å.
+        label_mean, label_scale: eV, of the training labels.
+        training_set: what it was trained on.
+        extra: what the writer added (epoch, scores, seed, versions); numbers and text.
+    """
+
+    model: ModelConfig
+    species: tuple[str, ...]
+    cutoff: float
+    label_mean: float
+    label_scale: float
+    training_set: TrainingSet = field(default_factory=TrainingSet)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: BarrierModel,
+    config: ModelConfig,
+    training_set: TrainingSet | None = None,
+    extra: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Write a model.
+
+    Args:
+        path: usually ``<run>/best.pt``.
+        model: what is saved, or what `state` belongs to.
+        config: the model's name in the registry and its options.
+        training_set: what it was trained on.
+        extra: numbers and text (in dicts and lists) to keep beside it.
+        state: weights to save in place of the model's own.
+        overwrite: whether a file at `path` may be replaced.
+    """
+    weights = model.state_dict() if state is None else state
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": config.name,
+        "options": dict(config.complete().options),
+        "species": list(model.species),
+        "cutoff": model.cutoff,
+        "training_set": asdict(training_set or TrainingSet()),
+        "extra": dict(extra or {}),
+        "state": {name: values.detach().cpu() for name, values in weights.items()},
+    }
+    save_safely(path, content, overwrite)
+
+
+def load_checkpoint(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[BarrierModel, Metadata]:
+    """Read what `save_checkpoint` wrote; the model is in eval mode.
+
+    Raises:
+        InputError: no such file, not a checkpoint, damaged, or of another version.
+    """
+    path = Path(path)
+    content = load_safely(path, FORMAT, FORMAT_VERSION)
+    try:
+        config = ModelConfig(content["model"], content["options"]).complete()
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
+            model = create_model(
+                config.name, tuple(content["species"]), content["cutoff"], config.options
+            )
+        model.load_state_dict(content["state"])
+        metadata = Metadata(
+            model=config,
+            species=model.species,
+            cutoff=model.cutoff,
+            label_mean=float(model.label_mean),
+            label_scale=float(model.label_scale),
+            training_set=TrainingSet(**content["training_set"]),
+            extra=content["extra"],
+        )
+    except MgsymError as error:
+        raise InputError(f"this mgsym cannot build its model: {error}", path=path) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"a checkpoint whose parts do not fit together ({_first_line(error)}): it is damaged, "
+            "or of a changed model; train again",
+            path=path,
+        ) from error
+    return model.to(device).eval(), metadata
+
+
+def save_safely(path: str | Path, content: Mapping[str, Any], overwrite: bool = True) -> None:
+    """Write nested dicts of tensors, numbers and text, whole or not at all.
+
+    Raises:
+        MgsymError: the disk is full, or cannot be written.
+    """
+    with atomic_path(path, overwrite) as temporary:
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise MgsymError(f"{path}: could not be written ({_first_line(error)})") from error
+
+
+def load_safely(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """Read what `save_safely` wrote, onto the CPU, executing nothing.
+
+    Args:
+        path: the file.
+        kind: what its ``format`` must say.
+        version: what its ``format_version`` must say.
+
+    Raises:
+        InputError: no such file, not such a file, damaged, or of another version.
+    """
+    hint = "expected a file that mgsym train wrote, such as best.pt"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {hint}", path=path) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InputError(f"damaged, or not written by mgsym: {hint}", path=path) from error
+    except Exception as error:  # a hostile or garbled pickle can make the reader raise anything
+        raise InputError(f"cannot be read safely: {hint}", path=path) from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != kind:
+        raise InputError(f"holds {found or 'something else'}, expected {kind}: {hint}", path=path)
+    if content.get("format_version") != version:
+        raise InputError(
+            f"{kind} version {content.get('format_version')}, this mgsym reads version {version}: "
+            "use the mgsym that wrote it, or train again",
+            path=path,
+        )
+    return dict(content)
+
+
+def number_density(graph: Graph) -> float | None:
+    """Atoms per Å³; None unless every structure is periodic along all three vectors."""
+    if not bool(graph.periodic.all()):
+        return None
+    return graph.num_nodes / float(torch.linalg.det(graph.cell).abs().sum())
+
+
+def _range(values: Sequence[float]) -> tuple[float, ...]:
+    return (min(values), max(values)) if values else ()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

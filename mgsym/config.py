@@ -1,0 +1,299 @@
+"""What a training run does: presets, TOML files and overrides, each over the one before.
+
+Settings have dotted names such as ``training.epochs`` or ``model.name``; the options of the model
+stand beside its name (``model.<option>``). In a TOML file they are the tables ``[training]`` and
+``[model]``.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mgsym.errors import UsageError
+from mgsym.models import model_options
+
+_CHOICES = {
+    "optimizer": ("adam", "adamw"),
+    "schedule": ("constant", "cosine"),
+    "loss": ("mse", "huber"),
+    "precision": ("float32", "bfloat16", "float16"),
+}
+_AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
+_BELOW_ONE = ("warmup", "ema_decay")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained. The defaults are those of the preset ``fast``.
+
+    Attributes:
+        epochs: times that every training structure is seen.
+        batch_size: structures per step; 0 puts all of them into one batch.
+        optimizer: ``adam`` or ``adamw``.
+        amsgrad: whether the optimiser keeps the largest second moment.
+        learning_rate: its peak, after the warm-up.
+        weight_decay: on matrices; biases and other vectors do not decay.
+        gradient_clip: largest norm of a step's gradient; 0 does not clip.
+        schedule: ``constant``, or ``cosine`` down to zero at the last step.
+        warmup: fraction of all steps in which the learning rate rises from zero.
+        evaluate_every: epochs between evaluations on the validation structures.
+        patience: evaluations without a better one after which training stops; 0 never stops.
+        loss: ``mse`` or ``huber`` (quadratic up to one standard deviation of the label).
+        precision: ``float32``, ``bfloat16`` or ``float16`` (CUDA only) for the network's products.
+        ema_decay: decay per step of an average of the weights, which then is what is evaluated
+            and saved as best; 0 averages nothing.
+        max_minutes: training stops after this time; 0 never stops.
+    """
+
+    epochs: int = 60
+    batch_size: int = 1
+    optimizer: str = "adamw"
+    amsgrad: bool = False
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    gradient_clip: float = 1.0
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    evaluate_every: int = 1
+    patience: int = 0
+    loss: str = "mse"
+    precision: str = "float32"
+    ema_decay: float = 0.0
+    max_minutes: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name in _CHOICES:
+                if value not in _CHOICES[name]:
+                    raise UsageError(
+                        f"training.{name} is {value!r}, expected {' or '.join(_CHOICES[name])}"
+                    )
+                continue
+            low = _AT_LEAST.get(name, 0)
+            if not value >= low:
+                raise UsageError(f"training.{name} is {value}, expected at least {low}")
+            if name in _BELOW_ONE and value >= 1:
+                raise UsageError(f"training.{name} is {value}, expected less than 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model of the registry, and its options (those not given have their defaults)."""
+
+    name: str = "symgnn"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def complete(self) -> ModelConfig:
+        """The same with every option written out.
+
+        Raises:
+            UsageError: no such model or option.
+        """
+        return ModelConfig(self.name, model_options(self.name, self.options))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a training run, given the graphs."""
+
+    preset: str = "fast"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting under its dotted name, model options written out."""
+        model = self.model.complete()
+        return {
+            "preset": self.preset,
+            "seed": self.seed,
+            "model.name": model.name,
+            **{f"model.{key}": value for key, value in model.options.items()},
+            **{f"training.{key}": value for key, value in asdict(self.training).items()},
+        }
+
+    def to_toml(self) -> str:
+        """The text of a TOML file that `load_config` reads back to the same settings."""
+        tables: dict[str, list[str]] = {}
+        for key, value in self.flat().items():
+            table, _, name = key.rpartition(".")
+            if value is not None:  # TOML has no null: an absent key keeps its default
+                tables.setdefault(table, []).append(f"{name} = {_toml_value(value)}")
+        blocks = ["\n".join([f"[{t}]"] * bool(t) + lines) for t, lines in tables.items()]
+        return "\n\n".join(blocks) + "\n"
+
+    def changed(self, changes: Mapping[str, Any], source: str = "") -> Config:
+        """A copy with some settings changed.
+
+        Choosing another model (``model.name``) forgets the options of the one before.
+
+        Args:
+            changes: values by dotted name.
+            source: where they come from, for error messages.
+
+        Raises:
+            UsageError: no such setting, or a value of the wrong type or range.
+        """
+        place = f"{source}: " if source else ""
+        base = self
+        if (name := changes.get("model.name", self.model.name)) != self.model.name:
+            base = replace(self, model=ModelConfig(name).complete())
+        settings = base.flat()
+        for key, value in changes.items():
+            if key not in settings:
+                raise UsageError(place + _unknown(key, settings))
+            try:
+                settings[key] = _like(settings[key], value)
+            except TypeError as error:
+                raise UsageError(f"{place}{key} is {value!r}, expected {error}") from None
+        try:
+            return _from_flat(settings)
+        except UsageError as error:
+            raise UsageError(f"{place}{error}") from None
+
+
+PRESETS: dict[str, Config] = {
+    # minutes on a CPU
+    "fast": Config("fast"),
+    # Sec. "Training" of the paper: all graphs in one batch for up to 20,000 epochs
+    "paper": Config(
+        "paper",
+        training=TrainingConfig(
+            epochs=20_000,
+            batch_size=0,
+            optimizer="adam",
+            amsgrad=True,
+            learning_rate=1e-4,
+            weight_decay=0.0,
+            gradient_clip=0.1,
+            schedule="constant",
+            warmup=0.0,
+            evaluate_every=10,
+            patience=100,
+        ),
+    ),
+}
+
+
+def preset(name: str) -> Config:
+    """A named set of settings: ``fast`` or ``paper``.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    preset_name: str | None = None,
+) -> Config:
+    """Settings from a preset, then a TOML file, then overrides.
+
+    Args:
+        path: a TOML file; none is read when None.
+        overrides: values by dotted name, or texts such as ``training.epochs=30``.
+        preset_name: the preset to start from; by default the file's ``preset``, else ``fast``.
+
+    Raises:
+        UsageError: the file is missing or not TOML, or a setting is unknown or wrong.
+    """
+    from_file = {} if path is None else _read_toml(Path(path))
+    named = from_file.pop("preset", "fast")
+    config = preset(preset_name or str(named)).changed(from_file, source=str(path or ""))
+    if not isinstance(overrides, Mapping):
+        overrides = dict(parse_override(text) for text in overrides)
+    return config.changed(overrides)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """The dotted name and the value of a text such as ``training.epochs=30``.
+
+    The value is read as TOML; a bare word is a string.
+
+    Raises:
+        UsageError: there is no ``=``.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals):
+        raise UsageError(f"{text!r} is no setting, expected NAME=VALUE such as training.epochs=30")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """One text such as ``training.epochs: 60, now 30`` per flat setting that differs."""
+    return [
+        f"{key}: {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _from_flat(settings: Mapping[str, Any]) -> Config:
+    tables: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    for key, value in settings.items():
+        table, _, name = key.rpartition(".")
+        if table:
+            tables[table][name] = value
+    name = tables["model"].pop("name")
+    return Config(
+        preset=settings["preset"],
+        model=ModelConfig(name, model_options(name, tables["model"])),
+        training=TrainingConfig(**tables["training"]),
+        seed=settings["seed"],
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the settings: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file: {error}") from error
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _unknown(key: str, settings: Mapping[str, Any]) -> str:
+    table = key.rpartition(".")[0]
+    alike = [k for k in settings if k.rpartition(".")[0] == table] or list(settings)
+    return f"no setting is called {key!r}; there are {', '.join(alike)}"
+
+
+def _like(example: Any, value: Any) -> Any:
+    """`value` as the type of `example`; TypeError names the type where it is another."""
+    if example is None or (type(value) is type(example) and not isinstance(value, tuple | list)):
+        return value
+    if isinstance(example, float) and type(value) is int:
+        return float(value)
+    if isinstance(example, tuple | list) and isinstance(value, tuple | list):
+        return type(example)(_like(example[0], v) if example else v for v in value)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    raise TypeError(names.get(type(example), "a list"))
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Sequence):
+        return f"[{', '.join(_toml_value(v) for v in value)}]"
+    return repr(value)

@@ -1,0 +1,148 @@
+"""How well predictions agree with labels, per structure and pooled.
+
+Between-structure differences make a pooled Pearson correlation flattering: a model that tells one
+glass from another but no atom from its neighbour can score well. The mean over structures is the
+honest figure, so both are always given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgsym.graph import Graph
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Agreement over the labelled atoms of one set; NaN where a number is not defined.
+
+    Attributes:
+        count: labelled atoms.
+        pearson: linear correlation; NaN when either side is constant.
+        spearman: correlation of ranks.
+        mae, rmse: eV.
+        r2: coefficient of determination, 1 − Σ(p − t)² / Σ(t − t̄)².
+        bias: mean of prediction − target, eV.
+        ceiling: the Pearson that a perfect predictor would reach, given the labels' standard
+            errors: √(1 − mean(stderr²) / var(target)); NaN where those are not known.
+    """
+
+    count: int
+    pearson: float
+    spearman: float
+    mae: float
+    rmse: float
+    r2: float
+    bias: float
+    ceiling: float = NAN
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores of several structures: all their atoms pooled, and each by its name."""
+
+    pooled: Scores
+    structures: Mapping[str, Scores]
+
+    @property
+    def mean_pearson(self) -> float:
+        """Mean over structures of the Pearson within each; NaN ones (constants) count as 0."""
+        values = [s.pearson for s in self.structures.values()]
+        return math.fsum(0.0 if math.isnan(v) else v for v in values) / max(len(values), 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: numbers that are not defined are None."""
+        return {
+            "mean_pearson": self.mean_pearson,
+            "pooled": _plain(self.pooled),
+            "structures": {name: _plain(s) for name, s in self.structures.items()},
+        }
+
+
+def score(prediction: Tensor, target: Tensor, stderr: Tensor | None = None) -> Scores:
+    """Compare predictions with labels.
+
+    Args:
+        prediction: [n] eV.
+        target: [n] eV; NaN where there is no label, which is left out.
+        stderr: [n] eV, standard errors of the targets; NaN where not known.
+    """
+    labelled = ~torch.isnan(target)
+    p, t = prediction[labelled].double(), target[labelled].double()
+    if len(t) == 0:
+        return Scores(0, NAN, NAN, NAN, NAN, NAN, NAN)
+    error = p - t
+    spread = float((t - t.mean()).square().sum())
+    squared = float(error.square().sum())
+    return Scores(
+        count=len(t),
+        pearson=pearson(p, t),
+        spearman=spearman(p, t),
+        mae=float(error.abs().mean()),
+        rmse=math.sqrt(squared / len(t)),
+        r2=1 - squared / spread if spread > 0 else NAN,
+        bias=float(error.mean()),
+        ceiling=NAN if stderr is None else noise_ceiling(t, stderr[labelled].double()),
+    )
+
+
+def score_graphs(predictions: Sequence[Tensor], graphs: Sequence[Graph]) -> SplitScores:
+    """Scores of one prediction per graph, a graph being one structure.
+
+    Raises:
+        ValueError: their numbers differ.
+    """
+    structures = {
+        graph.names[0] or f"structure {i}": score(p, graph.target, graph.target_stderr)
+        for i, (p, graph) in enumerate(zip(predictions, graphs, strict=True))
+    }
+    pooled = score(
+        torch.cat([*predictions]) if predictions else torch.empty(0),
+        torch.cat([g.target for g in graphs]) if graphs else torch.empty(0),
+        torch.cat([g.target_stderr for g in graphs]) if graphs else None,
+    )
+    return SplitScores(pooled, structures)
+
+
+def pearson(a: Tensor, b: Tensor) -> float:
+    """Linear correlation of two [n] tensors; NaN when one of them is constant."""
+    if len(a) == 0 or bool(a.max() == a.min()) or bool(b.max() == b.min()):
+        return NAN
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    return float(a @ b) / float(a.norm() * b.norm())
+
+
+def spearman(a: Tensor, b: Tensor) -> float:
+    """Correlation of the ranks of two [n] tensors; ties share their mean rank."""
+    return pearson(_ranks(a), _ranks(b))
+
+
+def noise_ceiling(target: Tensor, stderr: Tensor) -> float:
+    """√(1 − mean(stderr²) / var(target)) over [n] atoms whose standard error is known."""
+    known = ~torch.isnan(stderr)
+    if int(known.sum()) < 2:
+        return NAN
+    variance = float(target[known].var(correction=0))
+    share = 1 - float(stderr[known].square().mean()) / variance if variance > 0 else NAN
+    return math.sqrt(share) if share >= 0 else NAN
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, group, count = torch.unique(values, return_inverse=True, return_counts=True)
+    last = count.cumsum(0).double()
+    ranks: Tensor = (last - (count - 1) / 2)[group]
+    return ranks
+
+
+def _plain(scores: Scores) -> dict[str, Any]:
+    return {
+        k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(scores).items()
+    }

@@ -1,0 +1,88 @@
+"""The parts of a training step: loss, optimiser, learning rate, averaged weights, randomness."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mgsym.config import TrainingConfig
+
+
+def regression_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean loss over labelled atoms.
+
+    Args:
+        kind: ``mse`` or ``huber`` (threshold 1).
+        prediction: [n], in units of the label's standard deviation.
+        target: [n], likewise; NaN where there is no label.
+
+    Returns:
+        A number; 0 when nothing is labelled.
+    """
+    labelled = ~torch.isnan(target)
+    if not bool(labelled.any()):
+        return prediction.sum() * 0.0
+    prediction, target = prediction[labelled], target[labelled]
+    return F.huber_loss(prediction, target) if kind == "huber" else F.mse_loss(prediction, target)
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay acts on matrices only, not on biases, norms or single numbers."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, amsgrad=config.amsgrad)
+
+
+def rate_factor(config: TrainingConfig, step: int, total: int) -> float:
+    """What the learning rate is multiplied by at a step counted from 0, out of `total`."""
+    rising = round(config.warmup * total)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(total - rising, 1)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move averaged weights and buffers towards the model's.
+
+    Early on the decay is smaller, (1 + step) / (10 + step), so that the random start is soon
+    forgotten.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    source = model.state_dict()
+    for name, values in average.state_dict().items():
+        if values.is_floating_point():
+            values.lerp_(source[name], 1 - decay)
+        else:
+            values.copy_(source[name])
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed for one place in a run, such as (seed, "step", epoch, step): 63 well-mixed bits."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that a model on `device` draws from; others stay as they are."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def shuffled(count: int, *parts: int | str) -> list[int]:
+    """0 … count − 1 in the order that `parts` seed."""
+    generator = torch.Generator().manual_seed(derived_seed(*parts))
+    return torch.randperm(count, generator=generator).tolist()

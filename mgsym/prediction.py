@@ -1,0 +1,308 @@
+"""Predictions of trained models: one structure or many, one model or several, of any size."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from mgsym.checkpoint import Metadata, load_checkpoint, number_density
+from mgsym.devices import resolve_device
+from mgsym.errors import InputError
+from mgsym.graph import Graph, build_graph
+from mgsym.models import BarrierModel
+from mgsym.rotations import random_orthogonal
+from mgsym.runs import run_checkpoints
+from mgsym.structure import Structure
+from mgsym.trainer import TrainedRun
+
+System = Structure | Graph
+OneModel = BarrierModel | TrainedRun | str | Path
+Models = OneModel | Sequence[OneModel]
+
+MAX_EDGES = 2_000_000  # in one piece; about 60,000 atoms of a metallic glass
+LARGEST_SURROUNDINGS = 20  # atoms computed for one predicted, in a system taken to pieces
+DENSITY_TOLERANCE = 0.05  # relative
+# Å; shortest distances of relaxed glasses of one alloy lie within 0.07 Å of each other, and a
+# structure that was not relaxed, or another potential's, is farther off than this
+DISTANCE_TOLERANCE = 0.15
+
+
+class Prediction(NamedTuple):
+    """What several models say of each atom.
+
+    Attributes:
+        mean: [n] float32, eV.
+        std: [n] float32, eV: the standard deviation between models; zero for one model.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+@overload
+def predict(
+    systems: System, models: Models, device: str | torch.device = ..., max_edges: int = ...
+) -> Tensor: ...
+@overload
+def predict(
+    systems: Sequence[System],
+    models: Models,
+    device: str | torch.device = ...,
+    max_edges: int = ...,
+) -> list[Tensor]: ...
+def predict(
+    systems: System | Sequence[System],
+    models: Models,
+    device: str | torch.device = "auto",
+    max_edges: int = MAX_EDGES,
+) -> Tensor | list[Tensor]:
+    """The energy barrier around every atom.
+
+    Args:
+        systems: a Structure or a Graph, or several. A Structure gets the graph that the model
+            was trained on.
+        models: a model, what `mgsym.training.train` returned, a run directory or a checkpoint;
+            of several, or of a folder of seeds, the mean is given. Models are given back as they
+            were.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``. A model that is an object stays where
+            it is under ``auto``.
+        max_edges: systems with more edges are predicted in pieces, so that memory stays bounded.
+
+    Returns:
+        [n] float32 on the CPU, eV, in the order of the atoms; a list of them for a list.
+
+    Raises:
+        InputError: no such model, or a structure has an element it does not know.
+    """
+    if isinstance(systems, Structure | Graph):
+        return predict_with_spread([systems], models, device, max_edges)[0].mean
+    return [p.mean for p in predict_with_spread(systems, models, device, max_edges)]
+
+
+def predict_with_spread(
+    systems: Sequence[System],
+    models: Models,
+    device: str | torch.device = "auto",
+    max_edges: int = MAX_EDGES,
+) -> list[Prediction]:
+    """As `predict`, with the standard deviation between the models."""
+    loaded = load_models(models, device)
+    results = []
+    for system in systems:
+        graphs: dict[float, Graph] = {}
+        each = []
+        for model in loaded:
+            if model.cutoff not in graphs:
+                graphs[model.cutoff] = as_graph(system, model.cutoff)
+            each.append(predict_graph(model, graphs[model.cutoff], max_edges))
+        stacked = torch.stack(each)
+        results.append(Prediction(stacked.mean(0), stacked.std(0, correction=0)))
+    return results
+
+
+def load_models(models: Models, device: str | torch.device = "auto") -> list[BarrierModel]:
+    """The models meant by `predict`'s argument, on their device.
+
+    Raises:
+        InputError: a run or checkpoint is missing or damaged.
+    """
+    if isinstance(models, str | Path):
+        place = resolve_device(device)
+        return [load_checkpoint(path, place)[0] for path in run_checkpoints(models)]
+    if isinstance(models, TrainedRun):
+        models = models.model
+    if isinstance(models, BarrierModel):
+        here = device_of(models)
+        place = here if str(device) == "auto" else resolve_device(device)
+        return [models if place == here else copy.deepcopy(models).to(place)]
+    found = [m for several in models for m in load_models(several, device)]
+    if not found:
+        raise InputError("no model was given to predict with")
+    return found
+
+
+def device_of(model: BarrierModel) -> torch.device:
+    """Where a model's numbers are."""
+    return model.label_mean.device
+
+
+def as_graph(system: System, cutoff: float) -> Graph:
+    """A Structure's graph with this cutoff; a Graph as it is."""
+    return build_graph(system, cutoff) if isinstance(system, Structure) else system
+
+
+def predict_graph(model: BarrierModel, graph: Graph, max_edges: int = MAX_EDGES) -> Tensor:
+    """One model's prediction, [n] float32 eV on the CPU, on the device that the model is on.
+
+    With more than `max_edges` edges, the atoms are divided in space and each part is predicted
+    within its receptive field, which gives the same numbers to rounding.
+    """
+    device = device_of(model)
+    with evaluating(model), torch.no_grad():
+        if graph.num_edges <= max_edges or not math.isfinite(model.receptive_field):
+            whole: Tensor = model(model.prepare(graph.to(device)))
+            return whole.float().cpu()
+        result = torch.empty(graph.num_nodes)
+        for nodes, field in _pieces(graph, model.hops, max_edges):
+            part, _ = graph.subgraph(field)
+            here = torch.searchsorted(field, nodes)
+            result[nodes] = model(part.to(device)).float().cpu()[here]
+        return result
+
+
+@contextmanager
+def evaluating(model: BarrierModel) -> Iterator[None]:
+    """Have a model in eval mode; its modes and the random state are put back after."""
+    modes = [(module, module.training) for module in model.modules()]
+    device = device_of(model)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _pieces(graph: Graph, hops: int, max_edges: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of a graph and their receptive fields, each [m] int64 sorted.
+
+    Structures are parted first, since those of a batch overlap in space. Parts are halved along their longest side until the field has at most `max_edges` edges, or
+    is so much larger than the part that most of the work would be for its surroundings.
+    """
+    degree = graph.offsets.diff()
+    places = _wrapped(graph)
+    waiting = [
+        (graph.structure_index == i).nonzero().squeeze(1) for i in range(graph.num_structures)
+    ]
+    while waiting:
+        nodes = waiting.pop()
+        field = receptive_nodes(graph, nodes, hops)
+        edges = int(degree[field].sum())
+        surrounded = len(nodes) == 1 or len(field) > LARGEST_SURROUNDINGS * len(nodes)
+        if edges <= max_edges or surrounded:
+            yield nodes, field
+            continue
+        own = places[nodes]
+        axis = int((own.amax(0) - own.amin(0)).argmax())
+        order = own[:, axis].argsort(stable=True)
+        half = len(nodes) // 2
+        waiting += [nodes[part].sort().values for part in (order[:half], order[half:])]
+
+
+def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
+    """Nodes from which some of `nodes` can be reached in `hops` edges: [m] int64, sorted."""
+    reached = torch.zeros(graph.num_nodes, dtype=torch.bool)
+    reached[nodes] = True
+    for _ in range(hops):
+        reached[graph.source[reached[graph.destination]]] = True
+    return reached.nonzero().squeeze(1)
+
+
+def _wrapped(graph: Graph) -> Tensor:
+    """Positions inside the cell, [n, 3] Å, so that near in space is near in numbers."""
+    cells = graph.cell[graph.structure_index]
+    fractional = torch.linalg.solve(cells.transpose(1, 2), graph.positions)
+    periodic = graph.periodic[graph.structure_index]
+    fractional = torch.where(periodic, fractional - fractional.floor(), fractional)
+    return (fractional[:, None] @ cells).squeeze(1)
+
+
+def familiarity_warnings(graph: Graph, metadata: Metadata) -> list[str]:
+    """Why a prediction may not be trusted: how a structure differs from the training set.
+
+    Args:
+        graph: one structure, with the model's cutoff.
+        metadata: of the model.
+
+    Returns:
+        One sentence for each of: number density more than 5 % outside the training structures'
+        range, shortest distance more than 0.15 Å outside it. (An unknown element is an error.)
+    """
+    known, name = metadata.training_set, graph.names[0] or "the structure"
+    found = []
+    density = number_density(graph)
+    if density is not None and known.number_density:
+        low, high = known.number_density
+        if not low * (1 - DENSITY_TOLERANCE) <= density <= high * (1 + DENSITY_TOLERANCE):
+            found.append(
+                f"{name} has {density:.4f} atoms/Å³, the training structures "
+                f"{low:.4f}–{high:.4f}: predictions may be far off"
+            )
+    if graph.num_edges and known.shortest_distance:
+        low, high = known.shortest_distance
+        shortest = float(graph.edge_length.min())
+        if not low - DISTANCE_TOLERANCE <= shortest <= high + DISTANCE_TOLERANCE:
+            found.append(
+                f"{name} has a shortest distance of {shortest:.2f} Å, the training structures "
+                f"{low:.2f}–{high:.2f} Å: is it relaxed, with the same potential?"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class RotationSpread:
+    """How far a model is from invariance, on one structure.
+
+    Attributes:
+        count: random transforms.
+        rms, max: of an atom's prediction from its mean over the transforms, over all atoms and
+            transforms; eV.
+        relative_rms, relative_max: the same in standard deviations of the training labels.
+    """
+
+    count: int
+    rms: float
+    max: float
+    relative_rms: float
+    relative_max: float
+
+
+def rotation_spread(
+    model: BarrierModel,
+    graph: Graph,
+    count: int = 16,
+    generator: torch.Generator | None = None,
+) -> RotationSpread:
+    """The spread of predictions when a structure is rotated and reflected at random.
+
+    Args:
+        model: given back as it was.
+        graph: the structure.
+        count: transforms, uniform on O(3); at least 2.
+        generator: of the transforms; seeded with 0 when None.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    predictions = torch.stack(
+        [
+            predict_graph(model, transformed(graph, matrix)).double()
+            for matrix in random_orthogonal(count, generator)
+        ]
+    )
+    deviation = predictions - predictions.mean(0)
+    rms, largest = float(deviation.square().mean().sqrt()), float(deviation.abs().max())
+    scale = float(model.label_scale)
+    return RotationSpread(count, rms, largest, rms / scale, largest / scale)
+
+
+def transformed(graph: Graph, matrix: Tensor) -> Graph:
+    """A graph whose structure is rotated or reflected, v′ = T v.
+
+    Args:
+        graph: features that a model prepared are kept, so give one that was not prepared.
+        matrix: [3, 3] orthogonal, T.
+    """
+    matrix = matrix.double().to(graph.positions.device)
+    return graph.replace(
+        edge_vector=(graph.edge_vector.double() @ matrix.T).to(graph.edge_vector.dtype),
+        positions=graph.positions @ matrix.T,
+        cell=graph.cell @ matrix.T,
+    )

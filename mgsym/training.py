@@ -1,0 +1,217 @@
+"""Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+
+from mgsym.checkpoint import load_safely
+from mgsym.config import Config, differing
+from mgsym.devices import resolve_device
+from mgsym.errors import InputError, UsageError
+from mgsym.graph import Graph
+from mgsym.runs import PARTS, clear_run, write_json
+from mgsym.splits import Split, split_by_glass
+from mgsym.trainer import STATE_FORMAT, STATE_VERSION, Progress, TrainedRun, Trainer
+
+__all__ = ["Progress", "TrainedRun", "summarize", "train", "train_seeds"]
+
+
+def train(
+    graphs: Sequence[Graph],
+    config: Config,
+    *,
+    run: str | Path | None = None,
+    device: str | torch.device = "auto",
+    split: Split | None = None,
+    validation: Sequence[str] | None = None,
+    test: Sequence[str] | None = None,
+    start_from: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    save_seconds: float = 10.0,
+) -> TrainedRun:
+    """Train a model.
+
+    The best epoch is the one with the highest mean per-structure Pearson on the validation
+    structures; the test structures are scored once, at the end. The caller's random state is left
+    as it was.
+
+    Args:
+        graphs: one labelled structure each, with distinct names.
+        config: see `mgsym.config.load_config`.
+        run: the run directory to write; nothing is written when None.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        split: which graphs train, validate and test; by default `split_by_glass` decides, from
+            `validation` and `test`.
+        validation, test: names, glasses or patterns; see `split_by_glass`.
+        start_from: a checkpoint whose weights to start from (fine-tuning). Its model and label
+            statistics are kept.
+        resume: go on where the run in `run` stopped.
+        overwrite: replace a run that exists.
+        progress: called after each step with steps done, steps in all and, by keyword, what is
+            known: epoch, loss, validation, best.
+        should_stop: asked after each step; when it says yes, the state is saved and `Interrupted`
+            raised.
+        save_seconds: how often the state is saved, at most.
+
+    Raises:
+        UsageError: the settings do not fit, the run exists, or what is resumed has changed.
+        InputError: the graphs cannot be trained on.
+        MgsymError: training diverged.
+        Interrupted: `should_stop` said so; the message tells how to go on.
+    """
+    folder = None if run is None else Path(run)
+    where = resolve_device(device)
+    _check_request(config, folder, where, resume, overwrite)
+    saved = _load_state(folder) if resume and folder else None
+    if split is None:
+        split = _choose_split(graphs, saved, validation, test)
+    _refuse_equal_names([g for _, members in split.items() for g in members])
+    devices = [where] if where.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        trainer = Trainer(split, config, where, start_from)
+        trainer.folder, trainer.save_seconds = folder, save_seconds
+        trainer.progress, trainer.should_stop = progress, should_stop
+        if saved is not None:
+            _refuse_changes(saved, trainer)
+            trainer.restore(saved)
+        return trainer.run()
+
+
+def train_seeds(
+    graphs: Sequence[Graph],
+    config: Config,
+    seeds: Sequence[int],
+    run: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[TrainedRun]:
+    """Train one model per seed, in ``<run>/seed<k>``, and write ``<run>/summary.json``.
+
+    Args:
+        graphs: as for `train`.
+        config: its seed is replaced.
+        seeds: distinct.
+        run: the folder of the runs.
+        resume: seeds that have a state go on from it, the others start.
+        progress: as for `train`, over the steps of all seeds.
+        options: everything else that `train` takes.
+    """
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise UsageError(f"expected distinct seeds, found {list(seeds)}")
+    results = []
+    for i, seed in enumerate(seeds):
+        folder = Path(run) / f"seed{seed}"
+        results.append(
+            train(
+                graphs,
+                replace(config, seed=seed),
+                run=folder,
+                resume=resume and (folder / "last.pt").exists(),
+                progress=_one_of(progress, i, len(seeds), seed),
+                **options,
+            )
+        )
+    write_json(Path(run) / "summary.json", {"seeds": list(seeds), "scores": summarize(results)})
+    return results
+
+
+def summarize(results: Sequence[TrainedRun]) -> dict[str, dict[str, float]]:
+    """Mean and sample standard deviation over runs (0 for one run) of their main scores.
+
+    Returns:
+        By role, ``mean_pearson``, ``pooled_pearson``, ``pooled_mae`` and each with ``_sd``.
+    """
+    summary: dict[str, dict[str, float]] = {}
+    for role in results[0].scores:
+        of_role = [result.scores[role] for result in results]
+        values = {
+            "mean_pearson": [s.mean_pearson for s in of_role],
+            "pooled_pearson": [s.pooled.pearson for s in of_role],
+            "pooled_mae": [s.pooled.mae for s in of_role],
+        }
+        summary[role] = {name: fmean(v) for name, v in values.items()}
+        for name, v in values.items():
+            summary[role][f"{name}_sd"] = stdev(v) if len(v) > 1 else 0.0
+    return summary
+
+
+def _one_of(progress: Progress | None, index: int, count: int, seed: int) -> Progress | None:
+    """Progress of one seed told as part of all."""
+    if progress is None:
+        return None
+
+    def told(done: int, total: int, **info: object) -> None:
+        progress(index * total + done, count * total, seed=seed, **info)
+
+    return told
+
+
+def _check_request(
+    config: Config, folder: Path | None, device: torch.device, resume: bool, overwrite: bool
+) -> None:
+    if config.training.precision == "float16" and device.type == "cpu":
+        raise UsageError("precision float16 needs a CUDA device: use bfloat16 or float32")
+    if resume and folder is None:
+        raise UsageError("resuming needs the run directory")
+    if folder is None or resume:
+        return
+    if folder.is_file() or any((folder / name).exists() for name in PARTS):
+        if folder.is_file() or not overwrite:
+            raise UsageError(
+                f"{folder} exists already: choose another run directory, go on with --resume "
+                f"{folder}, or add --overwrite"
+            )
+        clear_run(folder)
+
+
+def _load_state(folder: Path) -> dict[str, Any]:
+    path = folder / "last.pt"
+    if not path.exists():
+        raise InputError("there is no last.pt to resume from", path=folder)
+    return load_safely(path, STATE_FORMAT, STATE_VERSION)
+
+
+def _choose_split(
+    graphs: Sequence[Graph],
+    saved: dict[str, Any] | None,
+    validation: Sequence[str] | None,
+    test: Sequence[str] | None,
+) -> Split:
+    """What is asked for; a resumed run that asks for nothing keeps the split that it had."""
+    if saved is None or validation is not None or test is not None:
+        return split_by_glass(graphs, validation, test)
+    by_name = {g.names[0]: g for g in graphs}
+    missing = [n for names in saved["split"].values() for n in names if n not in by_name]
+    if missing:
+        raise InputError(f"the run was trained with {', '.join(missing)}, not among these graphs")
+    return Split(**{role: [by_name[n] for n in names] for role, names in saved["split"].items()})
+
+
+def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
+    """A run goes on as it began, or not at all."""
+    advice = "start a new run, or fine-tune with --from"
+    before, after = saved["config"], trainer.config.flat()
+    if changed := differing(before, after):
+        raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
+    if saved["split"] != trainer.split.names():
+        raise UsageError(f"the split has changed since the run began: {advice}")
+    hashes = saved["hashes"]
+    if changed := [name for name, value in trainer.hashes.items() if hashes.get(name) != value]:
+        raise UsageError(f"the graphs have changed ({', '.join(changed)}): {advice}")
+
+
+def _refuse_equal_names(graphs: Sequence[Graph]) -> None:
+    names = [g.names[0] for g in graphs]
+    if repeated := sorted({n for n in names if names.count(n) > 1}):
+        raise InputError(f"several structures are called {repeated[0]!r}: give each its own name")

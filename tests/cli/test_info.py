@@ -1,0 +1,213 @@
+"""`mgsym info`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mgsym.cli.main import main
+from mgsym.data_tools.formats import write
+from mgsym.data_tools.inspection import describe
+from mgsym.data_tools.sample import sample_files
+
+from mgsym.config import preset
+from mgsym.graph import build_graph
+from mgsym.structure import Column, Structure
+from mgsym.training import train
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_densities_and_angles_are_those_of_the_crystal() -> None:
+    # primitive cell of fcc copper, a = 3.615 Å: 8.93 g/cm³, 4 atoms per a³, 60° between vectors
+    half = 3.615 / 2
+    cell = torch.tensor([[0.0, half, half], [half, 0.0, half], [half, half, 0.0]]).double()
+    copper = Structure(torch.zeros(1, 3), cell, torch.zeros(1), ("Cu",))
+    facts = describe(copper)
+    assert facts["grams_per_cubic_centimetre"] == pytest.approx(8.935, abs=0.002)
+    assert facts["atoms_per_cubic_angstrom"] == pytest.approx(4 / 3.615**3)
+    assert facts["cell_angles"] == pytest.approx([60.0] * 3)
+    assert facts["cell_lengths"] == pytest.approx([half * math.sqrt(2)] * 3)
+
+
+def test_missing_values_are_left_out_of_the_mean() -> None:
+    values = torch.tensor([1.0, math.nan, 3.0])
+    structure = Structure(
+        torch.arange(9.0).reshape(3, 3),
+        9 * torch.eye(3),
+        torch.zeros(3),
+        ("Zr",),
+        columns={"barrier": Column(values, "eV"), "empty": Column(values * math.nan)},
+    )
+    barrier, empty = describe(structure)["columns"]
+    assert barrier == {
+        "name": "barrier",
+        "unit": "eV",
+        "values": 2,
+        "mean": 2.0,
+        "sd": 1.0,
+        "lowest": 1.0,
+        "highest": 3.0,
+    }
+    assert (empty["values"], empty["mean"]) == (0, None)
+
+
+def test_a_structure_file(capsys: Captured) -> None:
+    file = next(f for f in sample_files() if "train_a" in f.name)
+    assert main(["info", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{file}: extxyz"
+    facts = {line[2:10].strip(): line[10:].strip() for line in lines[1:8]}
+    assert facts["atoms"] == "500, Cu320Zr180"
+    assert facts["periodic"] == "a b c"
+    assert facts["density"] == "0.06315 atoms/Å³, 7.709 g/cm³"
+    assert facts["glass"] == "train_a"
+    barrier = next(line for line in lines if line.startswith("barrier "))
+    assert barrier.split()[:4] == ["barrier", "eV", "500", "1.531"]
+
+
+def test_frames_are_counted_and_chosen(capsys: Captured) -> None:
+    frames = [
+        Structure(torch.zeros(1, 3), (5.0 + k) * torch.eye(3), torch.zeros(1), ("Cu",))
+        for k in range(3)
+    ]
+    write(frames, "run.xyz")
+    packed = gzip.compress(Path("run.xyz").read_bytes())
+    Path("run.xyz.gz").write_bytes(packed)
+    for name in ("run.xyz", "run.xyz.gz"):
+        assert main(["info", name, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["kind"], found["format"], found["frames"]) == ("structures", "extxyz", 3)
+        assert [s["cell_lengths"][0] for s in found["structures"]] == [7.0]
+    assert main(["info", "run.xyz", "--json", "--frames", "0:2"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert [s["cell_lengths"][0] for s in found["structures"]] == [5.0, 6.0]
+
+
+def test_graphs_and_their_folder(capsys: Captured) -> None:
+    assert main(["build-graph", "-q", "--cutoff", "4"]) == 0
+    capsys.readouterr()
+    assert main(["info", "graphs"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("graphs: graphs, cutoff 4 Å\n")
+    assert out.count("Cu320Zr180") == 4
+    assert main(["info", "--json", *map(str, sorted(Path("graphs").iterdir()))]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [item["kind"] for item in found] == ["graphs"] * 4
+    assert {item["graphs"][0]["atoms"] for item in found} == {500}
+
+
+def test_a_structure_in_npz_is_not_taken_for_a_graph(capsys: Captured) -> None:
+    write(Structure(torch.zeros(1, 3), 5 * torch.eye(3), torch.zeros(1), ("Cu",)), "a.npz")
+    assert main(["info", "a.npz", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["format"]) == ("structures", "npz")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of two epochs on three small crystals."""
+    generator = torch.Generator().manual_seed(0)
+    sites = 2.5 * torch.cartesian_prod(*[torch.arange(3.0)] * 3)
+    graphs = []
+    for name, split in (("a", "train"), ("b", "validation"), ("c", "test")):
+        barrier = Column(torch.rand(27, generator=generator), "eV")
+        structure = Structure(
+            positions=sites + 0.1 * torch.rand(27, 3, generator=generator),
+            cell=7.5 * torch.eye(3),
+            types=torch.arange(27) % 2,
+            species=("Cu", "Zr"),
+            columns={"barrier": barrier},
+            name=name,
+            glass=name,
+            split=split,
+        )
+        graphs.append(build_graph(structure, 3.0))
+    config = preset("fast").changed({"training.epochs": 2, "training.evaluate_every": 1})
+    train(graphs, config, run=tmp_path / "runs" / "first", device="cpu")
+    return Path("runs/first")
+
+
+def test_a_run_and_its_checkpoint(run: Path, capsys: Captured) -> None:
+    assert main(["info", str(run), str(run / "best.pt")]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "runs/first: run"
+    assert {"status finished", "model symgnn", "device cpu", "evaluations 2"} <= set(lines)
+    assert {"train a", "validation b", "test c"} <= set(lines)
+    assert "split Pearson pooled MAE/eV" in lines
+    assert "runs/first/best.pt: checkpoint" in lines
+    assert {"species Cu Zr", "cutoff 3 Å", "trained on a (27 atoms)"} <= set(lines)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_runs_as_json(run: Path, capsys: Captured) -> None:
+    for path in ("runs", "runs/first"):
+        assert main(["info", path, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        one = found["runs"][0] if path == "runs" else found
+        assert one["path"] == "runs/first"
+        assert one["config"]["training"]["epochs"] == 2
+        assert [row["epoch"] for row in one["history"]] == ["1", "2"]
+        assert one["best_epoch"] in (1, 2)
+
+
+def test_a_checkpoint_of_another_version(run: Path, capsys: Captured) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    torch.save({**content, "format_version": 99}, "other.pt")
+    assert main(["info", "other.pt"]) == 3
+    assert "other.pt: mgsym-model version 99, this mgsym reads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.toml"])
+def test_a_damaged_run(name: str, run: Path, capsys: Captured) -> None:
+    (run / name).write_text("{")
+    assert main(["info", str(run)]) == 3
+    err = capsys.readouterr().err
+    assert f"runs/first/{name}: cannot be read" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.xyz", None, "absent.xyz: no such file or folder"),
+        ("a.txt", b"hello\n", "a.txt: not a structure file known here"),
+        ("a.npz", b"PK\x03\x04", "a.npz: "),
+        ("a.pt", b"PK\x03\x04", "a.pt: damaged, or not written by mgsym"),
+    ],
+)
+def test_what_is_nothing_known(
+    name: str, content: bytes | None, words: str, capsys: Captured
+) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert main(["info", name]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"mgsym: error: {words}")
+    assert err.count("\n") == 1
+
+
+def test_an_empty_folder(capsys: Captured) -> None:
+    Path("empty").mkdir()
+    assert main(["info", "empty"]) == 3
+    assert "empty: holds neither runs nor graphs" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    run = f"{sys.executable} -m mgsym.cli.main info {sample_files()[0]} | head -n 1"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

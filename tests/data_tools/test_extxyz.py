@@ -1,0 +1,120 @@
+"""Headers of extended XYZ files as different programs write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mgsym.data_tools.formats.extxyz import parse_info
+
+import mgsym
+from mgsym.structure import Structure
+
+LATTICE = 'Lattice="5 0 0 1 6 0 0 2 7"'
+
+
+def read_text(folder: Path, comment: str, *atoms: str) -> Structure:
+    (folder / "a.xyz").write_text(f"{len(atoms)}\n{comment}\n" + "".join(f"{a}\n" for a in atoms))
+    return mgsym.read(folder / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("key=bare", "bare"),
+        ('key="two words"', "two words"),
+        ("key='two words'", "two words"),
+        ("key={1 2 3}", "1 2 3"),
+        (r'key="a \"quote\" and \\ slash"', r'a "quote" and \ slash'),
+        ("key = spaced", "spaced"),
+        ("key=[1, 2, 3]", "1  2  3"),
+        ("key", "T"),
+        ('"key"=x', "x"),
+        ("before=1 key=x after=2", "x"),
+        ("key=a=b", "a=b"),
+        ('key=""', ""),
+    ],
+)
+def test_values_are_unquoted(text: str, value: str) -> None:
+    assert parse_info(text)["key"] == value
+
+
+def test_nested_arrays_are_lattices_too(tmp_path: Path) -> None:
+    comment = "Lattice=[[5, 0, 0], [1, 6, 0], [0, 2, 7]] pbc=[T, F, T]"
+    structure = read_text(tmp_path, comment, "Cu 1 1 1")
+    assert structure.cell.tolist() == [[5, 0, 0], [1, 6, 0], [0, 2, 7]]
+    assert structure.periodic == (True, False, True)
+
+
+def test_header_words_of_the_sample(tmp_path: Path) -> None:
+    structure = read_text(
+        tmp_path,
+        f'{LATTICE} Properties=species:S:1:pos:R:3:id:I:1:barrier:R:1:note:S:1 pbc="T T F" '
+        'split="test" glass="melt 3" name=held_out energy_unit="eV" Origin="1 2 3"',
+        "Zr 1 1 1 9 1.5 soft",
+        "Cu 2 2 2 4 0.5 hard",
+    )
+    assert (structure.split, structure.glass, structure.name) == ("test", "melt 3", "held_out")
+    assert structure.ids.tolist() == [9, 4]
+    assert structure.symbols == ["Zr", "Cu"]
+    assert structure.origin.tolist() == [1, 2, 3]
+    assert structure.periodic == (True, True, False)
+    assert structure.columns["barrier"].values.tolist() == [1.5, 0.5]
+    assert structure.columns["barrier"].unit == "eV"
+    assert "note" not in structure.columns
+
+
+def test_properties_may_be_missing_or_use_atomic_numbers(tmp_path: Path) -> None:
+    assert read_text(tmp_path, LATTICE, "Zr 1 1 1", "Cu 2 2 2").symbols == ["Zr", "Cu"]
+    structure = read_text(tmp_path, f"{LATTICE} Properties=id:I:1:Z:I:1:pos:R:3", "3 40 1 1 1")
+    assert structure.symbols == ["Zr"]
+    assert structure.ids.tolist() == [3]
+
+
+def test_logical_and_wide_columns(tmp_path: Path) -> None:
+    comment = f"{LATTICE} Properties=species:S:1:pos:R:3:frozen:L:1:forces:R:3"
+    structure = read_text(tmp_path, comment, "Cu 1 1 1 T 1 2 3", "Cu 2 2 2 F 4 5 6")
+    assert structure.columns["frozen"].values.tolist() == [True, False]
+    assert structure.columns["forces"].values.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("comment", "atom", "message"),
+    [
+        ("a comment", "Cu 1 1 1", r"a\.xyz, line 2: there is no Lattice, but a cell is needed"),
+        ('Lattice="1 2 3"', "Cu 1 1 1", "line 2: expected 9 numbers .Lattice., found '1 2 3'"),
+        (f"{LATTICE} pbc=yes", "Cu 1 1 1", "line 2: pbc is 'yes', expected three of T and F"),
+        (f"{LATTICE} energy_unit=meV", "Cu 1 1 1", "energy_unit is meV, expected eV"),
+        (f"{LATTICE} length_unit=nm", "Cu 1 1 1", "length_unit is nm, expected A"),
+        (f"{LATTICE} Properties=species:S:1", "Cu", "expected pos:R:3 in it"),
+        (f"{LATTICE} Properties=pos:R:3", "1 1 1", "no column species:S:1 or Z:I:1"),
+        (f"{LATTICE} Properties=pos:R", "1 1 1", "expected name:kind:width"),
+        (f"{LATTICE} Properties=Z:I:1:pos:R:3", "400 1 1 1", "400 is not an atomic number"),
+        (f"{LATTICE} Properties=Z:I:1:pos:R:3", "1.5 1 1 1", "line 3: Z must be a whole number"),
+        (f"{LATTICE} Properties=species:S:1:pos:R:3:f:L:1", "Cu 1 1 1 2", "line 3: f must be T or"),
+        (f"{LATTICE} split=tets", "Cu 1 1 1", "split is 'tets', expected train, validation or"),
+        (LATTICE, "Xx 1 1 1", "'Xx' is not an element symbol"),
+        (LATTICE, "Cu 1 1", r"line 3: expected 4 values \(species pos pos pos\), found 3"),
+    ],
+)
+def test_headers_that_are_wrong(tmp_path: Path, comment: str, atom: str, message: str) -> None:
+    with pytest.raises(mgsym.InputError, match=message) as error:
+        read_text(tmp_path, comment, atom)
+    assert str(tmp_path / "a.xyz") in str(error.value)
+
+
+def test_sample_ships_four_labelled_glasses() -> None:
+    from mgsym.data_tools.sample import sample_files, sample_structures
+
+    structures = sample_structures()
+    assert [s.split for s in structures] == ["test", "train", "train", "validation"]
+    assert len({s.glass for s in structures}) == 4
+    assert [s.name for s in structures] == ["test", "train_a", "train_b", "validation"]
+    assert [path.suffix for path in sample_files()] == [".xyz"] * 4
+    means = [float(s.columns["barrier"].values.mean()) for s in structures]
+    assert means == pytest.approx([1.62, 1.53, 1.50, 1.46], abs=5e-3)  # the sample's README
+    for structure in structures:
+        assert structure.composition == {"Cu": 320, "Zr": 180}
+        assert structure.columns["barrier_stderr"].unit == "eV"
+        assert torch.isfinite(structure.columns["barrier"].values).all()

@@ -1,0 +1,46 @@
+"""Names of devices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mgsym.devices import resolve_device
+from mgsym.errors import UsageError
+
+GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def test_auto_takes_a_gpu_when_there_is_one() -> None:
+    assert resolve_device("auto").type == ("cuda" if GPUS else "cpu")
+
+
+def test_cpu_is_always_there() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(GPUS == 0, reason="there is no GPU here")
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_is_numbered(name: str) -> None:
+    assert torch.zeros(1, device=resolve_device(name)).device == resolve_device(name)
+
+
+def test_a_missing_gpu_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(UsageError, match=r"cuda: PyTorch sees no GPU here.*--device cpu"):
+        resolve_device("cuda")
+
+
+def test_a_gpu_beyond_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="cuda:2 is not there: PyTorch sees 2"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:one", "mps", "meta", ""])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(UsageError, match="auto, cpu, cuda or cuda:N"):
+        resolve_device(name)

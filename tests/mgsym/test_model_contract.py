@@ -1,0 +1,242 @@
+"""What every registered model must do, in evaluation mode (the model's own declarations)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mgsym.errors import InputError, UsageError
+from mgsym.graph import Graph, build_graph, collate, match_species
+from mgsym.models import MODELS, BarrierModel, create_model, model_options
+from mgsym.rotations import random_orthogonal
+from mgsym.structure import Structure
+
+CUTOFF = 3.6
+SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
+FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
+
+# every registered model, and the options that make it another model
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    **{name: (name, {}) for name in MODELS},
+    "symgnn output": ("symgnn", {**SMALL, "symmetrisation": "output"}),
+    "symgnn haar": ("symgnn", {**SMALL, "transforms": "haar", "samples": 64}),
+    "symgnn octahedral": ("symgnn", {**SMALL, "transforms": "octahedral"}),
+    "symgnn quadrature": ("symgnn", {**SMALL, "transforms": "quadrature"}),
+    "symgnn augment": ("symgnn", {**SMALL, "transforms": "augment"}),
+    "symgnn none": ("symgnn", {**SMALL, "transforms": "none"}),
+    "symgnn length": ("symgnn", {**SMALL, "edge_input": "length"}),
+    "symgnn descriptors": ("symgnn", FAST),
+    "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
+}
+
+
+def glass(seed: int, boxes: int = 4) -> Structure:
+    """A disordered crystal in a box `boxes` × 2.6 Å wide, with a barrier on most atoms."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.arange(boxes, dtype=torch.float64) * 2.6
+    lattice = torch.cartesian_prod(steps, steps, steps)
+    positions = lattice + 0.9 * torch.rand(boxes**3, 3, generator=generator, dtype=torch.float64)
+    types = torch.randint(2, (boxes**3,), generator=generator)
+    cell = boxes * 2.6 * torch.eye(3, dtype=torch.float64)
+    structure = Structure(positions, cell, types, ("Cu", "Zr"), name=f"glass{seed}")
+    barrier = 1.5 + 0.3 * torch.randn(boxes**3, generator=generator)
+    barrier[0] = float("nan")
+    return structure.with_column("barrier", barrier, "eV")
+
+
+@pytest.fixture(scope="module")
+def graphs() -> list[Graph]:
+    return [build_graph(glass(seed), CUTOFF) for seed in range(3)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-"))
+def model(request: pytest.FixtureRequest, graphs: list[Graph]) -> BarrierModel:
+    """The model after a few steps of training, so that nothing sits at its initial value."""
+    name, options = CASES[request.param]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(name, ("Cu", "Zr"), CUTOFF, options)
+        model.fit_statistics(graphs)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        batch = collate(graphs)
+        for _ in range(12):  # batch norm's running statistics settle too
+            optimizer.zero_grad()
+            error = ((model(batch) - batch.target) / model.label_scale)[batch.labelled]
+            error.square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    return model.eval()
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 2e-5) -> None:
+    """Equal to float32 rounding on barriers of a few eV."""
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
+
+
+def test_predictions_are_barriers_in_ev_and_repeat(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    found = model(graphs[0])
+    assert found.shape == (64,)
+    assert torch.isfinite(found).all()
+    assert found.std() > 1e-4
+    assert 1.0 < found.mean() < 2.0
+    assert torch.equal(model(graphs[0]), found)
+
+
+def test_relabelling_atoms_permutes_the_output(model: BarrierModel) -> None:
+    structure = glass(5)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    relabelled = structure.replace(
+        positions=structure.positions[order], types=structure.types[order], columns={}
+    )
+    close(model(build_graph(relabelled, CUTOFF)), model(build_graph(structure, CUTOFF))[order])
+
+
+def test_translating_changes_nothing(model: BarrierModel) -> None:
+    structure = glass(6)
+    moved = structure.replace(positions=structure.positions + torch.tensor([3.3, -20.0, 0.7]))
+    close(model(build_graph(moved, CUTOFF)), model(build_graph(structure, CUTOFF)))
+
+
+def test_naming_species_in_another_order_changes_nothing(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    swapped = graphs[0].replace(types=1 - graphs[0].types, species=("Zr", "Cu"))
+    close(model(swapped), model(graphs[0]))
+
+
+def test_a_batch_equals_its_singles(model: BarrierModel, graphs: list[Graph]) -> None:
+    close(model(collate(graphs)), torch.cat([model(g) for g in graphs]))
+
+
+def test_preparing_changes_nothing(model: BarrierModel, graphs: list[Graph]) -> None:
+    close(model(model.prepare(graphs[0])), model(graphs[0]), 1e-6)
+
+
+def test_no_gradient_crosses_structures(model: BarrierModel, graphs: list[Graph]) -> None:
+    if not model.uses_edges:
+        pytest.skip("the model uses no edges")
+    batch = collate(graphs[:2])
+    weight = torch.ones(batch.num_edges, requires_grad=True)
+    of_first = model(batch, edge_weight=weight)[:64].square().sum()
+    (grad,) = torch.autograd.grad(of_first, weight)
+    assert (grad[: graphs[0].num_edges] != 0).any()
+    assert (grad[graphs[0].num_edges :] == 0).all()
+
+
+def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None:
+    graph = build_graph(glass(7, boxes=8), CUTOFF)
+    if not math.isfinite(model.receptive_field):
+        pytest.skip("the model sees the whole structure")
+    node = 8**3 // 2
+    hops = graph.hops_to(node, model.hops)
+    inside = (hops[graph.destination] >= 0) & (hops[graph.destination] < model.hops)
+    assert 0 < int(inside.sum()) < graph.num_edges
+    close(model(graph.with_edges(inside))[node], model(graph)[node])
+    far = hops < 0
+    changed = graph.replace(types=torch.where(far, 1 - graph.types, graph.types))
+    close(model(changed)[node], model(graph)[node])
+    assert model.receptive_field == pytest.approx(model.hops * CUTOFF)
+
+
+def turn(graph: Graph, matrix: Tensor) -> Graph:
+    return graph.replace(
+        edge_vector=graph.edge_vector @ matrix.T.float(), positions=graph.positions @ matrix.T
+    )
+
+
+def spread_under_rotation(model: BarrierModel, graph: Graph) -> float:
+    """Root mean square over atoms and rotations of the change, in units of the label's scale."""
+    matrices = random_orthogonal(4, torch.Generator().manual_seed(0))
+    changes = torch.stack([model(turn(graph, m)) - model(graph) for m in matrices])
+    return float((changes / model.label_scale).square().mean().sqrt())
+
+
+def test_invariance_is_what_the_model_declares(model: BarrierModel, graphs: list[Graph]) -> None:
+    spread = spread_under_rotation(model, graphs[0])
+    if model.invariant == "yes":
+        assert spread < 2e-4
+    elif model.invariant == "no":
+        assert spread > 1e-4
+    else:
+        assert 1e-7 < spread < 0.05
+
+
+def test_weight_one_changes_nothing_and_zero_deletes(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    graph = graphs[0]
+    close(model(graph, edge_weight=torch.ones(graph.num_edges)), model(graph))
+    keep = torch.rand(graph.num_edges, generator=torch.Generator().manual_seed(0)) > 0.3
+    keep[graph.destination == 3] = False  # an atom that loses every edge
+    masked = model(graph, edge_weight=keep.float())
+    close(masked, model(graph.with_edges(keep)))
+    if model.uses_edges:
+        assert (masked - model(graph)).abs().max() > 1e-3
+
+
+def test_gradient_of_edge_weights_is_right(model: BarrierModel, graphs: list[Graph]) -> None:
+    graph = graphs[0]
+    double = build_model_in_float64(model)
+    weight = torch.full((graph.num_edges,), 0.7, dtype=torch.float64, requires_grad=True)
+    exact = graph.replace(edge_vector=graph.edge_vector.double())
+    (grad,) = torch.autograd.grad(double(exact, edge_weight=weight)[5], weight)
+    edges = torch.nonzero(grad).squeeze(1)[:3].tolist()
+    assert edges
+    for edge in edges:
+        step = torch.zeros(graph.num_edges, dtype=torch.float64)
+        step[edge] = 1e-5
+        with torch.no_grad():
+            above = double(exact, edge_weight=weight + step)[5]
+            below = double(exact, edge_weight=weight - step)[5]
+        assert float(grad[edge]) == pytest.approx(float(above - below) / 2e-5, rel=1e-4, abs=1e-9)
+
+
+def build_model_in_float64(model: BarrierModel) -> Callable[..., Tensor]:
+    import copy
+
+    return copy.deepcopy(model).double()
+
+
+def test_saved_and_loaded_it_predicts_the_same_bits(
+    model: BarrierModel, graphs: list[Graph], request: pytest.FixtureRequest
+) -> None:
+    case = request.node.callspec.params["model"]
+    name, options = CASES[case]
+    again = create_model(name, ("Cu", "Zr"), CUTOFF, options)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(graphs[0]), model(graphs[0]))
+
+
+def test_an_unknown_element_and_another_cutoff_are_refused(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    with pytest.raises(InputError, match="glass0 has Al, but the model knows only Cu, Zr"):
+        model(graphs[0].replace(species=("Cu", "Al")))
+    with pytest.raises(InputError, match=r"cutoff is 4 Å, the model was made for 3\.6 Å"):
+        model(build_graph(glass(0), 4.0))
+
+
+def test_statistics_need_labels(model: BarrierModel, graphs: list[Graph]) -> None:
+    unlabelled = graphs[0].replace(target=torch.full((64,), float("nan")))
+    with pytest.raises(InputError, match="no atom of the training structures has a label"):
+        model.fit_statistics([unlabelled])
+
+
+def test_the_registry_names_what_it_does_not_know() -> None:
+    with pytest.raises(UsageError, match="no model is called 'sym'; there are symgnn"):
+        create_model("sym", ("Cu",), 5.0)
+    with pytest.raises(UsageError, match="model symgnn has no option 'depth'; it has width"):
+        model_options("symgnn", {"depth": 3})
+    assert model_options("symgnn")["heads"] == (8, 4, 2, 1)
+
+
+def test_matching_species_keeps_the_elements(graphs: list[Graph]) -> None:
+    wider = match_species(graphs[0], ("Al", "Cu", "Zr"))
+    before = [graphs[0].species[t] for t in graphs[0].types]
+    assert [wider.species[t] for t in wider.types] == before
