@@ -108,6 +108,29 @@ def verbosity_options(function: Command) -> Command:
     return quiet(verbose(function))
 
 
+def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    """``a,b`` as a list of names; ``none`` as an empty one; None when the option is not given."""
+    if value is None:
+        return None
+    return [] if value == "none" else [name.strip() for name in value.split(",") if name.strip()]
+
+
+def parse_seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int]:
+    """``0:4`` as 0, 1, 2, 3 and ``0,7`` as 0, 7; empty when the option is not given."""
+    if value is None:
+        return []
+    first, colon, end = value.partition(":")
+    try:
+        seeds = (
+            list(range(int(first or 0), int(end))) if colon else list(map(int, value.split(",")))
+        )
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise click.BadParameter(f"{value!r}: expected seeds such as 0:4 or 0,7", ctx, param)
+    return seeds
+
+
 def given() -> dict[str, Any]:
     """The parameters of the running command that its user gave, without the defaults.
 

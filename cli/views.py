@@ -10,9 +10,15 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.graphs import GraphSummary
 
+    from mgsym.metrics import Scores, SplitScores
+
 # fmt: off
 GRAPH_COLUMNS = (
     "name", "atoms", "formula", "edges", "coord.", "labels", "barrier/eV", "split", "glass",
+)
+AGREEMENT_COLUMNS = (
+    "", "structure", "atoms", "Pearson", "Spearman", "MAE/eV", "RMSE/eV", "R²", "bias/eV",
+    "ceiling",
 )
 # fmt: on
 
@@ -121,3 +127,32 @@ def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
     }
     console.facts(f"{checkpoint['path']}: checkpoint", items)
     score_table(checkpoint["extra"].get("scores") or {})
+
+
+def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:
+    """Scores of each structure, their mean, and all atoms pooled; by role where there are some."""
+    rows: list[list[console.Cell]] = []
+    for role, found in scores.items():
+        rows += [_agreement(role, name, s) for name, s in found.structures.items()]
+        if len(found.structures) > 1:
+            mean = f"{found.mean_pearson:.4f}"
+            rows.append([role, "mean", None, mean, *[None] * 6])
+            rows.append(_agreement(role, "pooled", found.pooled))
+    kept = [i for i in range(10) if any(row[i] not in (None, "") for row in rows)]
+    names = [AGREEMENT_COLUMNS[i] for i in kept]
+    console.table(title, names, [[row[i] for i in kept] for row in rows])
+
+
+def _agreement(role: str, name: str, s: Scores) -> list[console.Cell]:
+    numbers = (s.pearson, s.spearman, s.mae, s.rmse, s.r2, s.bias, s.ceiling)
+    return [role, name, s.count, *(None if n != n else f"{n:.4f}" for n in numbers)]
+
+
+def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:
+    """Mean and standard deviation over seeds, by role."""
+    names = ("mean_pearson", "pooled_pearson", "pooled_mae")
+    rows = [
+        [role, *(f"{values[n]:.4f} ± {values[f'{n}_sd']:.4f}" for n in names)]
+        for role, values in summary.items()
+    ]
+    console.table(title, ("", "Pearson", "pooled", "MAE/eV"), rows)

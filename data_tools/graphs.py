@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.labels import with_labels
@@ -14,7 +17,7 @@ from mgsym.data_tools.sample import sample_structures
 
 from mgsym.atomic import atomic_folder
 from mgsym.errors import InputError, UsageError
-from mgsym.graph import Graph, build_graph
+from mgsym.graph import FORMAT, Graph, build_graph
 from mgsym.structure import Structure
 
 BARRIER = "barrier"
@@ -150,6 +153,59 @@ def build_graphs(
             pool.shutdown(cancel_futures=True)
             raise
     return summaries
+
+
+def read_graphs(paths: Sequence[str | Path]) -> list[Graph]:
+    """Graphs from graph files, and from every graph file of folders, numbers in names in order.
+
+    Raises:
+        InputError: a file or folder is missing, damaged, or holds no graphs.
+    """
+    graphs = []
+    for path in map(Path, paths):
+        files = sorted(path.glob("*.npz"), key=_numbers_in_order) if path.is_dir() else [path]
+        if not files or not path.exists():
+            raise InputError("no graphs here: make some with mgsym build-graph", path=path)
+        graphs += [Graph.load(file) for file in files]
+    return graphs
+
+
+def read_systems(
+    paths: Sequence[str | Path],
+    types: Mapping[int, str] | None = None,
+    frames: str | None = None,
+    labels: str | Path | None = None,
+) -> list[Structure | Graph]:
+    """Whatever `paths` hold: graphs where they are graph files or folders, else structures.
+
+    Raises:
+        InputError: a file is missing, damaged or inconsistent.
+    """
+    systems: list[Structure | Graph] = []
+    for path in map(Path, paths):
+        if path.is_dir() or is_graph_file(path):
+            systems += read_graphs([path])
+        else:
+            found = read_structures([path], types, frames)
+            systems += join_labels(found, labels) if labels else found
+    return systems
+
+
+def is_graph_file(path: str | Path) -> bool:
+    """Whether a file holds a graph, not a structure."""
+    if Path(path).suffix != ".npz":
+        return False
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return "format" in arrays and str(arrays["format"]) == FORMAT
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def _numbers_in_order(path: Path) -> list[tuple[int, str]]:
+    """train2 before train10: digits compare as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def summarise(graph: Graph, path: str | Path) -> GraphSummary:

@@ -50,14 +50,22 @@ class Prediction(NamedTuple):
 @overload
 def predict(
     systems: System, models: Models, device: str | torch.device = ..., max_edges: int = ...
-) -> Tensor: ...
+) -> Tensor:
+    """One tensor for one system."""
+    ...
+
+
 @overload
 def predict(
     systems: Sequence[System],
     models: Models,
     device: str | torch.device = ...,
     max_edges: int = ...,
-) -> list[Tensor]: ...
+) -> list[Tensor]:
+    """A list of tensors for several systems."""
+    ...
+
+
 def predict(
     systems: System | Sequence[System],
     models: Models,
@@ -175,8 +183,9 @@ def evaluating(model: BarrierModel) -> Iterator[None]:
 def _pieces(graph: Graph, hops: int, max_edges: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Parts of a graph and their receptive fields, each [m] int64 sorted.
 
-    Structures are parted first, since those of a batch overlap in space. Parts are halved along their longest side until the field has at most `max_edges` edges, or
-    is so much larger than the part that most of the work would be for its surroundings.
+    Structures are parted first, since those of a batch overlap in space. Parts are halved along
+    their longest side until the field has at most `max_edges` edges, or is so much larger than
+    the part that most of the work would be for its surroundings.
     """
     degree = graph.offsets.diff()
     places = _wrapped(graph)

@@ -73,6 +73,38 @@ def run_checkpoints(run: str | Path) -> list[Path]:
     return found
 
 
+def only_checkpoint(run: str | Path) -> Path:
+    """The best model of a run of one seed, or the checkpoint file itself.
+
+    Raises:
+        InputError: there is none.
+        UsageError: there are several.
+    """
+    first, *others = run_checkpoints(run)
+    if others:
+        raise UsageError(f"{run} holds {1 + len(others)} models: name one, such as {first.parent}")
+    return first
+
+
+def run_seeds(run: str | Path) -> list[int]:
+    """The seeds that a folder of runs was started with; empty for a run of one seed."""
+    path = Path(run) / "summary.json"
+    return [int(seed) for seed in read_json(path)["seeds"]] if path.exists() else []
+
+
+def run_config(run: str | Path) -> Path:
+    """The config.toml of a run, or of the first of its seeds.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [Path(run) / "config.toml", *sorted(Path(run).glob("seed*/config.toml"))]
+    for path in found:
+        if path.exists():
+            return path
+    raise InputError("no such run: expected a folder that mgsym train wrote", path=run)
+
+
 def start_run(folder: Path, config: Config, facts: Mapping[str, Any]) -> None:
     """Write config.toml and run.json as a run starts: versions, machine, seed, command line.
 

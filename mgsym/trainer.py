@@ -29,7 +29,7 @@ from mgsym.optimization import (
     shuffled,
     update_average,
 )
-from mgsym.runs import end_run, graph_hash, start_run, write_history
+from mgsym.runs import end_run, graph_hash, only_checkpoint, start_run, write_history
 from mgsym.splits import Split
 from mgsym.structure import index_species
 
@@ -125,7 +125,7 @@ class Trainer:
     def _make_model(self, start_from: str | Path | None) -> BarrierModel:
         train = self.split.train
         if start_from is not None:
-            model, metadata = load_checkpoint(start_from)
+            model, metadata = load_checkpoint(only_checkpoint(start_from))
             self.config = replace(self.config, model=metadata.model)
         else:
             species, _ = index_species([s for g in train for s in g.species])

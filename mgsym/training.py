@@ -13,9 +13,9 @@ import torch
 from mgsym.checkpoint import load_safely
 from mgsym.config import Config, differing
 from mgsym.devices import resolve_device
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph
-from mgsym.runs import PARTS, clear_run, write_json
+from mgsym.runs import PARTS, clear_run, read_json, write_json
 from mgsym.splits import Split, split_by_glass
 from mgsym.trainer import STATE_FORMAT, STATE_VERSION, Progress, TrainedRun, Trainer
 
@@ -52,8 +52,8 @@ def train(
         split: which graphs train, validate and test; by default `split_by_glass` decides, from
             `validation` and `test`.
         validation, test: names, glasses or patterns; see `split_by_glass`.
-        start_from: a checkpoint whose weights to start from (fine-tuning). Its model and label
-            statistics are kept.
+        start_from: a run or checkpoint whose weights to start from (fine-tuning). Its model and
+            label statistics are kept.
         resume: go on where the run in `run` stopped.
         overwrite: replace a run that exists.
         progress: called after each step with steps done, steps in all and, by keyword, what is
@@ -109,20 +109,30 @@ def train_seeds(
     """
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UsageError(f"expected distinct seeds, found {list(seeds)}")
-    results = []
-    for i, seed in enumerate(seeds):
-        folder = Path(run) / f"seed{seed}"
-        results.append(
-            train(
-                graphs,
-                replace(config, seed=seed),
-                run=folder,
-                resume=resume and (folder / "last.pt").exists(),
-                progress=_one_of(progress, i, len(seeds), seed),
-                **options,
+    if not resume:
+        _refuse_existing_seeds(Path(run), options.get("overwrite", False))
+    options = _remembered(Path(run), options) if resume else options
+    asked = {key: options.get(key) for key in ("validation", "test", "start_from")}
+    about = {
+        "seeds": list(seeds),
+        **{k: None if v is None else _plain(v) for k, v in asked.items()},
+    }
+    write_json(Path(run) / "summary.json", {**about, "scores": {}})
+    results: list[TrainedRun] = []
+    try:
+        for i, seed in enumerate(seeds):
+            folder = Path(run) / f"seed{seed}"
+            one = replace(config, seed=seed)
+            going_on = resume and (folder / "last.pt").exists()
+            told = _one_of(progress, i, len(seeds), seed)
+            results.append(
+                train(graphs, one, run=folder, resume=going_on, progress=told, **options)
             )
-        )
-    write_json(Path(run) / "summary.json", {"seeds": list(seeds), "scores": summarize(results)})
+    except Interrupted as error:
+        raise Interrupted(
+            f"training was interrupted at seed {seed}; go on with: mgsym train --resume {run}"
+        ) from error
+    write_json(Path(run) / "summary.json", {**about, "scores": summarize(results)})
     return results
 
 
@@ -144,6 +154,32 @@ def summarize(results: Sequence[TrainedRun]) -> dict[str, dict[str, float]]:
         for name, v in values.items():
             summary[role][f"{name}_sd"] = stdev(v) if len(v) > 1 else 0.0
     return summary
+
+
+def _remembered(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What was asked when the seeds began, for those that start only now."""
+    path = folder / "summary.json"
+    saved = read_json(path) if path.exists() else {}
+    kept = {key: saved.get(key) for key in ("validation", "test", "start_from")}
+    return {**kept, **{key: value for key, value in options.items() if value is not None}}
+
+
+def _plain(value: str | Path | Sequence[str] | None) -> str | list[str] | None:
+    if value is None:
+        return None
+    return str(value) if isinstance(value, str | Path) else list(value)
+
+
+def _refuse_existing_seeds(folder: Path, overwrite: bool) -> None:
+    """An older seed that is not trained again would be taken for one of the new run."""
+    old = sorted(folder.glob("seed*/run.json"))
+    if old and not overwrite:
+        raise UsageError(
+            f"{folder} holds a run already: choose another run directory, go on with --resume "
+            f"{folder}, or add --overwrite"
+        )
+    for file in old:
+        clear_run(file.parent)
 
 
 def _one_of(progress: Progress | None, index: int, count: int, seed: int) -> Progress | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mgsym.config import Config, ModelConfig, TrainingConfig
 from mgsym.graph import Graph
 from mgsym.models import MODELS, BarrierModel
+from mgsym.neighbors import neighbor_pairs
 from mgsym.scatter import segment_sum
 
 CUTOFF = 4.0
@@ -77,16 +78,6 @@ def tiny_config(tiny: str) -> Callable[..., Config]:
     return make
 
 
-def _edges(positions: Tensor, box: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Every pair within the cutoff in a periodic cube, by trying all images."""
-    images = torch.cartesian_prod(*[torch.tensor([-1, 0, 1])] * 3)
-    # [target, source, image, 3]
-    vector = positions[None, :, None] + images[None, None] * box - positions[:, None, None]
-    near = (vector.norm(dim=-1) < CUTOFF) & (vector.norm(dim=-1) > 0)
-    target, source, image = near.nonzero(as_tuple=True)
-    return torch.stack([source, target]), images[image].short(), vector[near].float()
-
-
 @pytest.fixture(scope="session")
 def make_graph() -> Callable[..., Graph]:
     """``make_graph("a", glass="g", split="train", atoms=64, seed=0, labelled=True)``.
@@ -109,7 +100,8 @@ def make_graph() -> Callable[..., Graph]:
         jitter = torch.rand(len(grid), 3, generator=generator, dtype=torch.float64) - 0.5
         positions, box = grid + 0.4 * jitter, side * spacing
         types_ = (torch.rand(len(grid), generator=generator) < 0.36).long()
-        edge_index, shift, vector = _edges(positions, box)
+        cell = torch.eye(3, dtype=torch.float64) * box
+        edge_index, shift, vector = neighbor_pairs(positions, cell, (True, True, True), CUTOFF)
         zr = segment_sum((types_ == 1).float()[edge_index[0]], edge_index[1], len(grid))
         target = 1.5 + 0.1 * (zr - zr.mean()) + 0.02 * torch.randn(len(grid), generator=generator)
         nothing = torch.full((len(grid),), float("nan"))
@@ -128,7 +120,7 @@ def make_graph() -> Callable[..., Graph]:
             names=(name,),
             glasses=(glass or name,),
             splits=(split,),
-            cell=torch.eye(3, dtype=torch.float64)[None] * box,
+            cell=cell[None],
             periodic=torch.ones(1, 3, dtype=torch.bool),
         )
 

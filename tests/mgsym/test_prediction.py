@@ -94,13 +94,13 @@ def test_gives_the_model_back_as_it_was(model: BarrierModel, five_graphs: list[G
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("side", "max_edges"), [(6, 1), (9, 2500), (9, 5000)])
+@pytest.mark.parametrize(("side", "max_edges"), [(6, 1), (12, 12_000), (12, 16_000)])
 def test_pieces_equal_the_whole(
     model: BarrierModel, make_graph: Make, side: int, max_edges: int
 ) -> None:
     graph = make_graph("big", side=side, seed=5)
     whole = predict_graph(model, graph)
-    assert graph.num_edges > 2 * max_edges
+    assert graph.num_edges > 1.5 * max_edges
     sizes: list[int] = []
     handle = model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].num_edges))
     pieces = predict_graph(model, graph, max_edges)
@@ -108,7 +108,7 @@ def test_pieces_equal_the_whole(
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
     assert len(sizes) > 1
     assert max(sizes) < graph.num_edges
-    assert max_edges < 2500 or max(sizes) <= max_edges
+    assert max_edges == 1 or max(sizes) <= max_edges
 
 
 def test_pieces_of_a_batch_and_of_a_real_model(five_graphs: list[Graph]) -> None:

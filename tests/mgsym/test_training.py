@@ -286,6 +286,22 @@ def test_seeds(five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
         train_seeds(five_graphs, tiny_config(), [1, 1], folder)
 
 
+def test_seeds_that_start_late_keep_the_split(
+    five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    stop = after(2)
+    with pytest.raises(Interrupted, match=f"interrupted at seed 0; .*--resume {tmp_path}/s"):
+        train_seeds(
+            five_graphs, tiny_config(), [0, 1], tmp_path / "s", validation=["s1"], should_stop=stop
+        )
+    runs = train_seeds(five_graphs, tiny_config(), [0, 1], tmp_path / "s", resume=True)
+    assert [run.split["validation"] for run in runs] == [["s1"], ["s1"]]
+    with pytest.raises(UsageError, match="holds a run already"):
+        train_seeds(five_graphs, tiny_config(), [2], tmp_path / "s")
+    train_seeds(five_graphs, tiny_config(), [2], tmp_path / "s", overwrite=True)
+    assert [p.parent.name for p in run_checkpoints(tmp_path / "s")] == ["seed2"]
+
+
 def test_a_damaged_state_is_told(
     five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
 ) -> None:

@@ -1,0 +1,79 @@
+"""`mgsym train`: a model from graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from mgsym.cli import console
+from mgsym.cli import options as opt
+
+# options that are settings
+SETTINGS = {k: f"training.{k}" for k in ("epochs", "learning_rate", "max_minutes", "precision")}
+SETTINGS["seed"] = "seed"
+NAMES = "these structures or glasses (a,b*; none)"
+
+
+@click.command()
+@click.argument("graphs", default="graphs", type=opt.FILE)
+@click.option("--preset", help="Settings to start from: fast or paper.  [default: fast]")
+@opt.config_option
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Times each structure is seen.")
+@click.option("--learning-rate", type=click.FloatRange(min=0), help="Peak learning rate.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
+@click.option("--minutes", "max_minutes", type=click.FloatRange(min=0), help="Time limit.")
+@opt.seed_option
+@click.option("--seeds", metavar="0:4", callback=opt.parse_seeds, help="One model per seed.")
+@click.option(
+    "--val", "validation", metavar="NAMES", callback=opt.parse_names, help=f"Validate on {NAMES}."
+)
+@click.option("--test", metavar="NAMES", callback=opt.parse_names, help=f"Test on {NAMES}.")
+@click.option("--from", "start_from", type=opt.FILE, help="Run or checkpoint to fine-tune.")
+@click.option("--resume", is_flag=False, flag_value="", metavar="[RUN]", help="Go on with a run.")
+@opt.out_option(what="Run folder  [default: runs/<date>-<model>-<preset>-seed<k>]")
+@opt.overwrite_option
+@opt.device_option
+@opt.json_option
+@opt.verbosity_options
+def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Train a model on the graph files of the folder GRAPHS.
+
+    Whole glasses are held out for validation and test. The best epoch is chosen on validation;
+    test is scored once, at the end.
+    """
+    from mgsym.cli.views import agreement_table, seeds_table
+    from mgsym.data_tools.graphs import read_graphs
+
+    from mgsym.config import load_config
+    from mgsym.runs import default_run, latest_run, run_config, run_seeds
+    from mgsym.training import summarize, train_seeds
+    from mgsym.training import train as train_one
+
+    resume, seeds = chosen["resume"] is not None, chosen["seeds"]
+    if resume:
+        out = Path(chosen["resume"] or latest_run())
+        seeds = seeds or run_seeds(out)
+    file = run_config(out) if resume and out else chosen["config"]
+    flags = {SETTINGS[k]: v for k, v in opt.given().items() if k in SETTINGS}
+    config = load_config(file, chosen["changes"], chosen["preset"]).changed(flags)
+    out = out or default_run(config, seeds)
+    asked = {k: chosen[k] for k in ("device", "validation", "test", "start_from", "overwrite")}
+    loaded = read_graphs([graphs])
+    with console.progress("Training") as step, console.interruptible() as should_stop:
+        asked.update(progress=step, should_stop=should_stop, resume=resume)
+        if seeds:
+            runs = train_seeds(loaded, config, seeds, out, **asked)
+        else:
+            runs = [train_one(loaded, config, run=out, **asked)]
+    if as_json:
+        scores = {r.config.seed: {k: s.as_dict() for k, s in r.scores.items()} for r in runs}
+        console.emit_json({"run": out, "scores_by_seed": scores})
+    elif len(runs) > 1:
+        seeds_table(f"{len(runs)} seeds, mean ± standard deviation", summarize(runs))
+    else:
+        agreement_table(f"Best epoch {runs[0].best_epoch}", runs[0].scores)
+    if runs[0].stopped:
+        console.say(f"Training stopped early: {runs[0].stopped}")
+    console.wrote(out)

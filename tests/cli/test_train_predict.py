@@ -1,0 +1,211 @@
+"""`mgsym train`, `predict`, `evaluate` and `check`, on the sample."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mgsym.cli.main import main
+from mgsym.data_tools.formats import read
+from mgsym.data_tools.sample import sample_files
+
+from mgsym.checkpoint import load_checkpoint
+from mgsym.prediction import predict
+
+Captured = pytest.CaptureFixture[str]
+
+SMALL = [
+    "--set", "model.width=8", "--set", "model.heads=[1]", "--set", "model.decoder_layers=1",
+    "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with graphs of the sample, a run of one seed and one of two."""
+    folder = tmp_path_factory.mktemp("work")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["build-graph", "-q"]) == 0
+        assert main(["train", "--epochs", "2", "-o", "runs/one", "-q", *SMALL]) == 0
+        assert main(["train", "--epochs", "1", "--seeds", "3,5", "-o", "two", "-q", *SMALL]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+
+
+def test_training_tells_scores_and_what_was_written(capsys: Captured, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "--epochs", "1", "--val", "train_b", "-o", str(out), *SMALL]) == 0
+    told, notes = capsys.readouterr()
+    rows = {tuple(line.split()[:2]) for line in told.splitlines()}
+    # the file's validation structure trains when another is asked for
+    assert {("train", "train_a"), ("train", "validation"), ("validation", "train_b")} <= rows
+    assert {("train", "pooled"), ("test", "test")} <= rows
+    assert notes.splitlines()[-1] == f"Wrote {out}"
+    assert (out / "best.pt").exists()
+
+
+def test_default_run_folder_sorts_by_time(capsys: Captured) -> None:
+    assert main(["train", "--epochs", "1", "--seed", "7", "--json", *SMALL]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert Path(answer["run"]).name.endswith("-symgnn-fast-seed7")
+    assert answer["scores_by_seed"]["7"]["test"]["structures"]["test"]["count"] == 500
+    assert answer["run"] == max(str(p) for p in Path("runs").glob("2*"))
+
+
+def test_settings_command_line_over_file(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("seed = 4\n[training]\nepochs = 1\nlearning_rate = 0.5\n")
+    out = str(tmp_path / "run")
+    command = ["train", "--config", str(file), "--learning-rate", "0.01", "-o", out, *SMALL]
+    assert main(command) == 0
+    written = (tmp_path / "run/config.toml").read_text()
+    assert "seed = 4" in written
+    assert "learning_rate = 0.01" in written
+    assert "width = 8" in written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere"], 3, "nowhere: no graphs here: make some with mgsym build-graph"),
+        (["--preset", "quick"], 2, "no preset is called 'quick'; there are fast, paper"),
+        (["--set", "training.epoch=3"], 2, "no setting is called 'training.epoch'"),
+        (["--val", "train_c"], 2, "no structure or glass is called 'train_c'; there are test,"),
+        (["--seeds", "4:2"], 2, "'4:2': expected seeds such as 0:4"),
+        (["-o", "runs/one"], 2, "runs/one exists already"),
+        (["-o", "two", "--seeds", "0:2"], 2, "two holds a run already"),
+        (["--resume", "runs/none"], 3, "runs/none: no such run"),
+        (["--resume", "runs/one", "--epochs", "9"], 2, "training.epochs: 2, now 9"),
+        (["--from", "two", "-o", "three"], 2, "two holds 2 models: name one, such as two/seed3"),
+        (["--device", "cuda:99"], 2, "cuda:99"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: Captured, arguments: list[str], code: int, message: str
+) -> None:
+    assert main(["train", *arguments]) == code
+    told, notes = capsys.readouterr()
+    assert told == ""
+    assert message in notes.splitlines()[-1]
+    assert notes.splitlines()[-1].startswith("mgsym: error: ")
+
+
+def test_interrupted_and_resumed(tmp_path: Path) -> None:
+    """SIGTERM stops after the step with 130; resumed, the run ends in the same bits."""
+    program = [sys.executable, "-m", "mgsym.cli.main"]
+    common = [*SMALL, "--epochs", "15"]
+    whole, part = str(tmp_path / "whole"), str(tmp_path / "part")
+    assert main(["train", "-q", *common, "-o", whole]) == 0
+    process = subprocess.Popen(
+        [*program, "train", *common, "-o", part], stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "part/metrics.csv").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    notes = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, notes
+    assert f"go on with: mgsym train --resume {part}" in notes.splitlines()[-1]
+    assert "Traceback" not in notes
+    assert main(["train", "-q", "--resume", part, "--device", "cpu"]) == 0
+    a, b = (load_checkpoint(Path(run) / "best.pt")[0].state_dict() for run in (whole, part))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_prediction_is_written_beside_the_labels(capsys: Captured, tmp_path: Path) -> None:
+    file = sample_files()[0]
+    out = tmp_path / "out.extxyz"
+    assert main(["predict", str(file), "--run", "runs/one", "-o", str(out)]) == 0
+    assert f"Wrote {out}" in capsys.readouterr().err
+    before, after = read(file), read(out)
+    expected = predict(before, "runs/one", device="cpu")
+    torch.testing.assert_close(
+        after.columns["barrier_predicted"].values.float(), expected, atol=1e-5, rtol=0
+    )
+    assert after.columns["barrier_predicted"].unit == "eV"
+    assert torch.equal(after.columns["barrier"].values, before.columns["barrier"].values)
+    assert "barrier_predicted_std" not in after.columns
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "dump", "csv", "npz", "csv.gz"])
+def test_prediction_in_other_formats(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    assert main(["predict", str(sample_files()[0]), "--run", "two", "-o", str(out), "-q"]) == 0
+    if suffix == "csv":
+        rows = list(csv.DictReader(out.read_text().splitlines()))
+        assert len(rows) == 500
+        assert any(name.startswith("barrier_predicted_std") for name in rows[0])
+    assert out.stat().st_size > 1000
+
+
+def test_several_files_go_to_a_folder(capsys: Captured, tmp_path: Path) -> None:
+    files = [str(file) for file in sample_files()[:2]]
+    out = tmp_path / "all"
+    assert main(["predict", *files, "--run", "two", "-o", str(out), "--json"]) == 0
+    summaries = json.loads(capsys.readouterr().out)
+    assert [s["models"] for s in summaries] == [2, 2]
+    assert sorted(p.suffix for p in out.iterdir()) == [".extxyz", ".extxyz"]
+    assert main(["predict", *files, "--run", "two", "-o", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["predict", *files, "--run", "two", "-o", str(tmp_path / "a.csv")]) == 2
+    assert "is one file, but 2 are given" in capsys.readouterr().err
+
+
+def test_unfamiliar_structures_are_warned_of(capsys: Captured, tmp_path: Path) -> None:
+    lines = sample_files()[0].read_text().splitlines()
+    lines[1] = lines[1].replace("19.93", "21.93")
+    stretched = tmp_path / "stretched.xyz"
+    stretched.write_text("\n".join(lines) + "\n")
+    assert main(["predict", str(stretched), "--run", "runs/one", "-o", str(tmp_path / "o")]) == 0
+    notes = capsys.readouterr().err
+    assert "mgsym: warning: stretched has 0.0474 atoms/Å³, the training structures 0.06" in notes
+
+
+def test_evaluation_of_graphs_and_structures_agrees(capsys: Captured) -> None:
+    assert main(["evaluate", "runs/one", "graphs/test.npz", "--json"]) == 0
+    of_graph = json.loads(capsys.readouterr().out)["pooled"]
+    test = next(str(f) for f in sample_files() if "test" in f.name)
+    assert main(["evaluate", "runs/one", test, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pooled"] == pytest.approx(of_graph)
+    run = json.loads(Path("runs/one/run.json").read_text())
+    assert run["scores"]["test"]["pooled"] == pytest.approx(of_graph, abs=1e-5)
+    assert main(["evaluate", "runs/one", "graphs"]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines()[2:]] == [
+        "test", "train_a", "train_b", "validation", "mean", "pooled",
+    ]  # fmt: skip
+
+
+def test_evaluation_needs_labels(capsys: Captured, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.xyz"
+    bare.write_text(
+        '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3\nCu 0 0 0\nZr 0 0 2.7\n'
+    )
+    assert main(["evaluate", "runs/one", str(bare)]) == 3
+    assert "no atom has a label to score against" in capsys.readouterr().err
+
+
+def test_check_measures_the_spread(capsys: Captured) -> None:
+    assert main(["check", "two", "graphs/test.npz", "--rotate", "--count", "3", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)
+    assert [(c["model"], c["structure"], c["declared"]) for c in checks] == [
+        ("seed3", "test", "no"), ("seed5", "test", "no"),
+    ]  # fmt: skip
+    assert all(0 < c["spread"]["rms"] <= c["spread"]["max"] for c in checks)
+    assert main(["check", "runs/one", "graphs/test.npz", "--count", "2"]) == 0
+    assert "Spread over 2 random rotations" in capsys.readouterr().out
