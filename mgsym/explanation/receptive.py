@@ -1,0 +1,208 @@
+"""What a prediction can depend on: the receptive cone of one node.
+
+After L layers a node has heard from the nodes at most L edges away. An edge matters only when
+its target is less than L edges from the node: the last layer uses edges that arrive at the node
+itself, the one before also those that arrive at its neighbours, and so on down to the first.
+Nodes exactly L edges away give their features and nothing that arrives at them counts. In a
+3000-atom box four hops of 5 Å reach most atoms, but only about a quarter of the edges matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgsym.errors import MgsymError, UsageError
+from mgsym.explanation.explanation import Explanation
+from mgsym.graph import Graph, collate
+from mgsym.models.base import BarrierModel
+
+
+@dataclass(frozen=True, eq=False)
+class Cone:
+    """The part of a graph that can change the prediction of one node.
+
+    Attributes:
+        graph: the nodes within reach and the edges that matter.
+        node: the node explained, in `graph`.
+        edges: [m] int64, for each edge of `graph` the edge of the parent graph.
+        nodes: [n] int64, for each node of `graph` the node of the parent graph.
+        hop: [m] int64, 1 + how many edges lead from the edge's target to the node
+            (0 where none do, which occurs only if the model sees the whole structure).
+        depth: how many hops count; None for the whole structure.
+    """
+
+    graph: Graph
+    node: int
+    edges: Tensor
+    nodes: Tensor
+    hop: Tensor
+    depth: int | None
+
+    def predict(
+        self,
+        model: BarrierModel,
+        edge_weight: Tensor | None = None,
+        attention_scale: Tensor | None = None,
+    ) -> Tensor:
+        """The node's barrier, eV, as a 0-d tensor; weights [m] as in `BarrierModel.forward`."""
+        barrier: Tensor = model(self.graph, edge_weight, attention_scale)[self.node]
+        return barrier
+
+    def predict_deleted(self, model: BarrierModel, kept: Tensor) -> Tensor:
+        """The node's barrier when edges are deleted, for several choices of edges at once.
+
+        The same as `predict` with weights of 0 and 1, in less time: with the deleted edges goes
+        whatever can no longer reach the node.
+
+        Args:
+            kept: [choices, m] bool.
+
+        Returns:
+            [choices] eV, without gradients.
+        """
+        parts = [cone(self.graph.with_edges(row), self.node, self.depth) for row in kept]
+        sizes = torch.tensor([0, *(part.graph.num_nodes for part in parts)])
+        nodes = torch.tensor([part.node for part in parts]) + sizes.cumsum(0)[:-1]
+        batch = collate([part.graph for part in parts])
+        # weights of one say that the edges left are all there are, whatever was prepared before
+        weight = torch.ones(batch.num_edges, device=kept.device)
+        with torch.no_grad():
+            barriers: Tensor = model(batch, weight)[nodes.to(kept.device)]
+        return barriers
+
+    def explanation(
+        self,
+        method: str,
+        importance: Tensor,
+        *,
+        prediction: float,
+        masked_prediction: float | None = None,
+        spread: Tensor | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Explanation:
+        """An Explanation on the CPU, with the facts of every edge."""
+        graph, ends = self.graph, self.graph.edge_index
+        label = float(graph.target[self.node])
+        return Explanation(
+            structure=graph.names[int(graph.structure_index[self.node])],
+            node=int(self.nodes[self.node]),
+            node_id=int(graph.ids[self.node]),
+            element=graph.species[int(graph.types[self.node])],
+            method=method,
+            prediction=prediction,
+            masked_prediction=masked_prediction,
+            label=None if math.isnan(label) else label,
+            edges=self.edges.cpu(),
+            importance=importance.detach().float().cpu(),
+            spread=None if spread is None else spread.detach().float().cpu(),
+            endpoints=self.nodes[ends].cpu(),
+            endpoint_ids=graph.ids[ends].cpu(),
+            endpoint_types=graph.types[ends].cpu(),
+            species=graph.species,
+            distance=graph.edge_length.cpu(),
+            hop=self.hop.cpu(),
+            settings=settings or {},
+        )
+
+
+def cone(graph: Graph, node: int, depth: int | None) -> Cone:
+    """Cut out what can change the prediction of `node`.
+
+    Args:
+        graph: one structure or a batch.
+        node: its row.
+        depth: how many edges a message can travel; None for a model that sees all of the node's
+            structure.
+    """
+    hops = graph.hops_to(node, graph.num_nodes if depth is None else depth)
+    within = graph.structure_index == graph.structure_index[node] if depth is None else hops >= 0
+    nodes = torch.nonzero(within).squeeze(1)
+    part, edges = graph.subgraph(nodes)
+    hop = hops[nodes][part.destination] + 1
+    if depth is not None:
+        matters = torch.nonzero(hop <= depth).squeeze(1)
+        part, edges, hop = part.with_edges(matters), edges[matters], hop[matters]
+    return Cone(part, int((nodes == node).nonzero()), edges, nodes, hop, depth)
+
+
+def model_cone(graph: Graph, model: BarrierModel, node: int) -> Cone:
+    """The cone of `node` under `model`.
+
+    Raises:
+        UsageError: there is no such node, it has no neighbour, or the model uses no edges.
+    """
+    check_node(graph, node)
+    if not model.uses_edges:
+        raise UsageError("this model makes no use of edges, so there are none to explain it by")
+    found = cone(graph, node, model.hops if math.isfinite(model.receptive_field) else None)
+    if len(found.edges) == 0:
+        raise UsageError(
+            f"atom {node} has no neighbour within {graph.cutoff:g} Å: there are no edges to explain"
+        )
+    return found
+
+
+def check_node(graph: Graph, node: int) -> None:
+    """Raise UsageError unless `node` is a row of the graph."""
+    if not 0 <= node < graph.num_nodes:
+        raise UsageError(
+            f"there is no node {node}: {graph.names[0] or 'the structure'} has nodes "
+            f"0 … {graph.num_nodes - 1} (--id takes the file's atom ids)"
+        )
+
+
+def node_of_id(graph: Graph, atom_id: int) -> int:
+    """The row of the atom with this id in the structure's file.
+
+    Raises:
+        UsageError: no atom has it, or, in a batch, several have.
+    """
+    rows = torch.nonzero(graph.ids == atom_id).squeeze(1).tolist()
+    name = graph.names[0] or "the structure"
+    if len(rows) == 0:
+        low, high = int(graph.ids.min()), int(graph.ids.max())
+        raise UsageError(f"no atom of {name} has id {atom_id}: its ids lie in {low} … {high}")
+    if len(rows) > 1:
+        raise UsageError(f"{len(rows)} atoms have id {atom_id}: choose one by its row, with --node")
+    return int(rows[0])
+
+
+@contextmanager
+def borrowed(model: BarrierModel, device: torch.device) -> Iterator[BarrierModel]:
+    """Lend the model in eval mode, on `device`, without gradients for its parameters.
+
+    Afterwards modes, parameters, device and torch's random state are as they were.
+    """
+    modes = {module: module.training for module in model.modules()}
+    wanted = {p: p.requires_grad for p in model.parameters()}
+    home = model.label_mean.device
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        try:
+            yield model.eval().requires_grad_(False).to(device)
+        finally:
+            model.to(home)
+            for module, mode in modes.items():
+                module.training = mode
+            for parameter, want in wanted.items():
+                parameter.requires_grad_(want)
+
+
+def full_prediction(model: BarrierModel, part: Cone) -> float:
+    """eV, with every edge.
+
+    Raises:
+        MgsymError: it is not a finite number.
+    """
+    with torch.no_grad():
+        prediction = float(part.predict(model))
+    if not math.isfinite(prediction):
+        raise MgsymError(f"the model predicts {prediction} for this atom: was its training sound?")
+    return prediction
