@@ -44,7 +44,8 @@ class TrainingConfig:
         evaluate_every: epochs between evaluations on the validation structures.
         patience: evaluations without a better one after which training stops; 0 never stops.
         loss: ``mse`` or ``huber`` (quadratic up to one standard deviation of the label).
-        precision: ``float32``, ``bfloat16`` or ``float16`` (CUDA only) for the network's products.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` (CUDA only) for the matrix products
+            of models that bear it.
         ema_decay: decay per step of an average of the weights, which then is what is evaluated
             and saved as best; 0 averages nothing.
         max_minutes: training stops after this time; 0 never stops.
