@@ -9,7 +9,6 @@ from mgsym.cli import console
 
 if TYPE_CHECKING:
     from mgsym.data_tools.graphs import GraphSummary
-
     from mgsym.metrics import Scores, SplitScores
 
 # fmt: off

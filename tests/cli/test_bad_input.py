@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
+
 from mgsym.cli.main import main
 from mgsym.data_tools.sample import sample_files
 

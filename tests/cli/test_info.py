@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import write
 from mgsym.data_tools.inspection import describe
 from mgsym.data_tools.sample import sample_files
-
 from mgsym.structure import Column, Structure
 
 Captured = pytest.CaptureFixture[str]
