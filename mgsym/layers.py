@@ -54,6 +54,10 @@ class EdgeEncoder(nn.Module):
         Returns:
             [e, width], or [t, e, width] where not averaged.
         """
+        with torch.autocast(x.device.type, enabled=False):
+            return self._encode(x, views, shares, average)
+
+    def _encode(self, x: Tensor, views: Tensor, shares: Tensor, average: bool) -> Tensor:
         count = len(x) * len(views)
         mean, second = _moments(x)
         seen_mean = torch.einsum("t,tij,j->i", shares, views, mean)
