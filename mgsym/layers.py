@@ -19,7 +19,8 @@ _PIECE_CUDA = 1 << 27
 
 def pieces(rows: int, width: int, device: torch.device) -> Iterator[slice]:
     """Runs of rows of an edge tensor of that width that fit the cache."""
-    numbers = _PIECE_CPU if device.type == "cpu" else _PIECE_CUDA
+    cpu = device.type == "cpu"
+    numbers = _PIECE_CPU * torch.get_num_threads() if cpu else _PIECE_CUDA
     step = max(numbers // width, 1)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
