@@ -199,7 +199,7 @@ def test_patience_stops(five_graphs: list[Graph], tiny_config: MakeConfig) -> No
 
 
 def test_time_limit_stops(five_graphs: list[Graph], tiny_config: MakeConfig) -> None:
-    run = train(five_graphs, tiny_config(epochs=100_000, max_minutes=0.005))
+    run = train(five_graphs, tiny_config(epochs=100_000, patience=0, max_minutes=0.005))
     assert run.stopped == "0.005 minutes are over"
     assert run.history[-1]["epoch"] < 100_000
     assert run.history[-1]["seconds"] >= 0.3
