@@ -43,7 +43,7 @@ def edge_mask(
     progress: Callable[..., None] | None,
     *,
     budget: int = 50,
-    steps: int = 100,
+    steps: int = 150,
     draws: int = 32,
     learning_rate: float = 0.5,
     start: int = 300,
