@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
@@ -52,7 +53,6 @@ def build_graph(
     """
     from mgsym.cli.views import graph_table
     from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
-
     from mgsym.devices import resolve_device
 
     place = resolve_device(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
@@ -42,7 +43,6 @@ def check(
     and in standard deviations of the training labels.
     """
     from mgsym.data_tools.predictions import check_rotations
-
     from mgsym.runs import latest_run
 
     with console.progress("Rotating") as step:

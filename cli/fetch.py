@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
 

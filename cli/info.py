@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
 

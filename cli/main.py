@@ -20,10 +20,10 @@ from types import FrameType
 from typing import Any, TextIO
 
 import click
-from mgsym.cli import console
-from mgsym.cli.options import verbosity_options
 
 from mgsym import __version__
+from mgsym.cli import console
+from mgsym.cli.options import verbosity_options
 from mgsym.errors import MgsymError
 
 # name: (module, what it does); the module holds a click command under the same name with _ for -

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+
 from mgsym.cli import console
 
 Command = TypeVar("Command", bound=Callable[..., Any])

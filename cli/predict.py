@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
@@ -35,7 +36,6 @@ def predict(
     their mean, and barrier_predicted_std their standard deviation.
     """
     from mgsym.data_tools.predictions import predict_files
-
     from mgsym.runs import latest_run
 
     with console.progress("Predicting") as step:

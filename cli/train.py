@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
@@ -44,9 +45,8 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     test is scored once, at the end.
     """
     from mgsym.cli.views import agreement_table, seeds_table
-    from mgsym.data_tools.graphs import read_graphs
-
     from mgsym.config import load_config
+    from mgsym.data_tools.graphs import read_graphs
     from mgsym.runs import default_run, latest_run, run_config, run_seeds
     from mgsym.training import summarize, train_seeds
     from mgsym.training import train as train_one

@@ -10,7 +10,6 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
-
     from mgsym.metrics import Scores, SplitScores
 
 # fmt: off

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mgsym.atomic import refuse_existing
 from mgsym.data_tools.formats import output_format, read_frames, write
 from mgsym.data_tools.labels import with_labels
-
-from mgsym.atomic import refuse_existing
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from mgsym.atomic import atomic_folder
 from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.labels import with_labels
 from mgsym.data_tools.sample import sample_structures
-
-from mgsym.atomic import atomic_folder
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import FORMAT, Graph, build_graph
 from mgsym.structure import Structure

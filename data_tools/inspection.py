@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mgsym.data_tools.formats import count_frames, detect_format, read_frames
-from mgsym.data_tools.graphs import summarise
 
 from mgsym.checkpoint import load_checkpoint
+from mgsym.data_tools.formats import count_frames, detect_format, read_frames
+from mgsym.data_tools.graphs import summarise
 from mgsym.elements import MASS
 from mgsym.errors import InputError
 from mgsym.graph import FORMAT, Graph

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mgsym.data_tools.formats.source import open_bytes
 from torch import Tensor
 
+from mgsym.data_tools.formats.source import open_bytes
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 

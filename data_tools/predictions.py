@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mgsym.data_tools.formats import write
-from mgsym.data_tools.graphs import read_structures, read_systems
 
 from mgsym.atomic import refuse_existing
 from mgsym.checkpoint import load_checkpoint
+from mgsym.data_tools.formats import write
+from mgsym.data_tools.graphs import read_structures, read_systems
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, match_species
 from mgsym.metrics import SplitScores, score_graphs

@@ -276,16 +276,11 @@ class _EdgeUpdate(torch.autograd.Function):
         d_w_e, d_spread = torch.zeros_like(w_e), torch.zeros_like(spread)
         for rows in pieces(count, channels, p.device):
             z = _activation(ends, pairs, edges, w_e, rows)
-            d_z = torch.zeros_like(z)
-            if d_logits is not None:
-                if ctx.needs_input_grad[4]:
-                    d_spread.addmm_(z.T, d_logits[rows])
-                d_z.addmm_(d_logits[rows], spread.T)
-            if d_update is not None and scaled is not None:
-                d_z.addmm_(d_update[rows], scaled)
-            if slope is not None and constant is not None:
-                d_z += constant
+            d_z = _upward(d_logits, d_update, spread, scaled, constant, rows)
+            if slope is not None:
                 d_z.addcmul_(z, slope.expand_as(z))
+            if d_logits is not None and ctx.needs_input_grad[4]:
+                d_spread.addmm_(z.T, d_logits[rows])
             # of z itself, as it has the sign of u
             d_z = torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True)
             if ctx.needs_input_grad[3]:
@@ -303,6 +298,24 @@ def _activation(ends: Tensor, pairs: Tensor, edges: Tensor, w_e: Tensor, rows: s
     u = F.embedding_bag(pairs[rows], ends, mode="sum")  # P[source] + Q[target] in one pass
     u.addmm_(edges[rows], w_e.T)
     return F.leaky_relu_(u, SLOPE)
+
+
+def _upward(
+    d_logits: Tensor | None,
+    d_update: Tensor | None,
+    spread: Tensor,
+    scaled: Tensor | None,
+    constant: Tensor | None,
+    rows: slice,
+) -> Tensor:
+    """What logits and update say of z, [rows, channels]."""
+    if d_update is None or scaled is None:
+        return d_logits[rows] @ spread.T  # type: ignore[index]
+    if constant is None:
+        d_z = d_update[rows] @ scaled
+    else:
+        d_z = torch.addmm(constant, d_update[rows], scaled)
+    return d_z if d_logits is None else d_z.addmm_(d_logits[rows], spread.T)
 
 
 def _folded(

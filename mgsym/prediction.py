@@ -30,8 +30,8 @@ Models = OneModel | Sequence[OneModel]
 MAX_EDGES = 2_000_000  # in one piece; about 60,000 atoms of a metallic glass
 LARGEST_SURROUNDINGS = 20  # atoms computed for one predicted, in a system taken to pieces
 DENSITY_TOLERANCE = 0.05  # relative
-# Å; shortest distances of relaxed glasses of one alloy lie within 0.07 Å of each other, and a
-# structure that was not relaxed, or another potential's, is farther off than this
+# Å; shortest distances of relaxed Cu64Zr36 glasses of 500 to 8000 atoms range from 2.15 to 2.25;
+# random displacements of 0.1 Å, as at room temperature, take 0.17 to 0.31 off
 DISTANCE_TOLERANCE = 0.15
 
 

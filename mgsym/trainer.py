@@ -107,6 +107,8 @@ class Trainer:
             raise UsageError("patience needs validation structures: set training.patience=0")
         self.split, self.start_from = split, start_from
         self.model = self._make_model(start_from)
+        if self.training.precision != "float32" and not self.model.mixed_precision:
+            raise UsageError(f"{self.config.model.name} trains in float32 only: set precision so")
         self.training_set = TrainingSet.of(split.train)
         self.hashes = {g.names[0]: graph_hash(g) for _, gs in split.items() for g in gs}
         self.graphs = {role: [self._ready(g) for g in gs] for role, gs in split.items()}
@@ -200,8 +202,7 @@ class Trainer:
             self.scaler.scale(loss).backward()
         except torch.OutOfMemoryError as error:
             raise MgsymError(
-                f"the device's memory is full with {batch.num_nodes} atoms in a step: use "
-                "training.batch_size=1, training.precision=bfloat16 or --device cpu"
+                f"memory is full with {batch.num_nodes} atoms in a step: use batch_size=1 or a CPU"
             ) from error
         if self.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from mgsym.atomic import atomic_path, refuse_existing
 from mgsym.data_tools.formats import (
     ase_formats,
     csv_table,
@@ -25,8 +26,6 @@ from mgsym.data_tools.formats import (
 )
 from mgsym.data_tools.formats.frames import choose
 from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, open_bytes
-
-from mgsym.atomic import atomic_path, refuse_existing
 from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure

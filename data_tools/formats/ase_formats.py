@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from mgsym.data_tools.formats.source import Format, Frame, Source
-
 from mgsym.errors import InputError, missing_extra
 from mgsym.structure import Structure
 

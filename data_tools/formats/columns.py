@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from mgsym.data_tools.formats.source import Array
 
+from mgsym.data_tools.formats.source import Array
 from mgsym.structure import Column, Structure
 
 # units of names that mean the same in every file; LAMMPS's own are those of `units metal`

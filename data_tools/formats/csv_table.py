@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from mgsym.data_tools.formats.columns import scalar_columns, texts
 from mgsym.data_tools.formats.source import Format
-
 from mgsym.structure import Structure
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+
 from mgsym.data_tools.formats.columns import column, named_columns, rows, texts
 from mgsym.data_tools.formats.source import (
     REAL,
@@ -32,7 +33,6 @@ from mgsym.data_tools.formats.species import (
     by_symbol,
     whole_numbers,
 )
-
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
 

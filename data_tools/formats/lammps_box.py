@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from mgsym.data_tools.formats.source import Array
 
+from mgsym.data_tools.formats.source import Array
 from mgsym.structure import Structure
 
 Vector: TypeAlias = Sequence[float] | Array  # [3], Å

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+
 from mgsym.data_tools.formats.columns import rows, texts
 from mgsym.data_tools.formats.lammps_box import (
     Box,
@@ -33,7 +34,6 @@ from mgsym.data_tools.formats.source import (
     Source,
 )
 from mgsym.data_tools.formats.species import by_type, distinct, whole_numbers
-
 from mgsym.elements import ATOMIC_NUMBER, MASS, element_of_mass
 from mgsym.errors import InputError
 from mgsym.structure import Structure

@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+
 from mgsym.data_tools.formats.columns import column, rows, scalar_columns, texts
 from mgsym.data_tools.formats.lammps_box import (
     Box,
@@ -35,7 +36,6 @@ from mgsym.data_tools.formats.source import (
     Types,
 )
 from mgsym.data_tools.formats.species import Species, by_symbol, by_type, whole_numbers
-
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 

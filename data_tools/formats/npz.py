@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from mgsym.data_tools.formats.source import Array, Format, Frame, Source
 
 from mgsym.arrays import read_arrays
+from mgsym.data_tools.formats.source import Array, Format, Frame, Source
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
 

@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from mgsym.data_tools.formats.source import Array, Types
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mgsym.data_tools.formats.source import Array, Types
 from mgsym.elements import SYMBOLS
 from mgsym.errors import InputError
 from mgsym.structure import index_species

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+
 from mgsym.data_tools.formats.source import (
     Array,
     Format,
@@ -24,7 +25,6 @@ from mgsym.data_tools.formats.source import (
 )
 from mgsym.data_tools.formats.species import by_type
 from mgsym.data_tools.public_dataset import identify
-
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
 

@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from mgsym.data_tools.formats import read
-
 from mgsym.structure import Structure
 
 

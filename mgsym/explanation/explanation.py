@@ -174,7 +174,9 @@ class Explanation:
         except FileNotFoundError:
             raise InputError("no such file", path=path) from None
         except ValueError as error:  # bad UTF-8 and bad JSON alike
-            raise InputError(f"expected an explanation in JSON, found: {error}", path=path) from None
+            raise InputError(
+                f"expected an explanation in JSON, found: {error}", path=path
+            ) from None
         found = (data.get("format"), data.get("format_version")) if isinstance(data, dict) else ()
         if found != (FORMAT, FORMAT_VERSION):
             raise InputError(

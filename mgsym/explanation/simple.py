@@ -20,7 +20,10 @@ def slopes(model: BarrierModel, part: Cone) -> Tensor:
 
 
 def gradient(
-    model: BarrierModel, part: Cone, generator: torch.Generator, progress: Callable[..., None] | None
+    model: BarrierModel,
+    part: Cone,
+    generator: torch.Generator,
+    progress: Callable[..., None] | None,
 ) -> Explanation:
     """How fast the prediction changes with the weight of each edge, |∂f/∂w| at w = 1, in eV.
 
@@ -31,7 +34,10 @@ def gradient(
 
 
 def random(
-    model: BarrierModel, part: Cone, generator: torch.Generator, progress: Callable[..., None] | None
+    model: BarrierModel,
+    part: Cone,
+    generator: torch.Generator,
+    progress: Callable[..., None] | None,
 ) -> Explanation:
     """Every edge drawn at random: what an explanation must be better than."""
     importance = torch.rand(len(part.edges), generator=generator)

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+
 from mgsym.cli.main import main
 from mgsym.data_tools.sample import sample_files
-
 from mgsym.graph import Graph
 
 Captured = pytest.CaptureFixture[str]

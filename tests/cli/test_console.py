@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from mgsym.cli import console
 
 Captured = pytest.CaptureFixture[str]

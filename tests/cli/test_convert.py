@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+
+import mgsym
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import read_frames
 from mgsym.data_tools.sample import sample_files
-
-import mgsym
 
 Captured = pytest.CaptureFixture[str]
 

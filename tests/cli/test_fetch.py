@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from mgsym.cli.main import main
 from mgsym.data_tools import public_dataset
 from mgsym.data_tools.public_dataset import PublicFile, sha256

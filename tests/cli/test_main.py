@@ -15,11 +15,11 @@ from importlib import import_module
 import click
 import pytest
 import torch
+
+import mgsym
 from mgsym.cli import main as module
 from mgsym.cli.main import COMMANDS, main
 from mgsym.cli.options import device_option, given, seed_option, verbosity_options
-
-import mgsym
 from mgsym.errors import InputError, Interrupted, UsageError
 
 Captured = pytest.CaptureFixture[str]

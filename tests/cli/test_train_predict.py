@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from mgsym.checkpoint import load_checkpoint
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import read
 from mgsym.data_tools.sample import sample_files
-
-from mgsym.checkpoint import load_checkpoint
 from mgsym.prediction import predict
 
 Captured = pytest.CaptureFixture[str]

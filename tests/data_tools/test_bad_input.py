@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mgsym.data_tools.formats import ase_formats, detect_format, parse_types
 
 import mgsym
+from mgsym.data_tools.formats import ase_formats, detect_format, parse_types
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
 

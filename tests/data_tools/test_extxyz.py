@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mgsym.data_tools.formats.extxyz import parse_info
 
 import mgsym
+from mgsym.data_tools.formats.extxyz import parse_info
 from mgsym.structure import Structure
 
 LATTICE = 'Lattice="5 0 0 1 6 0 0 2 7"'

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from mgsym.data_tools.formats import write
 from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
 from mgsym.data_tools.sample import sample_structures
-
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 from mgsym.structure import Column, Structure

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mgsym.data_tools.labels import with_labels
 
 import mgsym
+from mgsym.data_tools.labels import with_labels
 from mgsym.structure import Structure
 
 

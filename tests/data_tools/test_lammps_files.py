@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mgsym.data_tools.formats import read_frames
 
 import mgsym
+from mgsym.data_tools.formats import read_frames
 from mgsym.structure import Column, Structure
 
 TYPES = {1: "Cu", 2: "Zr"}

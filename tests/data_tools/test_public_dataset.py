@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from mgsym.data_tools import public_dataset
 from mgsym.data_tools.public_dataset import PublicFile, fetch, identify
-
 from mgsym.errors import InputError, MgsymError, UsageError
 
 CONTENT = {

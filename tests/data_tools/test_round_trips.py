@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mgsym.data_tools.formats import detect_format, read_frames
 
 import mgsym
+from mgsym.data_tools.formats import detect_format, read_frames
 from mgsym.errors import UsageError
 from mgsym.structure import Column, Structure
 

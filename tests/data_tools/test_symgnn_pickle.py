@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mgsym.data_tools.public_dataset import FILES, identify
 
 import mgsym
+from mgsym.data_tools.public_dataset import FILES, identify
 
 # name, mean energy in eV per atom, mean and standard deviation of the label in eV
 REFERENCE = [

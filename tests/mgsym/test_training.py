@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from mgsym.checkpoint import load_checkpoint, load_safely, save_safely
-from mgsym.config import Config, TrainingConfig, load_config
+from mgsym.config import Config, ModelConfig, TrainingConfig, load_config
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.graph import Graph
 from mgsym.optimization import make_optimizer, rate_factor, regression_loss, update_average
@@ -244,6 +245,9 @@ def test_a_loss_that_is_no_number_is_an_error(
 def test_requests_that_cannot_be(five_graphs: list[Graph], tiny_config: MakeConfig) -> None:
     with pytest.raises(UsageError, match="float16 needs a CUDA device"):
         train(five_graphs, tiny_config(precision="float16"), device="cpu")
+    symgnn = replace(tiny_config(precision="bfloat16"), model=ModelConfig("symgnn"))
+    with pytest.raises(UsageError, match="symgnn trains in float32 only"):
+        train(five_graphs, symgnn, device="cpu")
     twins = [*five_graphs, five_graphs[0]]
     with pytest.raises(InputError, match="several structures are called 's0'"):
         train(twins, tiny_config())

@@ -50,12 +50,16 @@ def lattice() -> Graph:
 def lattice_graph(size: int) -> Graph:
     grid = torch.cartesian_prod(*[torch.arange(size)] * 3)
     count = len(grid)
-    steps = [s for s in torch.cartesian_prod(*[torch.tensor([-1, 0, 1])] * 3) if 0 < s.abs().sum() < 3]
+    steps = [
+        s for s in torch.cartesian_prod(*[torch.tensor([-1, 0, 1])] * 3) if 0 < s.abs().sum() < 3
+    ]
     edges = []
     for step in steps:
         place = grid + step
         rows = (place % size) @ torch.tensor([size * size, size, 1])
-        edges.append(torch.stack([rows, torch.arange(count), *place.div(size, rounding_mode="floor").T]))
+        edges.append(
+            torch.stack([rows, torch.arange(count), *place.div(size, rounding_mode="floor").T])
+        )
     table = torch.cat(edges, dim=1)
     table = table[:, (table[1] * count + table[0]).argsort()]
     positions = grid.double()

@@ -1,0 +1,38 @@
+"""A trained model small enough to make in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgsym.config import preset
+from mgsym.graph import build_graph
+from mgsym.structure import Column, Structure
+from mgsym.training import train
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with graphs/ of three crystals of 27 atoms and runs/first, trained two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    generator = torch.Generator().manual_seed(0)
+    sites = 2.5 * torch.cartesian_prod(*[torch.arange(3.0)] * 3)
+    graphs = []
+    for name, split in (("a", "train"), ("b", "validation"), ("c", "test")):
+        structure = Structure(
+            positions=sites + 0.1 * torch.rand(27, 3, generator=generator),
+            cell=7.5 * torch.eye(3),
+            types=torch.arange(27) % 2,
+            species=("Cu", "Zr"),
+            columns={"barrier": Column(torch.rand(27, generator=generator), "eV")},
+            name=name,
+            glass=name,
+            split=split,
+        )
+        graphs.append(build_graph(structure, 3.0))
+        graphs[-1].save(folder / "graphs" / f"{name}.npz")
+    config = preset("fast").changed({"training.epochs": 2, "training.evaluate_every": 1})
+    train(graphs, config, run=folder / "runs" / "first", device="cpu")
+    return folder
