@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
 from mgsym.cli import console
 from mgsym.cli import options as opt
+
+METHODS = "edge-mask, gradient, random, soft-mask"  # told here, so that --help loads no torch
 
 
 @click.command()
@@ -20,12 +24,7 @@ from mgsym.cli import options as opt
     show_default=True,
     help="How many edges to look for and show.",
 )
-@click.option(
-    "--method",
-    default="edge-mask",
-    show_default=True,
-    help="edge-mask, gradient, random or soft-mask.",
-)
+@click.option("--method", default="edge-mask", show_default=True, help=f"One of {METHODS}.")
 @click.option("--steps", type=int, metavar="N", help="Steps of optimisation of a mask.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @opt.run_option
@@ -38,19 +37,13 @@ from mgsym.cli import options as opt
 @opt.verbosity_options
 def explain(
     structure: Path | None,
-    node: int | None,
-    atom_id: int | None,
-    topk: int,
     method: str,
     steps: int | None,
     changes: tuple[str, ...],
     run: Path | None,
-    types: dict[int, str] | None,
-    out: Path | None,
-    overwrite: bool,
     seed: int | None,
-    device: str,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Find the edges on which the predicted barrier of one atom rests.
 
@@ -60,7 +53,6 @@ def explain(
     """
     from mgsym.cli.views import explanation_view
     from mgsym.data_tools.explanations import explain_atom
-
     from mgsym.explanation import parse_settings
     from mgsym.runs import latest_run
 
@@ -70,17 +62,11 @@ def explain(
         found = explain_atom(
             run or latest_run(),
             structure,
-            node=node,
-            atom_id=atom_id,
-            topk=topk,
             method=method,
             settings=parse_settings(method, changes),
-            out=out,
-            overwrite=overwrite,
-            types=types,
             seed=seed or 0,
-            device=device,
             progress=step,
+            **chosen,
         )
     for note in found.notes:
         console.say(note)

@@ -170,7 +170,7 @@ def explanation_view(found: Explained) -> None:
         "method": told.method,
     }
     console.facts(f"{told.structure}: node {told.node}", items)
-    rows = [
+    rows: list[list[console.Cell]] = [
         [
             row["rank"],
             *(f"{row[f'{end}_element']} {row[f'{end}_id']}" for end in ("source", "target")),
@@ -184,7 +184,7 @@ def explanation_view(found: Explained) -> None:
     console.table(
         "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour", columns, rows
     )
-    worth_rows = [
+    proof: list[list[console.Cell]] = [
         [
             row.k,
             f"{row.sufficiency:.3f}",
@@ -196,4 +196,4 @@ def explanation_view(found: Explained) -> None:
     ]
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
-    console.table(title, names, worth_rows)
+    console.table(title, names, proof)

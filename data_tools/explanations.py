@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mgsym.data_tools.graphs import read_graphs, read_systems
 
 from mgsym.atomic import refuse_existing
 from mgsym.checkpoint import load_checkpoint
+from mgsym.data_tools.graphs import read_graphs, read_systems
 from mgsym.errors import UsageError
 from mgsym.explanation import (
     Explanation,
@@ -103,7 +103,9 @@ def explain_atom(
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
     folder = checkpoint.parent / "explanations" if out is None else Path(out)
-    paths = [folder / f"{graph.names[0] or 'structure'}-node{row}{end}" for end in (".json", ".csv")]
+    paths = [
+        folder / f"{graph.names[0] or 'structure'}-node{row}{end}" for end in (".json", ".csv")
+    ]
     for file in paths:
         refuse_existing(file, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}

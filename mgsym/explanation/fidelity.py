@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.receptive import (
     Cone,
@@ -99,7 +99,10 @@ def fidelity(
 
     Raises:
         InputError: the explanation is not of this graph and model.
+        UsageError: `draws` is less than 1.
     """
+    if draws < 1:
+        raise UsageError(f"draws is {draws}, expected at least 1")
     model = one_model(model, device)
     with borrowed(model) as where, torch.no_grad():
         part = model_cone(graph.to(where), model, explanation.node)

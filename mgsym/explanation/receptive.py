@@ -192,10 +192,10 @@ def one_model(model: OneModel, device: str | torch.device) -> BarrierModel:
 def borrowed(model: BarrierModel) -> Iterator[torch.device]:
     """Have the model in eval mode, without gradients for its parameters; yields its device.
 
-    Afterwards modes, parameters and torch's random state are as they were.
+    Afterwards modes, parameters, torch's random state and threads are as they were.
     """
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with evaluating(model):
+    with evaluating(model), _one_thread():
         try:
             model.requires_grad_(False)
             yield device_of(model)
@@ -215,3 +215,18 @@ def full_prediction(model: BarrierModel, part: Cone) -> float:
     if not math.isfinite(prediction):
         raise MgsymError(f"the model predicts {prediction} for this atom: was its training sound?")
     return prediction
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as suits many small graphs one after the other.
+
+    Threads that share so little wait for one another more than they work: beside other work on
+    the machine, a step took forty times as long with two.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
