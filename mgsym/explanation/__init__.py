@@ -10,21 +10,19 @@ one function that returns an Explanation, and one line in METHODS.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from mgsym.devices import resolve_device
 from mgsym.errors import UsageError
 from mgsym.explanation.edge_mask import edge_mask, soft_mask
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
-from mgsym.explanation.receptive import borrowed, model_cone, node_of_id
+from mgsym.explanation.receptive import borrowed, model_cone, node_of_id, one_model
 from mgsym.explanation.simple import gradient, random
 from mgsym.graph import Graph
-from mgsym.models.base import BarrierModel
+from mgsym.prediction import OneModel
 
 __all__ = [
     "METHODS",
@@ -35,6 +33,7 @@ __all__ = [
     "fidelity",
     "method_settings",
     "node_of_id",
+    "parse_settings",
 ]
 
 # name: method(model, cone, generator, progress, *, its settings) → Explanation
@@ -48,7 +47,7 @@ METHODS: dict[str, Callable[..., Explanation]] = {
 
 def explain(
     graph: Graph,
-    model: BarrierModel | str | Path,
+    model: OneModel,
     node: int,
     method: str = "edge-mask",
     *,
@@ -62,11 +61,11 @@ def explain(
 
     Args:
         graph: one structure or a batch.
-        model: a model, or a run folder or checkpoint to load it from. It is given back as it was.
+        model: a model, which is given back as it was, or a run directory or checkpoint.
         node: the atom, as its zero-based row (`node_of_id` finds it by its id).
         method: one of METHODS.
         topk: keep only so many edges, most important first; None keeps all that can matter.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (where the model is), ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of everything random.
         progress: called as progress(done, total) on the way.
         settings: options of the method (`method_settings`).
@@ -75,21 +74,38 @@ def explain(
         UsageError: no such node, method or setting; the model uses no edges; the atom has none.
         InputError: graph and model do not fit together, or the checkpoint cannot be read.
     """
+    if topk is not None and topk < 1:
+        raise UsageError(f"asked for the {topk} most important edges, expected at least 1")
     if topk is not None and "budget" in method_settings(method):
         settings.setdefault("budget", topk)  # look for as many edges as are asked for
     complete = method_settings(method, settings)
-    if isinstance(model, str | Path):
-        from mgsym.checkpoint import load_checkpoint
-        from mgsym.runs import run_checkpoints
-
-        model, _ = load_checkpoint(run_checkpoints(model)[0])
-    where = resolve_device(device)
-    with borrowed(model, where):
-        cone = model_cone(graph.to(where), model, node)
+    lent = one_model(model, device)
+    with borrowed(lent) as where:
+        cone = model_cone(graph.to(where), lent, node)
         generator = torch.Generator().manual_seed(seed)
-        found = METHODS[method](model, cone, generator, progress, **complete)
+        found = METHODS[method](lent, cone, generator, progress, **complete)
     found = found.with_settings(seed=seed, **complete)
     return found if topk is None else found.topk(topk)
+
+
+def parse_settings(method: str, texts: Sequence[str]) -> dict[str, Any]:
+    """``["steps=200", "size=0.2"]`` as settings of a method, each of its default's type.
+
+    Raises:
+        UsageError: not of the form NAME=VALUE, no such method or setting, or not its type.
+    """
+    defaults, settings = method_settings(method), {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{text!r} is no setting: expected NAME=VALUE")
+        method_settings(method, {name: value})  # refuses names that it does not know
+        kind = type(defaults[name])
+        try:
+            settings[name] = kind(value)
+        except ValueError:
+            raise UsageError(f"{name} is {value!r}, expected {kind.__name__}") from None
+    return settings
 
 
 def method_settings(method: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

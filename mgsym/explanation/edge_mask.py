@@ -43,7 +43,7 @@ def edge_mask(
     progress: Callable[..., None] | None,
     *,
     budget: int = 50,
-    steps: int = 100,
+    steps: int = 150,
     draws: int = 32,
     learning_rate: float = 0.5,
     start: int = 300,
@@ -67,8 +67,15 @@ def edge_mask(
     full, scale = full_prediction(model, part), float(model.label_scale)
     prior = slopes(model, part).abs().clamp(min=1e-12).log()
     prior = (prior - threshold(prior, max(start, budget))).clamp(LOWEST, HIGHEST)
-    found: list[tuple[float, float, Tensor]] = []  # error, prediction, mask
-    for first in range(0, initialisations * steps, steps):
+    found: list[tuple[float, float, Tensor]] = []  # error and prediction in eV, mask
+
+    def told(step: int, error: Tensor) -> None:
+        if progress is not None:
+            progress(
+                len(found) * steps + step + 1, initialisations * steps, error=float(error.mean())
+            )
+
+    for _ in range(initialisations):
         logits = prior + JITTER * _normal(prior, generator)
         optimizer = torch.optim.Adam([logits], lr=learning_rate, betas=(0.9, 0.99))
         for step in range(steps):
@@ -78,14 +85,13 @@ def edge_mask(
             error = (part.predict_deleted(model, drawn) - full).abs() / scale
             logits.grad = _score_gradient(error, drawn, kept)
             optimizer.step()
-            if progress is not None:
-                progress(first + step + 1, initialisations * steps, error=float(error.mean()))
+            told(step, error)
         mask = _probabilities(logits, budget)
         predicted = part.predict_deleted(model, _draw(mask, draws, generator))
-        found.append((float((predicted - full).abs().mean()), float(predicted.mean()), mask))
+        error = (predicted - full).abs()
+        found.append((float(error.mean()), float(predicted.mean()), mask))
     _, masked, best = min(found, key=lambda each: each[0])
-    masks = torch.stack([mask for _, _, mask in found])
-    spread = masks.std(0, correction=0) if initialisations > 1 else None
+    spread = _spread([mask for _, _, mask in found])
     return part.explanation(
         "edge-mask", best, prediction=full, masked_prediction=masked, spread=spread
     )
@@ -142,12 +148,11 @@ def soft_mask(
             if progress is not None:
                 progress(first + step + 1, initialisations * steps, error=float(error.detach()))
         masks.append(logits.detach().sigmoid())
-    every = torch.stack(masks)
+    mean = torch.stack(masks).mean(0)
     with torch.no_grad():
-        masked = float(part.predict(model, **{through: every.mean(0)}))
-    spread = every.std(0, correction=0) if initialisations > 1 else None
+        masked = float(part.predict(model, **{through: mean}))
     return part.explanation(
-        "soft-mask", every.mean(0), prediction=full, masked_prediction=masked, spread=spread
+        "soft-mask", mean, prediction=full, masked_prediction=masked, spread=_spread(masks)
     )
 
 
@@ -195,6 +200,11 @@ def _entropy(logits: Tensor) -> Tensor:
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(len(like), generator=generator).to(like.device)
+
+
+def _spread(masks: list[Tensor]) -> Tensor | None:
+    """[m], standard deviation between initialisations; None of one."""
+    return torch.stack(masks).std(0, correction=0) if len(masks) > 1 else None
 
 
 def _at_least(least: int, **settings: int) -> None:

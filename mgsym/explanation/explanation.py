@@ -129,7 +129,7 @@ class Explanation:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             **{name: getattr(self, name) for name in _SCALARS},
-            **{f"{name}_eV": getattr(self, name) for name in _ENERGIES},
+            **{f"{name}_eV": _short(getattr(self, name)) for name in _ENERGIES},
             "species": list(self.species),
             "settings": dict(self.settings),
             "edges": self.table(),
@@ -231,3 +231,7 @@ _COLUMNS = (
 def _rounded(values: Tensor) -> list[float]:
     """As Python floats with the eight digits that float32 can carry."""
     return [float(f"{value:.8g}") for value in values.tolist()]
+
+
+def _short(energy: float | None) -> float | None:
+    return None if energy is None else float(f"{energy:.8g}")

@@ -9,12 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsym.devices import resolve_device
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.receptive import Cone, borrowed, full_prediction, model_cone
+from mgsym.explanation.receptive import (
+    Cone,
+    borrowed,
+    full_prediction,
+    model_cone,
+    one_model,
+)
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
+from mgsym.prediction import OneModel
 
 SIZES = (10, 20, 50, 100)
 
@@ -72,7 +78,7 @@ class Fidelity:
 
 def fidelity(
     graph: Graph,
-    model: BarrierModel,
+    model: OneModel,
     explanation: Explanation,
     *,
     sizes: Sequence[int] = SIZES,
@@ -84,18 +90,21 @@ def fidelity(
 
     Args:
         graph: the graph that was explained.
-        model: the model that was explained.
+        model: what was explained: a model, a run directory or a checkpoint.
         explanation: of any method, with all of the cone's edges or only the top ones.
         sizes: the k to measure at; those beyond the explanation's edges are left out.
         draws: how many random sets of k edges to compare with.
-        device: where to compute.
+        device: ``auto`` (where the model is), ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of the random sets.
 
     Raises:
-        InputError: the explanation is not of this graph.
+        InputError: the explanation is not of this graph and model.
+        UsageError: `draws` is less than 1.
     """
-    where = resolve_device(device)
-    with borrowed(model, where), torch.no_grad():
+    if draws < 1:
+        raise UsageError(f"draws is {draws}, expected at least 1")
+    model = one_model(model, device)
+    with borrowed(model) as where, torch.no_grad():
         part = model_cone(graph.to(where), model, explanation.node)
         ranked = _in_cone(part, explanation)
         full = full_prediction(model, part)

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from mgsym.errors import MgsymError, UsageError
 from mgsym.explanation.explanation import Explanation
 from mgsym.graph import Graph, collate
 from mgsym.models.base import BarrierModel
+from mgsym.prediction import OneModel, device_of, evaluating, load_models
+from mgsym.runs import only_checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,24 +177,30 @@ def node_of_id(graph: Graph, atom_id: int) -> int:
     return int(rows[0])
 
 
-@contextmanager
-def borrowed(model: BarrierModel, device: torch.device) -> Iterator[BarrierModel]:
-    """Lend the model in eval mode, on `device`, without gradients for its parameters.
+def one_model(model: OneModel, device: str | torch.device) -> BarrierModel:
+    """The model meant, on its device: loaded from a run or checkpoint, or as it is.
 
-    Afterwards modes, parameters, device and torch's random state are as they were.
+    Raises:
+        UsageError: a run holds several models, or the device is not there.
+        InputError: a run or checkpoint is missing or damaged.
     """
-    modes = {module: module.training for module in model.modules()}
-    wanted = {p: p.requires_grad for p in model.parameters()}
-    home = model.label_mean.device
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    path = only_checkpoint(model) if isinstance(model, str | Path) else model
+    return load_models(path, device)[0]
+
+
+@contextmanager
+def borrowed(model: BarrierModel) -> Iterator[torch.device]:
+    """Have the model in eval mode, without gradients for its parameters; yields its device.
+
+    Afterwards modes, parameters, torch's random state and threads are as they were.
+    """
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with evaluating(model), _one_thread():
         try:
-            yield model.eval().requires_grad_(False).to(device)
+            model.requires_grad_(False)
+            yield device_of(model)
         finally:
-            model.to(home)
-            for module, mode in modes.items():
-                module.training = mode
-            for parameter, want in wanted.items():
+            for parameter, want in wanted:
                 parameter.requires_grad_(want)
 
 
@@ -206,3 +215,18 @@ def full_prediction(model: BarrierModel, part: Cone) -> float:
     if not math.isfinite(prediction):
         raise MgsymError(f"the model predicts {prediction} for this atom: was its training sound?")
     return prediction
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as suits many small graphs one after the other.
+
+    Threads that share so little wait for one another more than they work: beside other work on
+    the machine, a step took forty times as long with two.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)

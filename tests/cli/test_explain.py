@@ -1,0 +1,142 @@
+"""`mgsym explain`, on the sample."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mgsym.cli import explain as command
+from mgsym.cli.main import main
+from mgsym.data_tools.sample import sample_files
+from mgsym.explanation import METHODS, Explanation
+
+Captured = pytest.CaptureFixture[str]
+
+SMALL = [
+    "--set", "model.width=8", "--set", "model.heads=[2,1]", "--set", "model.decoder_layers=1",
+    "--device", "cpu", "-q",
+]  # fmt: skip
+FEW = ["--device", "cpu", "--steps", "3"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with graphs of the sample and a run."""
+    folder = tmp_path_factory.mktemp("explain")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["build-graph", "-q"]) == 0
+        assert main(["train", "--epochs", "2", "-o", "runs/one", *SMALL]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+
+
+def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> None:
+    assert main(["explain", "--node", "42", "--topk", "20", *FEW]) == 0
+    told, notes = capsys.readouterr()
+    lines = told.splitlines()
+    assert lines[0] == "test: node 42"
+    assert {"atom", "predicted", "label", "method"} <= {line.split()[0] for line in lines[1:6]}
+    start = next(i for i, line in enumerate(lines) if line.startswith("rank"))
+    ranks = [line.split()[0] for line in lines[start + 1 : start + 21]]
+    assert ranks == [str(i) for i in range(1, 21)]
+    assert lines[start + 21].startswith("Change of the prediction in label sd (0.3")
+    assert [line.split()[0] for line in lines[start + 23 :]] == ["10", "20", "50", "100"]
+    assert "No structure given: explaining graphs/test.npz" in notes
+    files = [Path("runs/one/explanations") / f"test-node42{end}" for end in (".json", ".csv")]
+    assert f"Wrote {files[0]}, {files[1]}" in notes or "Wrote 2 files" in notes
+    found = Explanation.load(files[0])
+    assert (found.node, found.node_id, found.element, len(found)) == (42, 43, "Cu", 20)
+    assert len(json.loads(files[0].read_text())["fidelity"]["rows"]) == 4
+    with files[1].open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 20
+
+
+def test_output_is_not_replaced_unasked(capsys: Captured, tmp_path: Path) -> None:
+    line = ["explain", "--node", "1", "--method", "random", "-o", str(tmp_path), "-q"]
+    assert main(line) == 0
+    assert main(line) == 2
+    assert "test-node1.json exists already" in capsys.readouterr().err
+    assert main([*line, "--overwrite"]) == 0
+
+
+def test_json_by_atom_id_of_a_structure_file(capsys: Captured, tmp_path: Path) -> None:
+    structure = next(str(f) for f in sample_files() if "validation" in str(f))
+    line = ["explain", structure, "--id", "8", "--topk", "5", "--method", "gradient", "--json"]
+    assert main([*line, "-o", str(tmp_path), "--device", "cpu"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["node"], told["node_id"], told["method"]) == (7, 8, "gradient")
+    assert len(told["edges"]) == 5
+    assert [row["k"] for row in told["fidelity"]["rows"]] == [5, 10, 20, 50, 100]
+    assert told == json.loads((tmp_path / f"{told['structure']}-node7.json").read_text())
+
+
+def test_settings_reach_the_method(capsys: Captured, tmp_path: Path) -> None:
+    line = ["explain", "--node", "3", "--set", "draws=4", "--seed", "5", "--json", *FEW]
+    assert main([*line, "-o", str(tmp_path)]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["draws"], settings["steps"], settings["seed"]) == (4, 3, 5)
+    assert settings["budget"] == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "name one atom"),
+        (["--node", "1", "--id", "2"], 2, "name one atom"),
+        (["--node", "500"], 2, "no node 500: test has nodes 0 … 499"),
+        (["--id", "0"], 2, "no atom of test has id 0: its ids lie in 1 … 500"),
+        (["--node", "1", "--method", "x"], 2, "no method is called 'x'"),
+        (["--node", "1", "--method", "random", "--steps", "3"], 2, "no setting 'steps'"),
+        (["--node", "1", "--topk", "0"], 2, "topk"),
+        (["nowhere.xyz", "--node", "1"], 3, "nowhere.xyz"),
+        (["graphs", "--node", "1"], 2, "graphs holds 4 structures"),
+        (["--node", "1", "--run", "nowhere"], 3, "nowhere: no such run"),
+    ],
+)
+def test_failures_are_one_line(
+    capsys: Captured, arguments: list[str], code: int, message: str
+) -> None:
+    assert main(["explain", *arguments]) == code
+    told, notes = capsys.readouterr()
+    assert told == ""
+    assert message in notes
+    assert len(notes.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_away_from_its_run_needs_a_structure(capsys: Captured, tmp_path: Path) -> None:
+    copy = shutil.copy("runs/one/best.pt", tmp_path / "best.pt")
+    line = ["explain", "--run", str(copy), "--node", "1", "--method", "random"]
+    assert main(line) == 2
+    assert "which structure?" in capsys.readouterr().err
+    assert main([*line[:1], "graphs/test.npz", *line[1:]]) == 0
+    assert (tmp_path / "explanations" / "test-node1.csv").exists()
+
+
+def test_changed_and_missing_graphs_are_told(
+    capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["explain", "--run", str(workplace / "runs/one"), "--node", "1", "--method", "random"]
+    line += ["-o", str(tmp_path / "out")]
+    assert main(line) == 2
+    assert "graphs/test.npz, the run's test structure, is gone" in capsys.readouterr().err
+    assert main(["build-graph", "-q", "--target", "barrier_stderr"]) == 0
+    assert main(line) == 0
+    assert "graphs/test.npz has changed since the run" in capsys.readouterr().err
+
+
+def test_help_names_every_method() -> None:
+    assert ", ".join(METHODS) == command.METHODS
