@@ -16,6 +16,8 @@ from mgsym.cli import options as opt
 @click.option("--labels", type=opt.FILE, help="CSV table of labels per atom id.")
 @opt.types_option
 @opt.frames_option
+@click.option("--figure", type=opt.FILE, help="Also draw a parity plot: .png, .pdf or .svg.")
+@opt.overwrite_option
 @opt.device_option
 @opt.json_option
 @opt.verbosity_options
@@ -25,6 +27,8 @@ def evaluate(
     labels: Path | None,
     types: dict[int, str] | None,
     frames: str | None,
+    figure: Path | None,
+    overwrite: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -37,8 +41,11 @@ def evaluate(
     from mgsym.data_tools.predictions import evaluate_files
 
     with console.progress("Predicting") as step:
-        scores = evaluate_files(paths, run, types, frames, labels, device=device, progress=step)
+        asked = {"figure": figure, "overwrite": overwrite, "device": device, "progress": step}
+        scores = evaluate_files(paths, run, types, frames, labels, **asked)
     if as_json:
         console.emit_json(scores.as_dict())
     else:
         agreement_table(str(run), {"": scores})
+    if figure is not None:
+        console.wrote(figure)

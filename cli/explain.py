@@ -30,6 +30,7 @@ METHODS = "edge-mask, gradient, random, soft-mask"  # told here, so that --help 
 @opt.run_option
 @opt.types_option
 @opt.out_option(what="Folder for the files  [default: explanations in the run's folder]")
+@click.option("--figure", type=opt.FILE, help="Also draw the edges: .png, .pdf or .svg.")
 @opt.overwrite_option
 @opt.seed_option
 @opt.device_option

@@ -23,6 +23,7 @@ from mgsym.explanation import (
 )
 from mgsym.explanation.fidelity import SIZES
 from mgsym.explanation.receptive import check_node
+from mgsym.figures import check_figure, explanation_figure
 from mgsym.graph import Graph
 from mgsym.prediction import as_graph, familiarity_warnings
 from mgsym.runs import graph_hash, read_json, run_checkpoints
@@ -63,6 +64,7 @@ def explain_atom(
     method: str = "edge-mask",
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    figure: str | Path | None = None,
     overwrite: bool = False,
     types: Mapping[int, str] | None = None,
     graphs: str | Path = "graphs",
@@ -80,6 +82,7 @@ def explain_atom(
         method, settings, seed: as for `mgsym.explanation.explain`.
         out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
             in the run directory.
+        figure: a picture of the edges to write, too.
         overwrite: replace existing files.
         types: element of each type number, for files that have numbers only.
         graphs: where the run's graphs are.
@@ -108,6 +111,8 @@ def explain_atom(
     ]
     for file in paths:
         refuse_existing(file, overwrite)
+    if figure is not None:
+        paths.append(check_figure(figure, overwrite))
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}
     chosen = {**budget, **(settings or {})}
@@ -116,6 +121,8 @@ def explain_atom(
     top = full.topk(topk)
     top.save(paths[0], overwrite, fidelity=worth.to_dict())
     top.save(paths[1], overwrite)
+    if figure is not None:
+        explanation_figure(graph, top, figure)
     warnings += familiarity_warnings(graph, metadata)
     return Explained(top, worth, tuple(paths), tuple(notes), tuple(warnings))
 

@@ -13,6 +13,7 @@ from mgsym.checkpoint import load_checkpoint
 from mgsym.data_tools.formats import write
 from mgsym.data_tools.graphs import read_structures, read_systems
 from mgsym.errors import InputError, UsageError
+from mgsym.figures import check_figure, parity_figure
 from mgsym.graph import Graph, build_graph, match_species
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import Invariance
@@ -114,6 +115,8 @@ def evaluate_files(
     frames: str | None = None,
     labels: str | Path | None = None,
     *,
+    figure: str | Path | None = None,
+    overwrite: bool = False,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
 ) -> SplitScores:
@@ -124,12 +127,16 @@ def evaluate_files(
         run: a run, a folder of seeds (their mean is scored), or a checkpoint.
         types, frames: as for `predict_files`.
         labels: a table of labels per atom id, for structures without.
+        figure: a picture of predictions against labels to write, too.
+        overwrite: replace an existing figure.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with the number of structures done and in all.
 
     Raises:
         InputError: a file or the run is missing or damaged, or no atom has a label.
     """
+    if figure is not None:
+        check_figure(figure, overwrite)
     models = load_models(run, device)
     systems = read_systems(paths, types, frames, labels)
     graphs = _distinct([as_graph(system, models[0].cutoff) for system in systems])
@@ -143,6 +150,8 @@ def evaluate_files(
         predictions.append(predict_with_spread([graph], models)[0].mean)
         if progress is not None:
             progress(i + 1, len(graphs))
+    if figure is not None:
+        parity_figure(predictions, graphs, figure)
     return score_graphs(predictions, graphs)
 
 

@@ -1,0 +1,153 @@
+"""Pictures for papers and talks; they need the extra ``plot`` (matplotlib).
+
+The suffix of the path decides the format: .png, .pdf, .svg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mgsym.atomic import atomic_path, refuse_existing
+from mgsym.errors import UsageError, missing_extra
+from mgsym.explanation import Explanation
+from mgsym.graph import Graph
+from mgsym.metrics import pearson
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".pdf", ".svg")
+# Okabe & Ito's colours, told apart by every kind of eyesight
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+
+def check_figure(path: str | Path, overwrite: bool = False) -> Path:
+    """Refuse a figure that could not be written, before any long work.
+
+    Raises:
+        UsageError: matplotlib is missing, the suffix names no format, or the file exists.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: a figure is {', '.join(FORMATS)}, found {path.suffix!r}")
+    _new_figure((1.0, 1.0))
+    return refuse_existing(path, overwrite)
+
+
+def parity_figure(predictions: Sequence[Tensor], graphs: Sequence[Graph], path: str | Path) -> None:
+    """Predicted against labelled barriers, one panel per structure, coloured by element.
+
+    Args:
+        predictions: [n] eV per structure.
+        graphs: one structure each; atoms without a label are left out.
+        path: where to write.
+    """
+    figure = _new_figure((3.4 * len(graphs), 3.4))
+    for i, (predicted, graph) in enumerate(zip(predictions, graphs, strict=True)):
+        axes = figure.add_subplot(1, len(graphs), i + 1)
+        known = graph.labelled
+        for t, symbol in enumerate(graph.species):
+            chosen = known & (graph.types == t)
+            axes.scatter(
+                graph.target[chosen], predicted[chosen], s=3, alpha=0.35, label=symbol,
+                color=COLOURS[t % len(COLOURS)], linewidths=0,
+            )  # fmt: skip
+        ends = torch.cat([graph.target[known], predicted[known]])
+        line = [float(ends.min()), float(ends.max())]
+        axes.plot(line, line, color="0.4", linewidth=0.8)
+        axes.set_title(
+            f"{graph.names[0]}, r = {pearson(predicted[known], graph.target[known]):.3f}"
+        )
+        axes.set_xlabel("barrier (eV)")
+        axes.set_ylabel("predicted barrier (eV)")
+        axes.set_aspect("equal")
+        axes.legend(markerscale=3, frameon=False, loc="upper left")
+    _write(figure, path)
+
+
+def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:
+    """The atom, the edges its prediction rests on, and their atoms, in three dimensions.
+
+    Edges are drawn from the atom outwards along their true vectors, so that one which crosses
+    the boundary of the cell ends at the image where it really goes. Colour and width tell the
+    importance.
+
+    Args:
+        graph: the graph that was explained.
+        explanation: its edges are those drawn.
+        path: where to write.
+    """
+    figure = _new_figure((6.4, 5.6))
+    axes: Any = figure.add_subplot(projection="3d")
+    places = _unwrapped(graph, explanation)
+    importance = explanation.importance / explanation.importance.abs().max().clamp(min=1e-12)
+    colours = _colour_map()(0.25 + 0.75 * importance.numpy())
+    drawn: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+    for row in reversed(explanation.ranking.tolist()):
+        start, end = places[row]
+        axes.plot(
+            *torch.stack([start, end]).T.numpy(), color=colours[row],
+            linewidth=0.6 + 2.2 * float(importance[row].abs()),
+        )  # fmt: skip
+        for side, place in enumerate((start, end)):
+            key = tuple((place * 100).round().int().tolist())
+            drawn[int(explanation.endpoint_types[side, row]), key] = place
+    for t, symbol in enumerate(explanation.species):
+        found = [place for (kind, _), place in drawn.items() if kind == t]
+        if found:
+            axes.scatter(
+                *torch.stack(found).T.numpy(), s=60, color=COLOURS[t % len(COLOURS)],
+                edgecolors="white", linewidths=0.5, label=symbol, depthshade=True,
+            )  # fmt: skip
+    axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")
+    axes.set_xlabel("x (Å)")
+    axes.set_ylabel("y (Å)")
+    axes.set_zlabel("z (Å)")
+    axes.set_aspect("equal")
+    axes.legend(frameon=False, loc="upper left")
+    axes.set_title(
+        f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
+        f"predicted {explanation.prediction:.2f} eV, {len(explanation)} edges"
+    )
+    _write(figure, path)
+
+
+def _unwrapped(graph: Graph, explanation: Explanation) -> list[tuple[Tensor, Tensor]]:
+    """Source and target of each edge relative to the atom, taking each target's image nearest."""
+    cell = graph.cell[int(graph.structure_index[explanation.node])]
+    periodic = graph.periodic[int(graph.structure_index[explanation.node])].double()
+    ends = []
+    for edge in explanation.edges.tolist():
+        target = graph.positions[graph.destination[edge]] - graph.positions[explanation.node]
+        fraction = torch.linalg.solve(cell.T, target)
+        target = target - (fraction.round() * periodic) @ cell
+        ends.append((target + graph.edge_vector[edge].double(), target))
+    return ends
+
+
+def _new_figure(size: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("matplotlib", "plot", "drawing a figure") from error
+    # a Figure of its own, without pyplot: no global state, no window, no display needed
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _colour_map() -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis_r"]
+
+
+def _write(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=160)
