@@ -42,7 +42,8 @@ class TrainingConfig:
         schedule: ``constant``, or ``cosine`` down to zero at the last step.
         warmup: fraction of all steps in which the learning rate rises from zero.
         evaluate_every: epochs between evaluations on the validation structures.
-        patience: evaluations without a better one after which training stops; 0 never stops.
+        patience: evaluations without a better one after which training stops; 0 never stops, and
+            nor does a run without validation structures.
         loss: ``mse`` or ``huber`` (quadratic up to one standard deviation of the label).
         precision: ``float32``, or ``bfloat16`` or ``float16`` (CUDA only) for the matrix products
             of models that bear it.

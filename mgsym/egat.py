@@ -140,16 +140,27 @@ class EGATBlock(nn.Module):
         Args:
             last: leave the edges as they are, since nothing reads them any more.
         """
-        logits, update = self._edges(nodes, edges, graph, need_update=not last)
-        alpha = attend(logits, graph, edge_weight, attention_scale)
-        arrived = self.conv.aggregate(nodes, alpha, graph)
-        nodes = self.dropout(nodes + self.node_back(self.node_norm(arrived)))
-        if update is not None:
-            edges = self.dropout(edges + update)
+        kind = nodes.device.type
+        lower = torch.is_autocast_enabled(kind)
+        precision = torch.get_autocast_dtype(kind) if lower else edges.dtype
+        # only the products over edges, nearly all the work, are made in lower precision
+        with torch.autocast(kind, enabled=False):
+            nodes = nodes.to(edges.dtype)
+            logits, update = self._edges(nodes, edges, graph, precision, need_update=not last)
+            alpha = attend(logits, graph, edge_weight, attention_scale)
+            arrived = self.conv.aggregate(nodes, alpha, graph)
+            nodes = self.dropout(nodes + self.node_back(self.node_norm(arrived)))
+            if update is not None:
+                edges = self.dropout(edges + update)
         return nodes, edges
 
     def _edges(
-        self, nodes: Tensor, edges: Tensor, graph: Graph, need_update: bool
+        self,
+        nodes: Tensor,
+        edges: Tensor,
+        graph: Graph,
+        precision: torch.dtype,
+        need_update: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention logits [e, heads] and, where needed, norm and projection of f′ [e, width]."""
         conv, norm = self.conv, self.edge_norm
@@ -169,6 +180,7 @@ class EGATBlock(nn.Module):
             self.training,
             graph.source,
             graph.destination,
+            precision,
         )
         if need_update:
             update_running(norm, mean, variance, graph.num_edges)
@@ -205,38 +217,38 @@ class _EdgeUpdate(torch.autograd.Function):
         training: bool,
         source: Tensor,
         target: Tensor,
+        precision: torch.dtype,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        spread = _block_diagonal(a)
+        activation = _Activation(p, q, edges, w_e, source, target, precision)
+        spread = _block_diagonal(a).to(precision)
         count, channels = len(edges), p.shape[1]
-        ends, pairs = torch.cat([p, q]), torch.stack([source, target + len(p)], dim=1)
         logits = edges.new_empty(count, a.shape[0])
         total = p.new_zeros(2, channels, dtype=torch.float64)
         statistics = training and gamma is not None
         # sums of z − shift: no digits are lost when the mean is large against the spread
         shift = running_mean
-        one_pass = gamma is not None and not training
         update = None if gamma is None else edges.new_empty(count, w.shape[0])
         scaled, constant = _folded(gamma, beta, w, c, running_mean, running_variance, eps)
         for rows in pieces(count, channels, p.device):
-            z = _activation(ends, pairs, edges, w_e, rows)
-            torch.mm(z, spread, out=logits[rows])
+            z = activation(rows)
+            logits[rows] = z @ spread
             if statistics:
-                z -= shift
+                z = z.to(p.dtype).sub_(shift)
                 total[0] += z.sum(0)
                 total[1] += z.square_().sum(0)
-            elif one_pass:
-                torch.addmm(constant, z, scaled.T, out=update[rows])  # type: ignore[index]
+            elif update is not None:
+                update[rows] = _affine(z, scaled, constant)
         mean, variance = running_mean, running_variance
-        if statistics:
+        if statistics and update is not None:
             moments = (total / max(count, 1)).to(p.dtype)
             mean = moments[0] + shift
             variance = (moments[1] - moments[0] ** 2).clamp(min=0)
             scaled, constant = _folded(gamma, beta, w, c, mean, variance, eps)
             for rows in pieces(count, channels, p.device):
-                z = _activation(ends, pairs, edges, w_e, rows)
-                torch.addmm(constant, z, scaled.T, out=update[rows])  # type: ignore[index]
+                z = activation(rows)
+                update[rows] = _affine(z, scaled, constant)
         ctx.save_for_backward(p, q, edges, w_e, a, gamma, beta, w, mean, variance, source, target)
-        ctx.eps, ctx.training = eps, training
+        ctx.eps, ctx.training, ctx.precision = eps, training, precision
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return logits, update, mean, variance
@@ -245,10 +257,11 @@ class _EdgeUpdate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor | None, d_update: Tensor | None, *_: Any) -> Any:
         p, q, edges, w_e, a, gamma, beta, w, mean, variance, source, target = ctx.saved_tensors
-        grads: list[Tensor | None] = [None] * 15
+        grads: list[Tensor | None] = [None] * 16
+        precision = ctx.precision
+        activation = _Activation(p, q, edges, w_e, source, target, precision)
         spread = _block_diagonal(a)
         count, channels = len(edges), p.shape[1]
-        ends, pairs = torch.cat([p, q]), torch.stack([source, target + len(p)], dim=1)
         scaled: Tensor | None = None
         slope: Tensor | None = None
         constant: Tensor | None = None
@@ -259,8 +272,8 @@ class _EdgeUpdate(torch.autograd.Function):
             if ctx.training or ctx.needs_input_grad[7]:
                 moment = w.new_zeros(w.shape)  # Σ dupdate ⊗ z
                 for rows in pieces(count, channels, p.device):
-                    z = _activation(ends, pairs, edges, w_e, rows)
-                    moment.addmm_(d_update[rows].T, z)
+                    z = activation(rows)
+                    _add_product(moment, d_update[rows].T, z)
                 summed = d_update.sum(0)
                 d_y = summed @ w  # Σ dy over edges
                 d_y_xhat = ((w * moment).sum(0) - mean * d_y) / sigma
@@ -275,17 +288,18 @@ class _EdgeUpdate(torch.autograd.Function):
         d_edges = torch.empty_like(edges)
         d_w_e, d_spread = torch.zeros_like(w_e), torch.zeros_like(spread)
         for rows in pieces(count, channels, p.device):
-            z = _activation(ends, pairs, edges, w_e, rows)
-            d_z = _upward(d_logits, d_update, spread, scaled, constant, rows)
+            z = activation(rows)
+            d_z = _upward(d_logits, d_update, spread, scaled, constant, rows, precision)
             if slope is not None:
-                d_z.addcmul_(z, slope.expand_as(z))
+                d_z.addcmul_(z, slope.to(precision).expand_as(z))
             if d_logits is not None and ctx.needs_input_grad[4]:
-                d_spread.addmm_(z.T, d_logits[rows])
+                _add_product(d_spread, z.T, d_logits[rows])
             # of z itself, as it has the sign of u
             d_z = torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True)
             if ctx.needs_input_grad[3]:
-                d_w_e.addmm_(d_z.T, edges[rows])
-            torch.mm(d_z, w_e, out=d_edges[rows])
+                _add_product(d_w_e, d_z.T, edges[rows])
+            d_edges[rows] = d_z @ w_e.to(precision)
+            d_z = d_z.to(p.dtype)
             d_p.index_add_(0, source[rows], d_z)
             d_q.index_add_(0, target[rows], d_z)
         grads[0], grads[1], grads[2], grads[3] = d_p, d_q, d_edges, d_w_e
@@ -293,11 +307,40 @@ class _EdgeUpdate(torch.autograd.Function):
         return tuple(grads)
 
 
-def _activation(ends: Tensor, pairs: Tensor, edges: Tensor, w_e: Tensor, rows: slice) -> Tensor:
-    """z of some edges, [rows, channels]; `ends` holds P above Q, `pairs` a row of each."""
-    u = F.embedding_bag(pairs[rows], ends, mode="sum")  # P[source] + Q[target] in one pass
-    u.addmm_(edges[rows], w_e.T)
-    return F.leaky_relu_(u, SLOPE)
+class _Activation:
+    """z of some edges, [rows, channels], in the precision of the products."""
+
+    def __init__(
+        self,
+        p: Tensor,
+        q: Tensor,
+        edges: Tensor,
+        w_e: Tensor,
+        source: Tensor,
+        target: Tensor,
+        precision: torch.dtype,
+    ) -> None:
+        self.ends = torch.cat([p, q]).to(precision)
+        self.pairs = torch.stack([source, target + len(p)], dim=1)
+        self.edges, self.w_e = edges, w_e.T.to(precision)
+
+    def __call__(self, rows: slice) -> Tensor:
+        u = F.embedding_bag(self.pairs[rows], self.ends, mode="sum")  # both ends in one pass
+        u.addmm_(self.edges[rows].to(u.dtype), self.w_e)
+        return F.leaky_relu_(u, SLOPE)
+
+
+def _affine(z: Tensor, matrix: Tensor, constant: Tensor) -> Tensor:
+    return torch.addmm(constant.to(z.dtype), z, matrix.T.to(z.dtype))
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, multiplied in the lower precision, summed over pieces in total's."""
+    if left.dtype == right.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        lower = left.dtype if right.dtype == total.dtype else right.dtype
+        total += left.to(lower) @ right.to(lower)
 
 
 def _upward(
@@ -307,15 +350,18 @@ def _upward(
     scaled: Tensor | None,
     constant: Tensor | None,
     rows: slice,
+    precision: torch.dtype,
 ) -> Tensor:
     """What logits and update say of z, [rows, channels]."""
+    from_logits = None if d_logits is None else d_logits[rows].to(precision)
+    spread = spread.T.to(precision)
     if d_update is None or scaled is None:
-        return d_logits[rows] @ spread.T  # type: ignore[index]
-    if constant is None:
-        d_z = d_update[rows] @ scaled
-    else:
-        d_z = torch.addmm(constant, d_update[rows], scaled)
-    return d_z if d_logits is None else d_z.addmm_(d_logits[rows], spread.T)
+        assert from_logits is not None
+        return from_logits @ spread
+    d_z = d_update[rows].to(precision) @ scaled.to(precision)
+    if constant is not None:
+        d_z += constant.to(precision)
+    return d_z if from_logits is None else d_z.addmm_(from_logits, spread)
 
 
 def _folded(

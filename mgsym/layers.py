@@ -18,10 +18,11 @@ _PIECE_CUDA = 1 << 27
 
 
 def pieces(rows: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Runs of rows of an edge tensor of that width that fit the cache; one empty run of none."""
-    numbers = _PIECE_CPU if device.type == "cpu" else _PIECE_CUDA
+    """Runs of rows of an edge tensor of that width that fit the cache."""
+    cpu = device.type == "cpu"
+    numbers = _PIECE_CPU * torch.get_num_threads() if cpu else _PIECE_CUDA
     step = max(numbers // width, 1)
-    for start in range(0, max(rows, 1), step):
+    for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
@@ -54,6 +55,10 @@ class EdgeEncoder(nn.Module):
         Returns:
             [e, width], or [t, e, width] where not averaged.
         """
+        with torch.autocast(x.device.type, enabled=False):
+            return self._encode(x, views, shares, average)
+
+    def _encode(self, x: Tensor, views: Tensor, shares: Tensor, average: bool) -> Tensor:
         count = len(x) * len(views)
         mean, second = _moments(x)
         seen_mean = torch.einsum("t,tij,j->i", shares, views, mean)

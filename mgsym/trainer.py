@@ -16,7 +16,7 @@ from torch import Tensor
 from mgsym import __version__
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save_safely
 from mgsym.config import Config
-from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
+from mgsym.errors import InputError, Interrupted, MgsymError
 from mgsym.graph import Graph, collate, match_species
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
@@ -103,12 +103,8 @@ class Trainer:
     ) -> None:
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
-        if self.training.patience and not split.validation:
-            raise UsageError("patience needs validation structures: set training.patience=0")
         self.split, self.start_from = split, start_from
         self.model = self._make_model(start_from)
-        if self.training.precision != "float32" and not self.model.mixed_precision:
-            raise UsageError(f"{self.config.model.name} trains in float32 only: set precision so")
         self.training_set = TrainingSet.of(split.train)
         self.hashes = {g.names[0]: graph_hash(g) for _, gs in split.items() for g in gs}
         self.graphs = {role: [self._ready(g) for g in gs] for role, gs in split.items()}

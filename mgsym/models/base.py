@@ -28,7 +28,6 @@ class BarrierModel(nn.Module):
         cutoff: Å; the cutoff of the graphs it takes.
         invariant: whether a prediction stays under rotation and reflection of the structure.
         uses_edges: whether edges matter at all.
-        mixed_precision: whether it can be trained under torch.autocast.
         receptive_field: Å; nothing farther from an atom changes its prediction
             (infinite: the whole structure).
         hops: how many edges a message can travel, which is `receptive_field` in edges.
@@ -36,7 +35,6 @@ class BarrierModel(nn.Module):
 
     invariant: Invariance = "yes"
     uses_edges: bool = True
-    mixed_precision: bool = True
     label_mean: Tensor
     label_scale: Tensor
 

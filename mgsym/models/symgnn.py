@@ -97,7 +97,6 @@ class SymGNN(BarrierModel):
     """SymGNN with the paper's options, or others (SymGNNOptions)."""
 
     # the edge encoder's batch norm comes from moments, whose difference half precision would spoil
-    mixed_precision = False
     descriptor_mean: Tensor
     descriptor_scale: Tensor
 

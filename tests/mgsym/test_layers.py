@@ -191,3 +191,20 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert not torch.equal(dropout(x), found)
     assert dropout.eval()(x) is x
     assert Dropout(0.0)(x) is x
+
+
+def test_block_in_lower_precision_stays_close() -> None:
+    torch.manual_seed(4)
+    graph = random_graph(40, 700)
+    block = EGATBlock(8, 4, dropout=0.0)
+    nodes, edges = torch.randn(40, 8), torch.randn(700, 8)
+    results = []
+    for lower in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            outputs = block(nodes, edges, graph)
+        assert all(t.dtype == torch.float32 for t in outputs)
+        grads = torch.autograd.grad(sum(t.square().sum() for t in outputs), block.parameters())
+        results.append((*outputs, *grads))
+    for exact, rounded in zip(*results, strict=True):
+        assert (rounded - exact).norm() < 0.03 * exact.norm() + 1e-3
+    assert not torch.equal(results[0][1], results[1][1])
