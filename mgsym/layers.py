@@ -18,11 +18,11 @@ _PIECE_CUDA = 1 << 27
 
 
 def pieces(rows: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Runs of rows of an edge tensor of that width that fit the cache."""
+    """Runs of rows of an edge tensor of that width that fit the cache; one empty run of none."""
     cpu = device.type == "cpu"
     numbers = _PIECE_CPU * torch.get_num_threads() if cpu else _PIECE_CUDA
     step = max(numbers // width, 1)
-    for start in range(0, rows, step):
+    for start in range(0, max(rows, 1), step):
         yield slice(start, min(start + step, rows))
 
 

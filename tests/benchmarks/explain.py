@@ -40,9 +40,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     nodes = torch.randperm(graph.num_nodes, generator=generator)[: asked.nodes].tolist()
     print(f"{graph}, nodes {nodes}")
-    print(
-        f"{'method':10} {'cpu/s':>6} {'alone':>6} {'deleted':>7} {'agree':>6}   random: alone deleted"
-    )
+    heads = f"{'method':10} {'cpu/s':>6} {'alone':>6} {'deleted':>7} {'agree':>6}"
+    print(f"{heads}   random: alone deleted")
     for method in METHODS:
         measured = [measure(graph, model, node, method) for node in nodes]
         cpu, alone, deleted, agree, r_alone, r_deleted = map(median, zip(*measured, strict=True))
