@@ -204,7 +204,7 @@ def test_check_measures_the_spread(capsys: Captured) -> None:
     assert main(["check", "two", "graphs/test.npz", "--rotate", "--count", "3", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)
     assert [(c["model"], c["structure"], c["declared"]) for c in checks] == [
-        ("seed3", "test", "no"), ("seed5", "test", "no"),
+        ("seed3", "test", "yes"), ("seed5", "test", "yes"),
     ]  # fmt: skip
     assert all(0 < c["spread"]["rms"] <= c["spread"]["max"] for c in checks)
     assert main(["check", "runs/one", "graphs/test.npz", "--count", "2"]) == 0

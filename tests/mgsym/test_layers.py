@@ -205,6 +205,7 @@ def test_block_in_lower_precision_stays_close() -> None:
         assert all(t.dtype == torch.float32 for t in outputs)
         grads = torch.autograd.grad(sum(t.square().sum() for t in outputs), block.parameters())
         results.append((*outputs, *grads))
-    for exact, rounded in zip(*results, strict=True):
-        assert (rounded - exact).norm() < 0.03 * exact.norm() + 1e-3
+    # bfloat16 keeps 8 bits; a gradient sums many such products, some of which cancel
+    for i, (exact, rounded) in enumerate(zip(*results, strict=True)):
+        assert (rounded - exact).norm() < (0.02 if i < 2 else 0.1) * exact.norm() + 1e-3
     assert not torch.equal(results[0][1], results[1][1])
