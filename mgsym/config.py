@@ -52,11 +52,11 @@ class TrainingConfig:
         max_minutes: training stops after this time; 0 never stops.
     """
 
-    epochs: int = 30
+    epochs: int = 40
     batch_size: int = 1
     optimizer: str = "adamw"
     amsgrad: bool = False
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
     schedule: str = "cosine"
@@ -165,12 +165,12 @@ PRESETS: dict[str, Config] = {
         "fast",
         model=ModelConfig(
             options={
+                "width": 64,
                 "heads": (2, 2),
-                "dropout": 0.15,
+                "dropout": 0.3,
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
-                "ridge": 1000.0,
             }
         ),
     ),

@@ -177,7 +177,7 @@ class EGATBlock(nn.Module):
             norm.running_mean,
             norm.running_var,
             norm.eps,
-            self.training,
+            norm.training,
             graph.source,
             graph.destination,
             precision,

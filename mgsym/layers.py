@@ -79,7 +79,7 @@ class EdgeEncoder(nn.Module):
         self, x: Tensor, first: Tensor, shift: Tensor, shares: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The second linear map with its norm folded in."""
-        if not self.training:
+        if not self.second_norm.training:
             return self._fold(self.second, self.second_norm, None, None, 0)
         total = x.new_zeros(1 + len(shift), len(shift))
         for rows in pieces(len(x), len(first) * len(shift), x.device):
@@ -101,7 +101,7 @@ class EdgeEncoder(nn.Module):
         count: int,
     ) -> tuple[Tensor, Tensor]:
         """Weight and bias of norm ∘ linear, from the mean and second moment of its input."""
-        if self.training and mean is not None and second is not None:
+        if norm.training and mean is not None and second is not None:
             out_mean = linear(mean)
             covariance = second - torch.outer(mean, mean)
             weight = linear.weight

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgsym.config import TrainingConfig
+from mgsym.graph import Graph
+from mgsym.models import BarrierModel
 
 
 def regression_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
@@ -86,3 +89,15 @@ def shuffled(count: int, *parts: int | str) -> list[int]:
     """0 … count − 1 in the order that `parts` seed."""
     generator = torch.Generator().manual_seed(derived_seed(*parts))
     return torch.randperm(count, generator=generator).tolist()
+
+
+def centre_predictions(model: BarrierModel, graphs: Sequence[Graph]) -> None:
+    """Move the model's label mean so that its mean error over some structures is zero.
+
+    Batch norm takes its statistics from one batch in training and from running averages
+    afterwards, which shifts all predictions alike; correlations do not notice, errors do.
+    """
+    model.eval()
+    with torch.no_grad():
+        errors = [(g.target - model(g))[g.labelled] for g in graphs]
+    model.label_mean += torch.cat(errors).mean()

@@ -21,6 +21,7 @@ from mgsym.graph import Graph, collate, match_species
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
 from mgsym.optimization import (
+    centre_predictions,
     derived_seed,
     make_optimizer,
     rate_factor,
@@ -271,6 +272,8 @@ class Trainer:
     def _finish(self) -> TrainedRun:
         self._save()
         self.model.load_state_dict(self.best_weights)
+        centre_predictions(self.model, self.graphs["train"])
+        self.best_weights = _copied(self.model.state_dict())
         scores = {role: self._scores(self.model, role) for role, gs in self.graphs.items() if gs}
         self._write_best(scores)
         self._write_end("finished", {role: s.as_dict() for role, s in scores.items()})

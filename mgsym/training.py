@@ -53,7 +53,7 @@ def train(
             `validation` and `test`.
         validation, test: names, glasses or patterns; see `split_by_glass`.
         start_from: a run or checkpoint whose weights to start from (fine-tuning). Its model and
-            label statistics are kept.
+            label scale are kept.
         resume: go on where the run in `run` stopped.
         overwrite: replace a run that exists.
         progress: called after each step with steps done, steps in all and, by keyword, what is

@@ -38,7 +38,7 @@ def test_later_wins(tmp_path: Path, tiny: str) -> None:
     assert config.model == ModelConfig(
         tiny, {"width": 5, "dropout": 0.0, "centers": (2.5, 3.0, 3.5)}
     )
-    assert load_config(file, preset_name="fast").training.patience == 0
+    assert load_config(file, preset_name="fast").training.patience == 10
 
 
 def test_toml_round_trip(tmp_path: Path, tiny_config: Callable[..., Config]) -> None:

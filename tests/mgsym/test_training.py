@@ -121,7 +121,7 @@ def test_resume_refuses_changes(
     def resume(graphs: list[Graph], config: Config, **options: Any) -> TrainedRun:
         return train(graphs, config, run=folder, resume=True, **options)
 
-    with pytest.raises(UsageError, match=r"training.learning_rate: 0.002, now 0.1"):
+    with pytest.raises(UsageError, match=r"training.learning_rate: 0.003, now 0.1"):
         resume(five_graphs, tiny_config(learning_rate=0.1))
     with pytest.raises(UsageError, match=r"model.width: 8, now 4"):
         resume(five_graphs, tiny_config(options={"width": 4}))
@@ -187,7 +187,7 @@ def test_best_epoch_is_chosen_on_validation(
     run = train(five_graphs, tiny_config(epochs=8, learning_rate=0.05, schedule="constant"))
     values = [row["validation_pearson"] for row in run.history]
     assert run.best_epoch == 1 + values.index(max(values))
-    assert run.scores["validation"].mean_pearson == pytest.approx(max(values), abs=1e-12)
+    assert run.scores["validation"].mean_pearson == pytest.approx(max(values), abs=1e-6)
 
 
 def test_patience_stops(five_graphs: list[Graph], tiny_config: MakeConfig) -> None:
@@ -224,7 +224,10 @@ def test_fine_tuning_starts_from_a_checkpoint(
         run=tmp_path / "b",
         start_from=tmp_path / "a/best.pt",
     )
-    assert same_bits(weights(first), weights(tuned))  # label statistics included
+    before, after_tuning = weights(first), weights(tuned)
+    moved = after_tuning.pop("label_mean") - before.pop("label_mean")
+    assert float(moved) == pytest.approx(1.0, abs=1e-5)  # the one thing fitted without learning
+    assert same_bits(before, after_tuning)
     assert load_config(tmp_path / "b/config.toml").model.options["width"] == 5
 
 
