@@ -146,23 +146,29 @@ def _encode(
 class Dropout(nn.Module):
     """Dropout whose random bytes cost a fifth of torch's random floats on a CPU.
 
-    The probability is rounded to 1/256. On other devices it is torch's own.
+    The probability is rounded to 1/256.
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x, in training with some of its entries zero and the others scaled up."""
+    def draw(self, x: Tensor) -> tuple[Tensor | None, float]:
+        """Which entries of x are kept (None: all), and what to multiply those with."""
         dropped = round(self.probability * 256)
         if not self.training or dropped == 0:
-            return x
-        if x.device.type != "cpu":
-            return nn.functional.dropout(x, self.probability)
-        words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-        return torch.where(kept, x * (256 / (256 - dropped)), 0.0)
+            return None, 1.0
+        if x.device.type == "cpu":
+            words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
+            kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        else:
+            kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropped / 256)
+        return kept, 256 / (256 - dropped)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, in training with some of its entries zero and the others scaled up."""
+        kept, scale = self.draw(x)
+        return x if kept is None else torch.where(kept, x * scale, 0.0)
 
 
 def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
