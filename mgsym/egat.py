@@ -192,7 +192,7 @@ class _Gather(torch.autograd.Function):
     def forward(
         ctx: Any, alpha: Tensor, nodes: Tensor, source: Tensor, target: Tensor, offsets: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(alpha, nodes, source, target)
+        ctx.save_for_backward(alpha, nodes, source, target, offsets)
         heads = alpha.shape[1]
         out = nodes.new_empty(len(offsets) - 1, heads, nodes.shape[1])
         for k in range(heads):
@@ -209,12 +209,22 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        alpha, nodes, source, target = ctx.saved_tensors
-        d_alpha, d_nodes = torch.empty_like(alpha), torch.zeros_like(nodes)
+        alpha, nodes, source, target, offsets = ctx.saved_tensors
         heads, width = grad.shape[1:]
-        for rows in pieces(len(source), heads * width, nodes.device):
-            arrived = grad.index_select(0, target[rows])
-            sent = nodes.index_select(0, source[rows])
-            torch.sum(arrived * sent[:, None], dim=-1, out=d_alpha[rows])
-            d_nodes.index_add_(0, source[rows], (arrived * alpha[rows, :, None]).sum(1))
+        d_alpha = torch.empty_like(alpha)
+        for k in range(heads):
+            # grad[target, k] · nodes[source], neither gathered
+            d_alpha[:, k] = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                grad[:, k], nodes, source, offsets[:-1], target, 0
+            )
+        d_nodes, flat = torch.zeros_like(nodes), grad.reshape(-1, width)
+        arriving = torch.arange(heads, device=grad.device)
+        for rows in pieces(len(source), width, nodes.device):
+            sent = F.embedding_bag(
+                target[rows, None] * heads + arriving,
+                flat,
+                mode="sum",
+                per_sample_weights=alpha[rows],
+            )
+            d_nodes.index_add_(0, source[rows], sent)
         return d_alpha, d_nodes, None, None, None
