@@ -7,9 +7,7 @@ EGAT is Kamiński et al., "Rossmann-toolbox", Brief. Bioinform. 23, bbab371 (202
     α  = softmax of a_k · f′ over the edges that arrive at d
     h′_d = Σ α W_n h_s
 
-Edge tensors are large (260,000 edges × 8 heads × 32 channels are 266 MB), so the block below
-never holds one: it works through the edges in pieces that fit a core's cache, and computes f′
-again in the backward pass.
+The block below computes the same, fused, in pieces of edges that fit a core's cache.
 """
 
 from __future__ import annotations
@@ -22,11 +20,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mgsym.edge_update import SLOPE, EdgeUpdate
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, pieces, update_running
 from mgsym.scatter import segment_softmax, segment_sum
-
-SLOPE = 0.01  # of DGL's LeakyReLU
 
 
 class EGATOutput(NamedTuple):
@@ -146,13 +143,11 @@ class EGATBlock(nn.Module):
         # only the products over edges, nearly all the work, are made in lower precision
         with torch.autocast(kind, enabled=False):
             nodes = nodes.to(edges.dtype)
-            logits, update = self._edges(nodes, edges, graph, precision, need_update=not last)
+            logits, new = self._edges(nodes, edges, graph, precision, need_update=not last)
             alpha = attend(logits, graph, edge_weight, attention_scale)
             arrived = self.conv.aggregate(nodes, alpha, graph)
             nodes = self.dropout(nodes + self.node_back(self.node_norm(arrived)))
-            if update is not None:
-                edges = self.dropout(edges + update)
-        return nodes, edges
+        return nodes, edges if new is None else new
 
     def _edges(
         self,
@@ -162,9 +157,10 @@ class EGATBlock(nn.Module):
         precision: torch.dtype,
         need_update: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention logits [e, heads] and, where needed, norm and projection of f′ [e, width]."""
+        """Attention logits [e, heads] and, where needed, new edges [e, width]."""
         conv, norm = self.conv, self.edge_norm
-        logits, update, mean, variance = _EdgeUpdate.apply(
+        kept, scale = self.dropout.draw(edges) if need_update else (None, 1.0)
+        logits, new, mean, variance = EdgeUpdate.apply(
             conv.source(nodes),
             conv.target(nodes) + conv.bias,
             edges,
@@ -174,6 +170,8 @@ class EGATBlock(nn.Module):
             norm.bias,
             self.edge_back.weight,
             self.edge_back.bias,
+            kept,
+            scale,
             norm.running_mean,
             norm.running_var,
             norm.eps,
@@ -184,211 +182,7 @@ class EGATBlock(nn.Module):
         )
         if need_update:
             update_running(norm, mean, variance, graph.num_edges)
-        return logits, update
-
-
-class _EdgeUpdate(torch.autograd.Function):
-    """f′ of every edge, reduced at once to what is kept of it.
-
-    With u = P[source] + Q[target] + W_e f and z = f′ = LeakyReLU(u):
-
-        logits = a · z per head,  y = γ (z − μ)/σ + β,  update = W y + c
-
-    where μ and σ² are the mean and variance of z over the edges (in training) or the running
-    ones. z is never stored: it is computed piece by piece, once more for the update (μ and σ
-    need all pieces first), and again in the backward pass.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        p: Tensor,
-        q: Tensor,
-        edges: Tensor,
-        w_e: Tensor,
-        a: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor,
-        w: Tensor,
-        c: Tensor,
-        running_mean: Tensor,
-        running_variance: Tensor,
-        eps: float,
-        training: bool,
-        source: Tensor,
-        target: Tensor,
-        precision: torch.dtype,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        activation = _Activation(p, q, edges, w_e, source, target, precision)
-        spread = _block_diagonal(a).to(precision)
-        count, channels = len(edges), p.shape[1]
-        logits = edges.new_empty(count, a.shape[0])
-        total = p.new_zeros(2, channels, dtype=torch.float64)
-        statistics = training and gamma is not None
-        # sums of z − shift: no digits are lost when the mean is large against the spread
-        shift = running_mean
-        update = None if gamma is None else edges.new_empty(count, w.shape[0])
-        scaled, constant = _folded(gamma, beta, w, c, running_mean, running_variance, eps)
-        for rows in pieces(count, channels, p.device):
-            z = activation(rows)
-            logits[rows] = z @ spread
-            if statistics:
-                z = z.to(p.dtype).sub_(shift)
-                total[0] += z.sum(0)
-                total[1] += z.square_().sum(0)
-            elif update is not None:
-                update[rows] = _affine(z, scaled, constant)
-        mean, variance = running_mean, running_variance
-        if statistics and update is not None:
-            moments = (total / max(count, 1)).to(p.dtype)
-            mean = moments[0] + shift
-            variance = (moments[1] - moments[0] ** 2).clamp(min=0)
-            scaled, constant = _folded(gamma, beta, w, c, mean, variance, eps)
-            for rows in pieces(count, channels, p.device):
-                z = activation(rows)
-                update[rows] = _affine(z, scaled, constant)
-        ctx.save_for_backward(p, q, edges, w_e, a, gamma, beta, w, mean, variance, source, target)
-        ctx.eps, ctx.training, ctx.precision = eps, training, precision
-        ctx.mark_non_differentiable(mean, variance)
-        ctx.set_materialize_grads(False)
-        return logits, update, mean, variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_logits: Tensor | None, d_update: Tensor | None, *_: Any) -> Any:
-        p, q, edges, w_e, a, gamma, beta, w, mean, variance, source, target = ctx.saved_tensors
-        grads: list[Tensor | None] = [None] * 16
-        precision = ctx.precision
-        activation = _Activation(p, q, edges, w_e, source, target, precision)
-        spread = _block_diagonal(a)
-        count, channels = len(edges), p.shape[1]
-        scaled: Tensor | None = None
-        slope: Tensor | None = None
-        constant: Tensor | None = None
-        if d_update is not None:
-            sigma = (variance + ctx.eps).sqrt()
-            s = gamma / sigma
-            scaled = w * s
-            if ctx.training or ctx.needs_input_grad[7]:
-                moment = w.new_zeros(w.shape)  # Σ dupdate ⊗ z
-                for rows in pieces(count, channels, p.device):
-                    z = activation(rows)
-                    _add_product(moment, d_update[rows].T, z)
-                summed = d_update.sum(0)
-                d_y = summed @ w  # Σ dy over edges
-                d_y_xhat = ((w * moment).sum(0) - mean * d_y) / sigma
-                grads[5], grads[6] = d_y_xhat, d_y
-                grads[7] = moment * s + torch.outer(summed, beta - mean * s)
-                grads[8] = summed
-                if ctx.training:
-                    # how μ and σ move with z: dz gains constant + slope · z
-                    slope = -s * d_y_xhat / (sigma * count)
-                    constant = -s * d_y / count - slope * mean
-        d_p, d_q = torch.zeros_like(p), torch.zeros_like(q)
-        d_edges = torch.empty_like(edges)
-        d_w_e, d_spread = torch.zeros_like(w_e), torch.zeros_like(spread)
-        for rows in pieces(count, channels, p.device):
-            z = activation(rows)
-            d_z = _upward(d_logits, d_update, spread, scaled, constant, rows, precision)
-            if slope is not None:
-                d_z.addcmul_(z, slope.to(precision).expand_as(z))
-            if d_logits is not None and ctx.needs_input_grad[4]:
-                _add_product(d_spread, z.T, d_logits[rows])
-            # of z itself, as it has the sign of u
-            d_z = torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True)
-            if ctx.needs_input_grad[3]:
-                _add_product(d_w_e, d_z.T, edges[rows])
-            d_edges[rows] = d_z @ w_e.to(precision)
-            d_z = d_z.to(p.dtype)
-            d_p.index_add_(0, source[rows], d_z)
-            d_q.index_add_(0, target[rows], d_z)
-        grads[0], grads[1], grads[2], grads[3] = d_p, d_q, d_edges, d_w_e
-        grads[4] = _diagonal_blocks(d_spread, a)
-        return tuple(grads)
-
-
-class _Activation:
-    """z of some edges, [rows, channels], in the precision of the products."""
-
-    def __init__(
-        self,
-        p: Tensor,
-        q: Tensor,
-        edges: Tensor,
-        w_e: Tensor,
-        source: Tensor,
-        target: Tensor,
-        precision: torch.dtype,
-    ) -> None:
-        self.ends = torch.cat([p, q]).to(precision)
-        self.pairs = torch.stack([source, target + len(p)], dim=1)
-        self.edges, self.w_e = edges, w_e.T.to(precision)
-
-    def __call__(self, rows: slice) -> Tensor:
-        u = F.embedding_bag(self.pairs[rows], self.ends, mode="sum")  # both ends in one pass
-        u.addmm_(self.edges[rows].to(u.dtype), self.w_e)
-        return F.leaky_relu_(u, SLOPE)
-
-
-def _affine(z: Tensor, matrix: Tensor, constant: Tensor) -> Tensor:
-    return torch.addmm(constant.to(z.dtype), z, matrix.T.to(z.dtype))
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, multiplied in the lower precision, summed over pieces in total's."""
-    if left.dtype == right.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        lower = left.dtype if right.dtype == total.dtype else right.dtype
-        total += left.to(lower) @ right.to(lower)
-
-
-def _upward(
-    d_logits: Tensor | None,
-    d_update: Tensor | None,
-    spread: Tensor,
-    scaled: Tensor | None,
-    constant: Tensor | None,
-    rows: slice,
-    precision: torch.dtype,
-) -> Tensor:
-    """What logits and update say of z, [rows, channels]."""
-    from_logits = None if d_logits is None else d_logits[rows].to(precision)
-    spread = spread.T.to(precision)
-    if d_update is None or scaled is None:
-        assert from_logits is not None
-        return from_logits @ spread
-    d_z = d_update[rows].to(precision) @ scaled.to(precision)
-    if constant is not None:
-        d_z += constant.to(precision)
-    return d_z if from_logits is None else d_z.addmm_(from_logits, spread)
-
-
-def _folded(
-    gamma: Tensor | None,
-    beta: Tensor,
-    w: Tensor,
-    c: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    """Norm and projection as one matrix and one constant: W y + c = (W s) z + W t + c."""
-    if gamma is None:
-        return w, c
-    s = gamma / (variance + eps).sqrt()
-    return w * s, torch.mv(w, beta - mean * s) + c
-
-
-def _block_diagonal(a: Tensor) -> Tensor:
-    """[heads, out] → [heads · out, heads], so that z @ it is a · z per head."""
-    return torch.block_diag(*a[:, :, None])
-
-
-def _diagonal_blocks(matrix: Tensor, a: Tensor) -> Tensor:
-    heads, out = a.shape
-    index = torch.arange(heads, device=a.device)
-    return matrix.unflatten(0, (heads, out))[index, :, index]
+        return logits, new
 
 
 class _Gather(torch.autograd.Function):
@@ -398,7 +192,7 @@ class _Gather(torch.autograd.Function):
     def forward(
         ctx: Any, alpha: Tensor, nodes: Tensor, source: Tensor, target: Tensor, offsets: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(alpha, nodes, source, target)
+        ctx.save_for_backward(alpha, nodes, source, target, offsets)
         heads = alpha.shape[1]
         out = nodes.new_empty(len(offsets) - 1, heads, nodes.shape[1])
         for k in range(heads):
@@ -415,12 +209,22 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        alpha, nodes, source, target = ctx.saved_tensors
-        d_alpha, d_nodes = torch.empty_like(alpha), torch.zeros_like(nodes)
+        alpha, nodes, source, target, offsets = ctx.saved_tensors
         heads, width = grad.shape[1:]
-        for rows in pieces(len(source), heads * width, nodes.device):
-            arrived = grad.index_select(0, target[rows])
-            sent = nodes.index_select(0, source[rows])
-            torch.sum(arrived * sent[:, None], dim=-1, out=d_alpha[rows])
-            d_nodes.index_add_(0, source[rows], (arrived * alpha[rows, :, None]).sum(1))
+        d_alpha = torch.empty_like(alpha)
+        for k in range(heads):
+            # grad[target, k] · nodes[source], neither gathered
+            d_alpha[:, k] = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                grad[:, k], nodes, source, offsets[:-1], target, 0
+            )
+        d_nodes, flat = torch.zeros_like(nodes), grad.reshape(-1, width)
+        arriving = torch.arange(heads, device=grad.device)
+        for rows in pieces(len(source), width, nodes.device):
+            sent = F.embedding_bag(
+                target[rows, None] * heads + arriving,
+                flat,
+                mode="sum",
+                per_sample_weights=alpha[rows],
+            )
+            d_nodes.index_add_(0, source[rows], sent)
         return d_alpha, d_nodes, None, None, None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 _PIECE_CPU = 1 << 18  # numbers in one piece of an edge tensor: 1 MB, half a core's cache
 _PIECE_CUDA = 1 << 27
@@ -64,33 +65,19 @@ class EdgeEncoder(nn.Module):
         seen_mean = torch.einsum("t,tij,j->i", shares, views, mean)
         seen_second = torch.einsum("t,tij,jk,tlk->il", shares, views, second, views)
         scale, shift = self._fold(self.first, self.first_norm, seen_mean, seen_second, count)
-        first = torch.einsum("wi,tij->twj", scale, views)
-        scale, constant = self._second(x, first, shift, shares)
-        encoded = [
-            checkpoint(
-                _encode, x[rows], first, shift, scale, constant, shares if average else None,
-                use_reentrant=False, preserve_rng_state=False,
-            )
-            for rows in pieces(len(x), len(views) * len(shift), x.device)
-        ]  # fmt: skip
-        return torch.cat(encoded, dim=-2)
-
-    def _second(
-        self, x: Tensor, first: Tensor, shift: Tensor, shares: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The second linear map with its norm folded in."""
-        if not self.second_norm.training:
-            return self._fold(self.second, self.second_norm, None, None, 0)
-        total = x.new_zeros(1 + len(shift), len(shift))
-        for rows in pieces(len(x), len(first) * len(shift), x.device):
-            total = total + checkpoint(
-                _hidden_moments, x[rows], first, shift, shares,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
-        moments = total / max(len(x), 1)
-        return self._fold(
-            self.second, self.second_norm, moments[0], moments[1:], len(x) * len(first)
+        first = torch.einsum("wi,tij->tjw", scale, views)
+        # the shift is the weight of a further input of 1
+        first = torch.cat([first, shift.expand(len(views), 1, -1)], dim=1)
+        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        mean_of_hidden = second_of_hidden = None
+        if self.second_norm.training:
+            moments = _HiddenMoments.apply(x, first, shares) / max(len(x), 1)
+            mean_of_hidden, second_of_hidden = moments[0], moments[1:]
+        scale, constant = self._fold(
+            self.second, self.second_norm, mean_of_hidden, second_of_hidden, count
         )
+        encoded: Tensor = _Encode.apply(x, first, scale, constant, shares, average)
+        return encoded
 
     def _fold(
         self,
@@ -120,49 +107,132 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return (exact.sum(0) / count).to(x.dtype), (exact.T @ exact / count).to(x.dtype)
 
 
-def _hidden(x: Tensor, first: Tensor, shift: Tensor) -> Tensor:
-    """[t, e, width]"""
-    return torch.relu_(torch.matmul(x, first.transpose(1, 2)).add_(shift))
+def _hidden(x: Tensor, first: Tensor) -> Tensor:
+    """Hidden layer [t, e, w] of inputs x [e, i] under first [t, i, w]."""
+    return torch.relu_(torch.matmul(x, first))
 
 
-def _hidden_moments(x: Tensor, first: Tensor, shift: Tensor, shares: Tensor) -> Tensor:
+class _HiddenMoments(torch.autograd.Function):
     """Sum and sum of outer products of the hidden layer over edges and views, [1 + w, w]."""
-    hidden = _hidden(x, first, shift)
-    moments = torch.cat([hidden.sum(1, keepdim=True), hidden.transpose(1, 2) @ hidden], dim=1)
-    return torch.einsum("t,tij->ij", shares, moments)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, first: Tensor, shares: Tensor) -> Tensor:
+        ctx.save_for_backward(x, first, shares)
+        views, _, width = first.shape
+        total = x.new_zeros(views, 1 + width, width)
+        for rows in pieces(len(x), views * width, x.device):
+            hidden = _hidden(x[rows], first)
+            total[:, 0] += hidden.sum(1)
+            total[:, 1:].baddbmm_(hidden.transpose(1, 2), hidden)
+        return torch.einsum("t,tij->ij", shares, total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, first, shares = ctx.saved_tensors
+        symmetric = grad[1:] + grad[1:].T
+        back = _Back(x, first, shares, ctx.needs_input_grad[0])
+        for rows in pieces(len(x), first[:, 0].numel(), x.device):
+            hidden = _hidden(x[rows], first)
+            d_hidden = torch.addmm(grad[0], hidden.flatten(0, 1), symmetric)
+            back.add(rows, hidden, d_hidden.view_as(hidden))
+        return back.d_x, back.d_first, None
 
 
-def _encode(
-    x: Tensor, first: Tensor, shift: Tensor, second: Tensor, constant: Tensor, shares: Tensor | None
-) -> Tensor:
-    """[e, w] averaged by shares, or [t, e, w]."""
-    hidden = _hidden(x, first, shift)
-    encoded = torch.relu_(torch.matmul(hidden, second.T).add_(constant))
-    if shares is None:
-        return encoded
-    return (shares @ encoded.flatten(1)).view_as(encoded[0])
+class _Encode(torch.autograd.Function):
+    """ReLU of second · hidden + constant: [e, w] averaged by shares, or [t, e, w]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        first: Tensor,
+        second: Tensor,
+        constant: Tensor,
+        shares: Tensor,
+        average: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(x, first, second, constant, shares)
+        ctx.average = average
+        views, _, width = first.shape
+        out = x.new_empty(*(() if average else (views,)), len(x), width)
+        for rows in pieces(len(x), views * width, x.device):
+            hidden = _hidden(x[rows], first).flatten(0, 1)
+            encoded = torch.addmm(constant, hidden, second.T).relu_().view(views, -1)
+            if average:
+                torch.mv(encoded.T, shares, out=out[rows].view(-1))
+            else:
+                out[:, rows] = encoded.view(views, -1, width)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, first, second, constant, shares = ctx.saved_tensors
+        weights = shares if ctx.average else torch.ones_like(shares)
+        back = _Back(x, first, weights, ctx.needs_input_grad[0])
+        d_second = second.new_zeros(len(first), *second.shape)
+        d_constant = torch.zeros_like(first[:, 0])
+        for rows in pieces(len(x), d_constant.numel(), x.device):
+            hidden = _hidden(x[rows], first)
+            encoded = torch.addmm(constant, hidden.flatten(0, 1), second.T).view_as(hidden)
+            above = grad[rows].expand_as(hidden) if ctx.average else grad[:, rows]
+            d_encoded = torch.ops.aten.threshold_backward(above, encoded, 0)
+            d_constant += d_encoded.sum(1)
+            d_second.baddbmm_(d_encoded.transpose(1, 2), hidden)
+            back.add(rows, hidden, torch.matmul(d_encoded, second))
+        d_second, d_constant = (
+            torch.einsum("t,t...->...", weights, d) for d in (d_second, d_constant)
+        )
+        return back.d_x, back.d_first, d_second, d_constant, None, None
+
+
+class _Back:
+    """From the gradient of the hidden layer, times the views' weights, to x and first."""
+
+    def __init__(self, x: Tensor, first: Tensor, weights: Tensor, need_x: bool) -> None:
+        self.x, self.first, self.weights = x, first, weights
+        self.sum = torch.zeros_like(first)
+        self.d_x = torch.empty_like(x) if need_x else None
+
+    def add(self, rows: slice, hidden: Tensor, d_hidden: Tensor) -> None:
+        d_hidden = torch.ops.aten.threshold_backward(d_hidden, hidden, 0)
+        self.sum += torch.matmul(self.x[rows].T, d_hidden)
+        if self.d_x is not None:
+            weighted = self.first * self.weights[:, None, None]
+            self.d_x[rows] = torch.einsum("tew,tiw->ei", d_hidden, weighted)
+
+    @property
+    def d_first(self) -> Tensor:
+        return self.sum * self.weights[:, None, None]
 
 
 class Dropout(nn.Module):
     """Dropout whose random bytes cost a fifth of torch's random floats on a CPU.
 
-    The probability is rounded to 1/256. On other devices it is torch's own.
+    The probability is rounded to 1/256.
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x, in training with some of its entries zero and the others scaled up."""
+    def draw(self, x: Tensor) -> tuple[Tensor | None, float]:
+        """Which entries of x are kept (None: all), and what to multiply those with."""
         dropped = round(self.probability * 256)
         if not self.training or dropped == 0:
-            return x
-        if x.device.type != "cpu":
-            return nn.functional.dropout(x, self.probability)
-        words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-        return torch.where(kept, x * (256 / (256 - dropped)), 0.0)
+            return None, 1.0
+        if x.device.type == "cpu":
+            words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
+            kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        else:
+            kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropped / 256)
+        return kept, 256 / (256 - dropped)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, in training with some of its entries zero and the others scaled up."""
+        kept, scale = self.draw(x)
+        return x if kept is None else torch.where(kept, x * scale, 0.0)
 
 
 def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
