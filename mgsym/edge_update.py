@@ -6,6 +6,7 @@ through in pieces that fit a core's cache, forward and backward, with gradients 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -56,8 +57,10 @@ class EdgeUpdate(torch.autograd.Function):
         activation = _Activation(p, q, edges, w_e, source, target, precision)
         statistics = training and gamma is not None
         count, channels = len(edges), p.shape[1]
+        memory = None
         if any(ctx.needs_input_grad) and count * channels <= _STORED:
-            activation.stored = p.new_empty(count, channels, dtype=precision)
+            memory = _POOL.take(count * channels, precision, p.device)
+            activation.stored = memory[: count * channels].view(count, channels)
         spread = _block_diagonal(a).to(precision)
         logits = edges.new_empty(count, a.shape[0])
         total = p.new_zeros(2, channels, dtype=torch.float64)
@@ -87,9 +90,9 @@ class EdgeUpdate(torch.autograd.Function):
                 if kept is not None:
                     new[rows].mul_(kept[rows])
         ctx.save_for_backward(
-            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target,
-            activation.stored,
-        )  # fmt: skip
+            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target
+        )
+        ctx.memory = memory
         ctx.scale, ctx.eps, ctx.training, ctx.precision = scale, eps, training, precision
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
@@ -98,13 +101,17 @@ class EdgeUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor | None, d_new: Tensor | None, *_: Any) -> Any:
-        (
-            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target, stored,
-        ) = ctx.saved_tensors  # fmt: skip
+        p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target = (
+            ctx.saved_tensors
+        )
         grads: list[Tensor | None] = [None] * 18
         precision = ctx.precision
-        activation = _Activation(p, q, edges, w_e, source, target, precision, stored)
+        activation = _Activation(p, q, edges, w_e, source, target, precision)
         count, channels, heads = len(edges), p.shape[1], len(a)
+        # another backward pass through the same graph computes z again
+        memory, ctx.memory = ctx.memory, None
+        if memory is not None:
+            activation.stored = memory[: count * channels].view(count, channels)
         if d_logits is None:
             d_logits = edges.new_zeros(count, heads)
         # one tensor of all that comes from above, so that one product takes it to z
@@ -150,8 +157,34 @@ class EdgeUpdate(torch.autograd.Function):
             d_z = d_z.to(p.dtype)
             d_p.index_add_(0, source[rows], d_z)
             d_q.index_add_(0, target[rows], d_z)
+        _POOL.give(memory)
         grads[0], grads[1], grads[2], grads[3] = d_p, d_q, d_edges, d_w_e
         return tuple(grads)
+
+
+class _Pool:
+    """Memory for z, reused from step to step: for a CPU to map fresh memory takes longer than
+    to compute z. Other devices have such a pool already."""
+
+    def __init__(self) -> None:
+        self.free: list[Tensor] = []
+
+    def take(self, numbers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """At least so many numbers; in steps of 2²² so that similar graphs share."""
+        numbers = math.ceil(numbers / (1 << 22)) << 22 if device.type == "cpu" else numbers
+        for i, memory in enumerate(self.free):
+            if memory.dtype == dtype and memory.numel() == numbers and device.type == "cpu":
+                return self.free.pop(i)
+        self.free.clear()  # what does not fit now is of another graph
+        return torch.empty(numbers, dtype=dtype, device=device)
+
+    def give(self, memory: Tensor | None) -> None:
+        """Take it back, when nothing reads it any more."""
+        if memory is not None and memory.device.type == "cpu":
+            self.free.append(memory)
+
+
+_POOL = _Pool()
 
 
 class _Activation:
@@ -166,12 +199,11 @@ class _Activation:
         source: Tensor,
         target: Tensor,
         precision: torch.dtype,
-        stored: Tensor | None = None,
     ) -> None:
         self.ends = torch.cat([p, q]).to(precision)
         self.pairs = torch.stack([source, target + len(p)], dim=1)
         self.edges, self.w_e = edges, w_e.T.to(precision)
-        self.stored = stored
+        self.stored: Tensor | None = None
 
     def __call__(self, rows: slice) -> Tensor:
         return self.compute(rows) if self.stored is None else self.stored[rows]
