@@ -77,7 +77,8 @@ class EdgeUpdate(torch.autograd.Function):
             logits[rows] = out[:, :heads]
             if new is not None:
                 torch.add(edges[rows], out[:, heads:], out=new[rows])
-                _drop_(new[rows], kept, scale, rows)
+                if kept is not None:
+                    new[rows].mul_(kept[rows]).mul_(scale)
         ctx.save_for_backward(
             p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target
         )
@@ -130,9 +131,10 @@ class EdgeUpdate(torch.autograd.Function):
             # of z itself, as it has the sign of u
             torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
             _add_product(d_w_e, d_z.T, edges[rows])
-            d_edges[rows] = d_z @ back
-            if d_new is not None:
-                d_edges[rows] += piece[:, heads:-1]
+            if d_new is None:
+                d_edges[rows] = d_z @ back
+            else:
+                torch.add(piece[:, heads:-1], d_z @ back, out=d_edges[rows])
             d_z = d_z.to(p.dtype)
             d_p.index_add_(0, source[rows], d_z)
             d_q.index_add_(0, target[rows], d_z)
@@ -161,10 +163,14 @@ class _Above:
             assert self.d_logits is not None
             return self.d_logits[rows]
         d_new = self.d_new[rows]
-        piece = d_new.new_ones(len(d_new), self.heads + d_new.shape[1] + 1)
+        piece = d_new.new_empty(len(d_new), self.heads + d_new.shape[1] + 1)
         piece[:, : self.heads] = 0.0 if self.d_logits is None else self.d_logits[rows]
-        piece[:, self.heads : -1] = d_new
-        _drop_(piece[:, self.heads : -1], self.kept, self.scale, rows)
+        if self.kept is None:
+            piece[:, self.heads : -1] = d_new
+        else:
+            dropped = piece[:, self.heads : -1]
+            torch.mul(d_new, self.kept[rows], out=dropped).mul_(self.scale)
+        piece[:, -1] = 1.0
         return piece
 
     def moments(self, activation: _Activation) -> tuple[Tensor, Tensor]:
@@ -193,12 +199,6 @@ def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]
         total[1] += z.square_().sum(0)
     moments = (total / max(count, 1)).to(shift.dtype)
     return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
-
-
-def _drop_(x: Tensor, kept: Tensor | None, scale: float, rows: slice) -> None:
-    """Dropout of some rows, in place."""
-    if kept is not None:
-        x.mul_(kept[rows]).mul_(scale)
 
 
 class _Pool:
