@@ -28,8 +28,8 @@ class EdgeUpdate(torch.autograd.Function):
         logits = a · z per head,  y = γ (z − μ)/σ + β,  new = m (f + W y + c)
 
     where μ and σ² are the mean and variance of z over the edges (in training) or the running
-    ones, and m is dropout: `scale` where `kept`, else 0. Where z is small enough it is stored;
-    otherwise it is computed again, piece by piece, wherever it is needed.
+    ones, and m is dropout: `scale` where `kept`, else 0. With `store`, z is stored where small
+    enough; otherwise it is computed again, piece by piece, wherever it is needed.
     """
 
     @staticmethod
@@ -53,10 +53,11 @@ class EdgeUpdate(torch.autograd.Function):
         source: Tensor,
         target: Tensor,
         precision: torch.dtype,
+        store: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         activation = _Activation(p, q, edges, w_e, source, target, precision)
         count, channels, heads = len(edges), p.shape[1], len(a)
-        if any(ctx.needs_input_grad):
+        if store:
             activation.store()
         mean, variance = running_mean, running_variance
         if training and gamma is not None:
@@ -94,7 +95,7 @@ class EdgeUpdate(torch.autograd.Function):
         p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target = (
             ctx.saved_tensors
         )
-        grads: list[Tensor | None] = [None] * 18
+        grads: list[Tensor | None] = [None] * 19
         activation = _Activation(p, q, edges, w_e, source, target, ctx.precision)
         # another backward pass through the same graph computes z again
         activation.restore(ctx.memory)
@@ -102,23 +103,26 @@ class EdgeUpdate(torch.autograd.Function):
         count, channels, heads = len(edges), p.shape[1], len(a)
         above = _Above(d_logits, d_new, heads, kept, ctx.scale)
         matrix = _block_diagonal(a).T
-        moment, summed = above.moments(activation)
-        grads[4] = _diagonal_blocks(moment[:heads], a)
         slope: Tensor | None = None
         if d_new is not None:
             sigma = (variance + ctx.eps).sqrt()
             s = gamma / sigma
-            d_w, d_c = moment[heads:-1], summed[heads:-1]
-            d_y = d_c @ w  # Σ dy over edges
-            d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
-            grads[5], grads[6], grads[8] = d_y_xhat, d_y, d_c
-            grads[7] = d_w * s + torch.outer(d_c, beta - mean * s)
             constant = torch.zeros_like(s)
-            if ctx.training:
-                # how μ and σ move with z: dz gains constant + slope · z
-                slope = -s * d_y_xhat / (sigma * count)
-                constant = -s * d_y / count - slope * mean
-                slope = slope.to(ctx.precision)
+        if any(ctx.needs_input_grad[4:9]) or (d_new is not None and ctx.training):
+            moment, summed = above.moments(activation)
+            grads[4] = _diagonal_blocks(moment[:heads], a)
+            if d_new is not None:
+                d_w, d_c = moment[heads:-1], summed[heads:-1]
+                d_y = d_c @ w  # Σ dy over edges
+                d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
+                grads[5], grads[6], grads[8] = d_y_xhat, d_y, d_c
+                grads[7] = d_w * s + torch.outer(d_c, beta - mean * s)
+                if ctx.training:
+                    # how μ and σ move with z: dz gains constant + slope · z
+                    slope = -s * d_y_xhat / (sigma * count)
+                    constant = -s * d_y / count - slope * mean
+                    slope = slope.to(ctx.precision)
+        if d_new is not None:
             matrix = torch.cat([matrix, w * s, constant[None]])
         d_p, d_q, d_w_e = torch.zeros_like(p), torch.zeros_like(q), torch.zeros_like(w_e)
         d_edges = torch.empty_like(edges)
@@ -130,7 +134,8 @@ class EdgeUpdate(torch.autograd.Function):
                 d_z.addcmul_(z, slope.expand_as(z))
             # of z itself, as it has the sign of u
             torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
-            _add_product(d_w_e, d_z.T, edges[rows])
+            if ctx.needs_input_grad[3]:
+                _add_product(d_w_e, d_z.T, edges[rows])
             if d_new is None:
                 d_edges[rows] = d_z @ back
             else:

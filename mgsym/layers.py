@@ -128,7 +128,7 @@ class _HiddenMoments(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, first, shares = ctx.saved_tensors
         symmetric = grad[1:] + grad[1:].T
         back = _Back(x, first, shares, ctx.needs_input_grad[0])
