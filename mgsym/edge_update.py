@@ -6,6 +6,7 @@ through in pieces that fit a core's cache, forward and backward, with gradients 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,8 +28,8 @@ class EdgeUpdate(torch.autograd.Function):
         logits = a · z per head,  y = γ (z − μ)/σ + β,  new = m (f + W y + c)
 
     where μ and σ² are the mean and variance of z over the edges (in training) or the running
-    ones, and m is dropout: `scale` where `kept`, else 0. Where z is small enough it is stored;
-    otherwise it is computed again, piece by piece, wherever it is needed.
+    ones, and m is dropout: `scale` where `kept`, else 0. With `store`, z is stored where small
+    enough; otherwise it is computed again, piece by piece, wherever it is needed.
     """
 
     @staticmethod
@@ -52,44 +53,37 @@ class EdgeUpdate(torch.autograd.Function):
         source: Tensor,
         target: Tensor,
         precision: torch.dtype,
+        store: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         activation = _Activation(p, q, edges, w_e, source, target, precision)
-        statistics = training and gamma is not None
-        count, channels = len(edges), p.shape[1]
-        if any(ctx.needs_input_grad) and count * channels <= _STORED:
-            activation.stored = p.new_empty(count, channels, dtype=precision)
-        spread = _block_diagonal(a).to(precision)
-        logits = edges.new_empty(count, a.shape[0])
-        total = p.new_zeros(2, channels, dtype=torch.float64)
-        for rows in pieces(count, channels, p.device):
-            z = activation.compute(rows)
-            logits[rows] = z @ spread
-            if statistics:
-                # about the running mean: no digits are lost when z is large against its spread
-                z = z - running_mean
-                total[0] += z.sum(0)
-                total[1] += z.square_().sum(0)
+        count, channels, heads = len(edges), p.shape[1], len(a)
+        if store:
+            activation.store()
         mean, variance = running_mean, running_variance
-        if statistics:
-            moments = (total / max(count, 1)).to(p.dtype)
-            mean = moments[0] + running_mean
-            variance = (moments[1] - moments[0] ** 2).clamp(min=0)
+        if training and gamma is not None:
+            mean, variance = _statistics(activation, running_mean)
+        matrix, constant = _block_diagonal(a), p.new_zeros(heads)
         new = None
         if gamma is not None:
             # norm and projection as one matrix and one constant: W y + c = (W s) z + W t + c
             s = gamma / (variance + eps).sqrt()
-            matrix = (w * s * scale).T.to(precision)
-            constant = (torch.mv(w, beta - mean * s) + c).mul_(scale).to(precision)
+            shift = torch.mv(w, beta - mean * s) + c
+            matrix = torch.cat([matrix, (w * s).T], dim=1)
+            constant = torch.cat([constant, shift])
             new = torch.empty_like(edges)
-            for rows in pieces(count, channels, p.device):
-                moved = torch.addmm(constant, activation(rows), matrix)
-                torch.add(moved, edges[rows], alpha=scale, out=new[rows])
+        matrix, constant = matrix.to(precision), constant.to(precision)
+        logits = edges.new_empty(count, heads)
+        for rows in pieces(count, channels, p.device):
+            out = torch.addmm(constant, activation(rows), matrix)
+            logits[rows] = out[:, :heads]
+            if new is not None:
+                torch.add(edges[rows], out[:, heads:], out=new[rows])
                 if kept is not None:
-                    new[rows].mul_(kept[rows])
+                    new[rows].mul_(kept[rows]).mul_(scale)
         ctx.save_for_backward(
-            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target,
-            activation.stored,
-        )  # fmt: skip
+            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target
+        )
+        ctx.memory = activation.memory
         ctx.scale, ctx.eps, ctx.training, ctx.precision = scale, eps, training, precision
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
@@ -98,60 +92,143 @@ class EdgeUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor | None, d_new: Tensor | None, *_: Any) -> Any:
-        (
-            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target, stored,
-        ) = ctx.saved_tensors  # fmt: skip
-        grads: list[Tensor | None] = [None] * 18
-        precision = ctx.precision
-        activation = _Activation(p, q, edges, w_e, source, target, precision, stored)
+        p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target = (
+            ctx.saved_tensors
+        )
+        grads: list[Tensor | None] = [None] * 19
+        activation = _Activation(p, q, edges, w_e, source, target, ctx.precision)
+        # another backward pass through the same graph computes z again
+        activation.restore(ctx.memory)
+        ctx.memory = None
         count, channels, heads = len(edges), p.shape[1], len(a)
-        if d_logits is None:
-            d_logits = edges.new_zeros(count, heads)
-        # one tensor of all that comes from above, so that one product takes it to z
-        above, down = d_logits, _block_diagonal(a).T
-        if d_new is not None:
-            d_new = _masked(d_new, kept, ctx.scale)
-            above = torch.cat([d_logits, d_new, d_new.new_ones(count, 1)], dim=1)
-        moment = above.new_zeros(above.shape[1], channels)  # Σ above ⊗ z
-        for rows in pieces(count, channels, p.device):
-            _add_product(moment, above[rows].T, activation(rows))
-        grads[4] = _diagonal_blocks(moment[:heads], a)
+        above = _Above(d_logits, d_new, heads, kept, ctx.scale)
+        matrix = _block_diagonal(a).T
         slope: Tensor | None = None
         if d_new is not None:
             sigma = (variance + ctx.eps).sqrt()
             s = gamma / sigma
-            d_w = moment[heads:-1]
-            summed = d_new.sum(0)
-            d_y = summed @ w  # Σ dy over edges
-            d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
-            grads[5], grads[6], grads[8] = d_y_xhat, d_y, summed
-            grads[7] = d_w * s + torch.outer(summed, beta - mean * s)
             constant = torch.zeros_like(s)
-            if ctx.training:
-                # how μ and σ move with z: dz gains constant + slope · z
-                slope = -s * d_y_xhat / (sigma * count)
-                constant = -s * d_y / count - slope * mean
-            down = torch.cat([down, w * s, constant[None]])
+        if any(ctx.needs_input_grad[4:9]) or (d_new is not None and ctx.training):
+            moment, summed = above.moments(activation)
+            grads[4] = _diagonal_blocks(moment[:heads], a)
+            if d_new is not None:
+                d_w, d_c = moment[heads:-1], summed[heads:-1]
+                d_y = d_c @ w  # Σ dy over edges
+                d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
+                grads[5], grads[6], grads[8] = d_y_xhat, d_y, d_c
+                grads[7] = d_w * s + torch.outer(d_c, beta - mean * s)
+                if ctx.training:
+                    # how μ and σ move with z: dz gains constant + slope · z
+                    slope = -s * d_y_xhat / (sigma * count)
+                    constant = -s * d_y / count - slope * mean
+                    slope = slope.to(ctx.precision)
+        if d_new is not None:
+            matrix = torch.cat([matrix, w * s, constant[None]])
         d_p, d_q, d_w_e = torch.zeros_like(p), torch.zeros_like(q), torch.zeros_like(w_e)
-        d_edges = torch.empty_like(edges) if d_new is None else d_new
-        down = down.to(precision)
+        d_edges = torch.empty_like(edges)
+        matrix, back = matrix.to(ctx.precision), w_e.to(ctx.precision)
         for rows in pieces(count, channels, p.device):
-            z = activation(rows)
-            d_z = above[rows].to(precision) @ down
+            z, piece = activation(rows), above(rows)
+            d_z = piece.to(ctx.precision) @ matrix
             if slope is not None:
-                d_z.addcmul_(z, slope.to(precision).expand_as(z))
+                d_z.addcmul_(z, slope.expand_as(z))
             # of z itself, as it has the sign of u
             torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
-            _add_product(d_w_e, d_z.T, edges[rows])
+            if ctx.needs_input_grad[3]:
+                _add_product(d_w_e, d_z.T, edges[rows])
             if d_new is None:
-                d_edges[rows] = d_z @ w_e.to(precision)
+                d_edges[rows] = d_z @ back
             else:
-                _add_product(d_edges[rows], d_z, w_e)
+                torch.add(piece[:, heads:-1], d_z @ back, out=d_edges[rows])
             d_z = d_z.to(p.dtype)
             d_p.index_add_(0, source[rows], d_z)
             d_q.index_add_(0, target[rows], d_z)
+        _POOL.give(activation.memory)
         grads[0], grads[1], grads[2], grads[3] = d_p, d_q, d_edges, d_w_e
         return tuple(grads)
+
+
+class _Above:
+    """All that comes down to z of some edges, as one matrix, so that one product takes it there:
+    the gradients of logits and of new edges behind dropout, and 1 for the norm's constant."""
+
+    def __init__(
+        self,
+        d_logits: Tensor | None,
+        d_new: Tensor | None,
+        heads: int,
+        kept: Tensor | None,
+        scale: float,
+    ) -> None:
+        self.d_logits, self.d_new, self.heads = d_logits, d_new, heads
+        self.kept, self.scale = kept, scale
+
+    def __call__(self, rows: slice) -> Tensor:
+        if self.d_new is None:
+            assert self.d_logits is not None
+            return self.d_logits[rows]
+        d_new = self.d_new[rows]
+        piece = d_new.new_empty(len(d_new), self.heads + d_new.shape[1] + 1)
+        piece[:, : self.heads] = 0.0 if self.d_logits is None else self.d_logits[rows]
+        if self.kept is None:
+            piece[:, self.heads : -1] = d_new
+        else:
+            dropped = piece[:, self.heads : -1]
+            torch.mul(d_new, self.kept[rows], out=dropped).mul_(self.scale)
+        piece[:, -1] = 1.0
+        return piece
+
+    def moments(self, activation: _Activation) -> tuple[Tensor, Tensor]:
+        """Its products with z [·, channels] and its sums [·], over edges."""
+        moment: Tensor | None = None
+        count, channels = len(activation.edges), activation.ends.shape[1]
+        for rows in pieces(count, channels, activation.ends.device):
+            piece = self(rows)
+            if moment is None:
+                moment = piece.new_zeros(piece.shape[1], channels)
+                total = piece.new_zeros(piece.shape[1])
+            _add_product(moment, piece.T, activation(rows))
+            total += piece.sum(0)
+        assert moment is not None
+        return moment, total
+
+
+def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of z over the edges, [channels]."""
+    count, channels = len(activation.edges), len(shift)
+    total = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
+    for rows in pieces(count, channels, shift.device):
+        # sums of z − shift: no digits are lost when the mean is large against the spread
+        z = activation(rows) - shift
+        total[0] += z.sum(0)
+        total[1] += z.square_().sum(0)
+    moments = (total / max(count, 1)).to(shift.dtype)
+    return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
+
+
+class _Pool:
+    """Memory for z, reused from step to step: for a CPU to map fresh memory takes longer than
+    to compute z. Other devices have such a pool already."""
+
+    def __init__(self) -> None:
+        self.free: list[Tensor] = []
+
+    def take(self, numbers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """At least so many numbers; in steps of 2²² so that similar graphs share."""
+        numbers = math.ceil(numbers / (1 << 22)) << 22 if device.type == "cpu" else numbers
+        for i, memory in enumerate(self.free):
+            if memory.dtype == dtype and memory.numel() == numbers and device.type == "cpu":
+                return self.free.pop(i)
+        self.free.clear()  # what does not fit now is of another graph
+        return torch.empty(numbers, dtype=dtype, device=device)
+
+    def give(self, memory: Tensor | None) -> None:
+        """Take it back, when nothing reads it any more."""
+        if memory is not None and memory.device.type == "cpu":
+            self.free.append(memory)
+
+
+_POOL = _Pool()
 
 
 class _Activation:
@@ -166,28 +243,36 @@ class _Activation:
         source: Tensor,
         target: Tensor,
         precision: torch.dtype,
-        stored: Tensor | None = None,
     ) -> None:
         self.ends = torch.cat([p, q]).to(precision)
         self.pairs = torch.stack([source, target + len(p)], dim=1)
         self.edges, self.w_e = edges, w_e.T.to(precision)
-        self.stored = stored
+        self.memory: Tensor | None = None
+        self.done = 0  # rows in memory, from the first
+
+    def store(self) -> None:
+        """Keep what is computed from now on, if it is not too much."""
+        numbers = len(self.edges) * self.ends.shape[1]
+        if numbers <= _STORED:
+            self.memory = _POOL.take(numbers, self.ends.dtype, self.ends.device)
+
+    def restore(self, memory: Tensor | None) -> None:
+        """Take over what was stored."""
+        self.memory, self.done = memory, len(self.edges)
 
     def __call__(self, rows: slice) -> Tensor:
-        return self.compute(rows) if self.stored is None else self.stored[rows]
-
-    def compute(self, rows: slice) -> Tensor:
-        """z computed, and stored where it is to be."""
+        stored: Tensor | None = None
+        if self.memory is not None:
+            channels = self.ends.shape[1]
+            stored = self.memory[rows.start * channels : rows.stop * channels].view(-1, channels)
+            if rows.stop <= self.done:
+                return stored
+            self.done = rows.stop
         u = F.embedding_bag(self.pairs[rows], self.ends, mode="sum")  # both ends in one pass
         u.addmm_(self.edges[rows].to(u.dtype), self.w_e)
-        if self.stored is None:
+        if stored is None:
             return F.leaky_relu_(u, SLOPE)
-        return torch.ops.aten.leaky_relu.out(u, SLOPE, out=self.stored[rows])
-
-
-def _masked(gradient: Tensor, kept: Tensor | None, scale: float) -> Tensor:
-    """The gradient behind dropout, always a tensor of its own."""
-    return gradient.clone() if kept is None else (gradient * kept).mul_(scale)
+        return torch.ops.aten.leaky_relu.out(u, SLOPE, out=stored)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

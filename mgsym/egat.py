@@ -179,6 +179,7 @@ class EGATBlock(nn.Module):
             graph.source,
             graph.destination,
             precision,
+            torch.is_grad_enabled(),
         )
         if need_update:
             update_running(norm, mean, variance, graph.num_edges)

@@ -128,7 +128,7 @@ class _HiddenMoments(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, first, shares = ctx.saved_tensors
         symmetric = grad[1:] + grad[1:].T
         back = _Back(x, first, shares, ctx.needs_input_grad[0])
@@ -218,7 +218,10 @@ class Dropout(nn.Module):
         self.probability = probability
 
     def draw(self, x: Tensor) -> tuple[Tensor | None, float]:
-        """Which entries of x are kept (None: all), and what to multiply those with."""
+        """1 for entries of x that are kept, else 0 (None: all are), and by what those grow.
+
+        As uint8, which torch multiplies with floats five times as fast as bool.
+        """
         dropped = round(self.probability * 256)
         if not self.training or dropped == 0:
             return None, 1.0
@@ -227,12 +230,12 @@ class Dropout(nn.Module):
             kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
         else:
             kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropped / 256)
-        return kept, 256 / (256 - dropped)
+        return kept.view(torch.uint8), 256 / (256 - dropped)
 
     def forward(self, x: Tensor) -> Tensor:
         """x, in training with some of its entries zero and the others scaled up."""
         kept, scale = self.draw(x)
-        return x if kept is None else torch.where(kept, x * scale, 0.0)
+        return x if kept is None else x * kept * scale
 
 
 def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -128,6 +128,37 @@ def test_block_in_pieces_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_block_drops_what_its_definition_drops(
+    stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not stored:
+        monkeypatch.setattr("mgsym.edge_update._STORED", 0)
+    monkeypatch.setattr("mgsym.layers._PIECE_CPU", 1000)
+    torch.manual_seed(5)
+    graph = random_graph(40, 700)
+    block = EGATBlock(6, 3, dropout=0.25).double()
+    nodes, edges = torch.randn(40, 6).double(), torch.randn(700, 6).double().requires_grad_()
+    leaves = [edges, *block.parameters()]
+    torch.manual_seed(6)
+    kept, scale = block.dropout.draw(edges)
+    assert kept is not None
+    kept_nodes, _ = block.dropout.draw(nodes)
+    new_nodes, new_edges = plain_block(block, nodes, edges, graph)
+
+    def with_grads(*outputs: Tensor, **more: bool) -> list[Tensor]:
+        loss = sum(t.square().sum() for t in outputs)
+        return [*outputs, *torch.autograd.grad(loss, leaves, **more)]
+
+    plain = with_grads(new_nodes * kept_nodes * scale, new_edges * kept * scale)
+    torch.manual_seed(6)
+    fused = block(nodes, edges, graph)
+    block(2 * nodes, edges, graph)  # its z must not take the place of the first's
+    for again in (True, False):  # the second time, what was stored is gone
+        for a, b in zip(with_grads(*fused, retain_graph=again), plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def plain_encoder(
     encoder: EdgeEncoder, x: Tensor, views: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor]:
