@@ -17,13 +17,7 @@ METHODS = "edge-mask, gradient, random, soft-mask"  # told here, so that --help 
 @click.argument("structure", required=False, type=opt.FILE)
 @click.option("--node", type=int, help="The atom, by its row, counted from 0.")
 @click.option("--id", "atom_id", type=int, help="The atom, by its id in the file.")
-@click.option(
-    "--topk",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="How many edges to look for and show.",
-)
+@click.option("--topk", type=click.IntRange(1), default=50, help="How many edges.  [default: 50]")
 @click.option("--method", default="edge-mask", show_default=True, help=f"One of {METHODS}.")
 @click.option("--steps", type=int, metavar="N", help="Steps of optimisation of a mask.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,23 +136,30 @@ def build_graphs(
     _check_folder(folder, structures, overwrite)
     _check_target(structures, target)
 
-    def write(structure: Structure, into: Path) -> GraphSummary:
-        graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
-        graph.save(into / f"{structure.name}.npz")
-        return summarise(graph, folder / f"{structure.name}.npz")
-
     summaries = []
-    with atomic_folder(folder) as temporary, ThreadPoolExecutor(jobs) as pool:
-        tasks = [pool.submit(write, structure, temporary) for structure in structures]
-        try:
-            for task in tasks:
-                summaries.append(task.result())
-                if progress is not None:
-                    progress(len(summaries), len(structures))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with atomic_folder(folder) as temporary:
+
+        def write(structure: Structure) -> GraphSummary:
+            graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
+            graph.save(temporary / f"{structure.name}.npz")
+            return summarise(graph, folder / f"{structure.name}.npz")
+
+        for summary in _in_order(write, structures, jobs):
+            summaries.append(summary)
+            if progress is not None:
+                progress(len(summaries), len(structures))
     return summaries
+
+
+def _in_order(
+    work: Callable[[Structure], GraphSummary], structures: Sequence[Structure], jobs: int
+) -> Iterator[GraphSummary]:
+    """Results in order; one job works in this thread, which an interruption stops at once."""
+    if jobs == 1:
+        yield from map(work, structures)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(work, structures)  # closing it cancels what has not begun
 
 
 def read_graphs(paths: Sequence[str | Path]) -> list[Graph]:
