@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,7 +42,7 @@ def evaluate(
     from mgsym.data_tools.predictions import evaluate_files
 
     with console.progress("Predicting") as step:
-        asked = {"figure": figure, "overwrite": overwrite, "device": device, "progress": step}
+        asked: dict[str, Any] = {"figure": figure, "overwrite": overwrite, "device": device, "progress": step}
         scores = evaluate_files(paths, run, types, frames, labels, **asked)
     if as_json:
         console.emit_json(scores.as_dict())

@@ -52,7 +52,7 @@ class TrainingConfig:
         max_minutes: training stops after this time; 0 never stops.
     """
 
-    epochs: int = 40
+    epochs: int = 24
     batch_size: int = 1
     optimizer: str = "adamw"
     amsgrad: bool = False
@@ -167,7 +167,7 @@ PRESETS: dict[str, Config] = {
             options={
                 "width": 64,
                 "heads": (2, 2),
-                "dropout": 0.3,
+                "dropout": 0.25,
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
