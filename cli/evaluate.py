@@ -42,7 +42,8 @@ def evaluate(
     from mgsym.data_tools.predictions import evaluate_files
 
     with console.progress("Predicting") as step:
-        asked: dict[str, Any] = {"figure": figure, "overwrite": overwrite, "device": device, "progress": step}
+        asked: dict[str, Any] = {"figure": figure, "overwrite": overwrite, "device": device}
+        asked["progress"] = step
         scores = evaluate_files(paths, run, types, frames, labels, **asked)
     if as_json:
         console.emit_json(scores.as_dict())
