@@ -101,7 +101,8 @@ class EdgeUpdate(torch.autograd.Function):
         activation.restore(ctx.memory)
         ctx.memory = None
         count, channels, heads = len(edges), p.shape[1], len(a)
-        above = _Above(d_logits, d_new, heads, kept, ctx.scale)
+        runs = list(pieces(count, channels, p.device))
+        above = [_above(d_logits, d_new, heads, kept, ctx.scale, rows) for rows in runs]
         matrix = _block_diagonal(a).T
         slope: Tensor | None = None
         if d_new is not None:
@@ -109,7 +110,7 @@ class EdgeUpdate(torch.autograd.Function):
             s = gamma / sigma
             constant = torch.zeros_like(s)
         if any(ctx.needs_input_grad[4:9]) or (d_new is not None and ctx.training):
-            moment, summed = above.moments(activation)
+            moment, summed = _moments(above, activation, runs)
             grads[4] = _diagonal_blocks(moment[:heads], a)
             if d_new is not None:
                 d_w, d_c = moment[heads:-1], summed[heads:-1]
@@ -127,8 +128,8 @@ class EdgeUpdate(torch.autograd.Function):
         d_p, d_q, d_w_e = torch.zeros_like(p), torch.zeros_like(q), torch.zeros_like(w_e)
         d_edges = torch.empty_like(edges)
         matrix, back = matrix.to(ctx.precision), w_e.to(ctx.precision)
-        for rows in pieces(count, channels, p.device):
-            z, piece = activation(rows), above(rows)
+        for rows, piece in zip(runs, above, strict=True):
+            z = activation(rows)
             d_z = piece.to(ctx.precision) @ matrix
             if slope is not None:
                 d_z.addcmul_(z, slope.expand_as(z))
@@ -148,49 +149,36 @@ class EdgeUpdate(torch.autograd.Function):
         return tuple(grads)
 
 
-class _Above:
+def _above(
+    d_logits: Tensor | None,
+    d_new: Tensor | None,
+    heads: int,
+    kept: Tensor | None,
+    scale: float,
+    rows: slice,
+) -> Tensor:
     """All that comes down to z of some edges, as one matrix, so that one product takes it there:
     the gradients of logits and of new edges behind dropout, and 1 for the norm's constant."""
+    if d_new is None:
+        assert d_logits is not None
+        return d_logits[rows]
+    d_new = d_new[rows]
+    if kept is not None:
+        d_new = (d_new * kept[rows]).mul_(scale)
+    first = d_new.new_zeros(len(d_new), heads) if d_logits is None else d_logits[rows]
+    return torch.cat([first, d_new, d_new.new_ones(len(d_new), 1)], dim=1)
 
-    def __init__(
-        self,
-        d_logits: Tensor | None,
-        d_new: Tensor | None,
-        heads: int,
-        kept: Tensor | None,
-        scale: float,
-    ) -> None:
-        self.d_logits, self.d_new, self.heads = d_logits, d_new, heads
-        self.kept, self.scale = kept, scale
 
-    def __call__(self, rows: slice) -> Tensor:
-        if self.d_new is None:
-            assert self.d_logits is not None
-            return self.d_logits[rows]
-        d_new = self.d_new[rows]
-        piece = d_new.new_empty(len(d_new), self.heads + d_new.shape[1] + 1)
-        piece[:, : self.heads] = 0.0 if self.d_logits is None else self.d_logits[rows]
-        if self.kept is None:
-            piece[:, self.heads : -1] = d_new
-        else:
-            dropped = piece[:, self.heads : -1]
-            torch.mul(d_new, self.kept[rows], out=dropped).mul_(self.scale)
-        piece[:, -1] = 1.0
-        return piece
-
-    def moments(self, activation: _Activation) -> tuple[Tensor, Tensor]:
-        """Its products with z [·, channels] and its sums [·], over edges."""
-        moment: Tensor | None = None
-        count, channels = len(activation.edges), activation.ends.shape[1]
-        for rows in pieces(count, channels, activation.ends.device):
-            piece = self(rows)
-            if moment is None:
-                moment = piece.new_zeros(piece.shape[1], channels)
-                total = piece.new_zeros(piece.shape[1])
-            _add_product(moment, piece.T, activation(rows))
-            total += piece.sum(0)
-        assert moment is not None
-        return moment, total
+def _moments(
+    above: list[Tensor], activation: _Activation, runs: list[slice]
+) -> tuple[Tensor, Tensor]:
+    """Products of what comes down with z, [·, channels], and its sums [·], over edges."""
+    moment = above[0].new_zeros(above[0].shape[1], activation.ends.shape[1])
+    total = moment.new_zeros(len(moment))
+    for rows, piece in zip(runs, above, strict=True):
+        _add_product(moment, piece.T, activation(rows))
+        total += piece.sum(0)
+    return moment, total
 
 
 def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,11 +61,11 @@ def segment_softmax(
     counted = logits if weight is None else logits.masked_fill(weight <= 0, -torch.inf)
     largest = segment_max(counted.detach(), index, count)
     largest = torch.where(torch.isfinite(largest), largest, 0.0)
-    shifted = logits - largest[index]
+    shifted = logits - largest.index_select(0, index)
     if weight is not None:
         # a deleted row may lie far above the maximum of the others: keep its exponential finite,
         # for the gradient of its weight
         shifted = shifted.clamp(max=60.0)
     share = shifted.exp() if weight is None else weight * shifted.exp()
     total = segment_sum(share, index, count)
-    return share / torch.where(total > 0, total, 1.0)[index]
+    return share / torch.where(total > 0, total, 1.0).index_select(0, index)
