@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import mgsym
 from mgsym.neighbors import neighbor_pairs
 
 CUTOFF = 5.0
@@ -31,24 +31,13 @@ DENSITY = 0.063
 CASES = ((8_000, 1, 7), (64_000, 2, 5), (1_000_000, 5, 2))
 
 
-class ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays and nothing that could run."""
-
-    def find_class(self, module: str, name: str) -> object:
-        if name in {"_reconstruct", "ndarray", "dtype"} and module.startswith("numpy"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
-
-
 def structure(folder: Path | None, repeats: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions [8000 · repeats³, 3] and cell [3, 3], Å."""
     if folder is None:
         positions, cell = random_structure(8_000)
     else:
-        with (folder / "train0.pickle").open("rb") as file:
-            arrays = ArraysOnly(file).load()
-        positions = arrays["positions"].astype(np.float64)
-        cell = np.diag(arrays["box"].astype(np.float64).reshape(3))
+        train0 = mgsym.read(folder / "train0.pickle")
+        positions, cell = train0.positions.numpy(), train0.cell.numpy()
     corners = np.stack(np.meshgrid(*[np.arange(repeats)] * 3, indexing="ij"), -1).reshape(-1, 3)
     return (positions + (corners @ cell)[:, None]).reshape(-1, 3), cell * repeats
 
