@@ -1,0 +1,115 @@
+"""Graph: built from a structure, put together, taken apart, written and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgsym.errors import InputError
+from mgsym.graph import Graph, build_graph, collate, match_species
+from mgsym.structure import Structure
+
+
+def chain(atoms: int = 6, name: str = "chain") -> Structure:
+    """Atoms 2 Å apart on a ring along x, far from their images in y and z."""
+    positions = torch.zeros(atoms, 3, dtype=torch.float64)
+    positions[:, 0] = 2.0 * torch.arange(atoms)
+    cell = torch.diag(torch.tensor([2.0 * atoms, 30, 30]))
+    types = torch.arange(atoms) % 2
+    return Structure(
+        positions, cell, types, ("Cu", "Zr"), name=name, glass="ring", split="train"
+    ).with_column("barrier", torch.arange(atoms) / 10, "eV")
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return build_graph(chain(), cutoff=2.5)
+
+
+def test_edges_of_a_ring(graph: Graph) -> None:
+    assert graph.num_edges == 12
+    assert graph.destination.tolist() == sorted(graph.destination.tolist())
+    expected = (
+        graph.positions[graph.source]
+        + graph.edge_shift.double() @ graph.cell[0]
+        - graph.positions[graph.destination]
+    )
+    torch.testing.assert_close(graph.edge_vector.double(), expected)
+    torch.testing.assert_close(graph.edge_length, torch.full((12,), 2.0))
+    assert graph.offsets.tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert (graph.names, graph.glasses, graph.splits) == (("chain",), ("ring",), ("train",))
+    assert repr(graph) == "Graph(chain: 6 atoms, 12 edges, cutoff 2.5 Å)"
+
+
+def test_targets_and_missing_ones(graph: Graph) -> None:
+    torch.testing.assert_close(graph.target, torch.arange(6) / 10)
+    assert graph.labelled.all()
+    assert torch.isnan(graph.target_stderr).all()
+    assert not build_graph(chain(), 2.5, target="other").labelled.any()
+
+
+def test_overlapping_atoms_are_refused() -> None:
+    positions = chain().positions.clone()
+    positions[3, 0] = 2.1
+    with pytest.raises(InputError, match=r"atoms [24] and [24] are 0\.100 Å apart, expected at le"):
+        build_graph(chain().replace(positions=positions), 2.5)
+
+
+def test_collate_keeps_structures_apart(graph: Graph) -> None:
+    batch = collate([graph, build_graph(chain(4, "short"), 2.5)])
+    assert (batch.num_nodes, batch.num_edges, batch.num_structures) == (10, 20, 2)
+    owner = batch.structure_index[batch.edge_index]
+    assert torch.equal(owner[0], owner[1])
+    assert batch.names == ("chain", "short")
+    assert batch.cell.shape == (2, 3, 3)
+    twice = collate([batch, graph])
+    assert twice.structure_index.unique().tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"cutoff differ between graphs: chain has 2\.5, chain"):
+        collate([graph, build_graph(chain(), 4.5)])
+    with pytest.raises(InputError, match="no graphs"):
+        collate([])
+
+
+def test_hops_count_edges(graph: Graph) -> None:
+    assert graph.hops_to(0, 2).tolist() == [0, 1, 2, -1, 2, 1]
+    assert graph.hops_to(0, 9).tolist() == [0, 1, 2, 3, 2, 1]
+
+
+def test_subgraph_renumbers_and_says_which_edges(graph: Graph) -> None:
+    nodes = torch.tensor([2, 0, 1])
+    part, edges = graph.subgraph(nodes)
+    assert part.num_edges == 4  # 0–1 and 1–2, both ways; the ring is cut
+    assert torch.equal(nodes[part.edge_index], graph.edge_index[:, edges])
+    assert torch.equal(part.types, graph.types[nodes])
+    assert part.destination.tolist() == sorted(part.destination.tolist())
+
+
+def test_with_edges_takes_a_mask_or_indices(graph: Graph) -> None:
+    keep = graph.source > 2
+    some = graph.with_edges(keep)
+    assert some.num_edges == int(keep.sum())
+    again = graph.with_edges(torch.nonzero(keep).squeeze(1).flip(0))
+    assert torch.equal(some.edge_index, again.edge_index)
+    assert some.offsets[-1] == some.num_edges
+
+
+def test_written_and_read_it_is_the_same(graph: Graph, tmp_path: Path) -> None:
+    graph = graph.replace(node_features={"energy": torch.arange(6.0)})
+    graph.save(tmp_path / "g.npz")
+    again = Graph.load(tmp_path / "g.npz")
+    for name in ("types", "edge_index", "edge_shift", "edge_vector", "positions", "target"):
+        found, expected = getattr(again, name), getattr(graph, name)
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    assert torch.equal(again.node_features["energy"], torch.arange(6.0))
+    assert (again.species, again.names, again.splits) == (("Cu", "Zr"), ("chain",), ("train",))
+    assert again.cutoff == 2.5
+
+
+def test_species_match_by_symbol(graph: Graph) -> None:
+    wider = match_species(graph, ("Zr", "Al", "Cu"))
+    assert [wider.species[t] for t in wider.types] == ["Cu", "Zr"] * 3
+    with pytest.raises(InputError, match="chain has Zr, but the model knows only Cu"):
+        match_species(graph, ("Cu",))
