@@ -52,7 +52,7 @@ class TrainingConfig:
         max_minutes: training stops after this time; 0 never stops.
     """
 
-    epochs: int = 24
+    epochs: int = 16
     batch_size: int = 1
     optimizer: str = "adamw"
     amsgrad: bool = False
@@ -167,7 +167,7 @@ PRESETS: dict[str, Config] = {
             options={
                 "width": 64,
                 "heads": (2, 2),
-                "dropout": 0.25,
+                "dropout": 0.3,
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
