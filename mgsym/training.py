@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mgsym.checkpoint import load_safely
-from mgsym.config import Config, differing
+from mgsym.config import Config, differing, preset
 from mgsym.devices import resolve_device
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph
@@ -24,7 +24,7 @@ __all__ = ["Progress", "TrainedRun", "summarize", "train", "train_seeds"]
 
 def train(
     graphs: Sequence[Graph],
-    config: Config,
+    config: Config | None = None,
     *,
     run: str | Path | None = None,
     device: str | torch.device = "auto",
@@ -46,7 +46,7 @@ def train(
 
     Args:
         graphs: one labelled structure each, with distinct names.
-        config: see `mgsym.config.load_config`.
+        config: see `mgsym.config.load_config`; the preset ``fast`` when None.
         run: the run directory to write; nothing is written when None.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         split: which graphs train, validate and test; by default `split_by_glass` decides, from
@@ -68,6 +68,7 @@ def train(
         MgsymError: training diverged.
         Interrupted: `should_stop` said so; the message tells how to go on.
     """
+    config = preset("fast") if config is None else config
     folder = None if run is None else Path(run)
     where = resolve_device(device)
     _check_request(config, folder, where, resume, overwrite)
