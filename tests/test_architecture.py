@@ -138,7 +138,7 @@ def test_nothing_prints(file: Path) -> None:
 
 @every_file
 def test_files_and_functions_stay_short(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 600
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.FunctionDef):
             # what the function does, without the lines that say what it takes

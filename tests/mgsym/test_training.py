@@ -15,7 +15,14 @@ from mgsym.checkpoint import load_checkpoint, load_safely, save_safely
 from mgsym.config import Config, TrainingConfig, load_config
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.graph import Graph
-from mgsym.optimization import make_optimizer, rate_factor, regression_loss, update_average
+from mgsym.models import create_model
+from mgsym.optimization import (
+    centre_predictions,
+    make_optimizer,
+    rate_factor,
+    regression_loss,
+    update_average,
+)
 from mgsym.runs import graph_hash, latest_run, run_checkpoints
 from mgsym.trainer import TrainedRun
 from mgsym.training import summarize, train, train_seeds
@@ -359,3 +366,16 @@ def test_average_of_weights() -> None:
     assert float(average.weight.detach()) == pytest.approx(1 - 0.9**2)
     update_average(average, model, 0.9, step=0)  # early: a tenth is kept
     assert float(average.weight.detach()) == pytest.approx(1 - 0.1 * 0.9**2)
+
+
+def test_centring_moves_only_the_mean(five_graphs: list[Graph], tiny: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(tiny, five_graphs[0].species, five_graphs[0].cutoff).eval()
+    before = [model(g).detach() for g in five_graphs]
+    centre_predictions(model, five_graphs)
+    after = [model(g).detach() for g in five_graphs]
+    shifts = torch.cat(after) - torch.cat(before)
+    assert float(shifts.max() - shifts.min()) < 1e-5
+    known = torch.cat([g.labelled for g in five_graphs])
+    errors = (torch.cat([g.target for g in five_graphs]) - torch.cat(after))[known]
+    assert float(errors.mean()) == pytest.approx(0, abs=1e-5)
