@@ -106,13 +106,7 @@ def explain_atom(
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
     folder = checkpoint.parent / "explanations" if out is None else Path(out)
-    paths = [
-        folder / f"{graph.names[0] or 'structure'}-node{row}{end}" for end in (".json", ".csv")
-    ]
-    for file in paths:
-        refuse_existing(file, overwrite)
-    if figure is not None:
-        paths.append(check_figure(figure, overwrite))
+    paths = _outputs(folder / f"{graph.names[0] or 'structure'}-node{row}", figure, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}
     chosen = {**budget, **(settings or {})}
@@ -125,6 +119,13 @@ def explain_atom(
         explanation_figure(graph, top, figure)
     warnings += familiarity_warnings(graph, metadata)
     return Explained(top, worth, tuple(paths), tuple(notes), tuple(warnings))
+
+
+def _outputs(stem: Path, figure: str | Path | None, overwrite: bool) -> list[Path]:
+    """The files to write, none of which exists, or may be replaced."""
+    files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
+    paths = [refuse_existing(file, overwrite) for file in files]
+    return paths if figure is None else [*paths, check_figure(figure, overwrite)]
 
 
 def _one_graph(path: Path, cutoff: float, types: Mapping[int, str] | None) -> Graph:

@@ -16,6 +16,7 @@ from mgsym.graph import Graph
 from mgsym.models import MODELS, BarrierModel
 from mgsym.neighbors import neighbor_pairs
 from mgsym.scatter import segment_sum
+from mgsym.structure import Structure
 
 CUTOFF = 4.0
 
@@ -132,3 +133,15 @@ def five_graphs(make_graph: Callable[..., Graph]) -> list[Graph]:
     """Three to train on, one to validate, one to test, each its own glass."""
     splits = ["train", "train", "train", "validation", "test"]
     return [make_graph(f"s{i}", split=split, seed=i) for i, split in enumerate(splits)]
+
+
+@pytest.fixture(scope="session")
+def disordered() -> Structure:
+    """64 atoms of two species off the sites of a cubic lattice, in a box 10.4 Å wide."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.arange(4, dtype=torch.float64) * 2.6
+    lattice = torch.cartesian_prod(steps, steps, steps)
+    positions = lattice + 0.9 * torch.rand(64, 3, generator=generator, dtype=torch.float64)
+    types = torch.randint(2, (64,), generator=generator)
+    cell = 10.4 * torch.eye(3, dtype=torch.float64)
+    return Structure(positions, cell, types, ("Cu", "Zr"))

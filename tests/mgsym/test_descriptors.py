@@ -17,14 +17,8 @@ L_MAX = 8
 
 
 @pytest.fixture(scope="module")
-def graph() -> Graph:
-    generator = torch.Generator().manual_seed(0)
-    steps = torch.arange(4, dtype=torch.float64) * 2.6
-    lattice = torch.cartesian_prod(steps, steps, steps)
-    positions = lattice + 0.6 * torch.rand(64, 3, generator=generator, dtype=torch.float64)
-    types = torch.randint(2, (64,), generator=generator)
-    cell = 10.4 * torch.eye(3, dtype=torch.float64)
-    return build_graph(Structure(positions, cell, types, ("Cu", "Zr")), cutoff=4.0)
+def graph(disordered: Structure) -> Graph:
+    return build_graph(disordered, cutoff=4.0)
 
 
 def directions(count: int) -> torch.Tensor:
