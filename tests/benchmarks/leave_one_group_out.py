@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--protocol", choices=["fixed", "early"], default="fixed")
     parser.add_argument("--epochs", type=int, help="of the preset, unless given")
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--seeds", default="0:1", help="first:end, such as 0:4")
     parser.add_argument("--folds", help="glasses to leave out, such as glass_3 (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=2)
@@ -59,7 +59,7 @@ def main() -> None:
     changes = [*given.set, *([f"training.epochs={given.epochs}"] if given.epochs else [])]
     folds = leave_one_group_out(graphs_of(given.data))
     rows: dict[str, list[float]] = {}
-    for seed in range(given.seeds):
+    for seed in range(*map(int, given.seeds.split(":"))):
         config = replace(load_config(None, changes, given.preset), seed=seed)
         for fold in folds:
             glass = fold.test[0].glasses[0]
