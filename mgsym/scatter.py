@@ -24,11 +24,17 @@ def segment_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add(0, index, values)
 
 
-def segment_mean(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """Mean of the rows of each segment; arguments as in `segment_sum`, empty segments zero."""
-    size = torch.bincount(index, minlength=count).clamp(min=1)
-    shape = (count, *[1] * (values.dim() - 1))
-    return segment_sum(values, index, count) / size.view(shape)
+def segment_mean(values: Tensor, index: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
+    """Mean of the rows of each segment, each row counted `weight` times.
+
+    Arguments as in `segment_sum`, and weight [e], at least 0. A segment without rows, or of
+    rows of weight 0 only, gives zero.
+    """
+    weight = values.new_ones(len(values)) if weight is None else weight.to(values.dtype)
+    trailing = [1] * (values.dim() - 1)
+    total = segment_sum(weight, index, count)
+    summed = segment_sum(values * weight.view(-1, *trailing), index, count)
+    return summed / torch.where(total > 0, total, 1.0).view(-1, *trailing)
 
 
 def segment_max(values: Tensor, index: Tensor, count: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.graph import Graph
-from mgsym.scatter import segment_sum
+from mgsym.scatter import segment_mean
 
 
 class NeighborRidge(nn.Module):
@@ -75,11 +75,4 @@ class NeighborRidge(nn.Module):
 
 def neighbor_mean(graph: Graph, values: Tensor, edge_weight: Tensor | None = None) -> Tensor:
     """The mean of `values` [n, …] over the neighbours of each atom; zero where it has none."""
-    if edge_weight is None:
-        edge_weight = graph.edge_vector.new_ones(graph.num_edges)
-    weight = edge_weight.to(values.dtype)
-    total = segment_sum(weight, graph.destination, graph.num_nodes)
-    sent = values[graph.source] * weight.view(-1, *[1] * (values.dim() - 1))
-    arrived = segment_sum(sent, graph.destination, graph.num_nodes)
-    share = torch.where(total > 0, total, 1.0)
-    return arrived / share.view(-1, *[1] * (values.dim() - 1))
+    return segment_mean(values[graph.source], graph.destination, graph.num_nodes, edge_weight)
