@@ -79,6 +79,15 @@ frames_option = click.option(
     help="Frames of a trajectory, counted from 0; -1 is the last one.",
 )
 
+# potential: Path | None; give it to mgsym.data_tools.simulation.potential_files.load_potential
+potential_option = click.option(
+    "--potential",
+    type=FILE,
+    envvar="MGSYM_POTENTIAL",
+    show_envvar=True,
+    help="EAM file (eam/alloy or eam/fs).  [default: an analytic Cu-Zr potential]",
+)
+
 # jobs: int
 jobs_option = click.option(
     "--jobs",

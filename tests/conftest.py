@@ -22,3 +22,17 @@ def public_data() -> Path:
             if candidate and (folder / "train0.pickle").exists():
                 return folder
     pytest.skip("the public dataset is not here: run mgsym fetch and set MGSYM_DATA to its folder")
+
+
+@pytest.fixture(scope="session")
+def mendelev() -> Path:
+    """The Mendelev 2009 Cu-Zr potential, which users download; tests skip where there is none."""
+    name = "Cu-Zr_2.eam.fs"
+    data = Path(os.environ.get("MGSYM_DATA", REPOSITORY.parent / "shared" / "data"))
+    folders = (data, data.parent, data.parent.parent)
+    candidates = [Path(os.environ.get("MGSYM_POTENTIAL", ""))]
+    candidates += [folder / "potentials" / name for folder in folders]
+    for candidate in candidates:
+        if candidate.name == name and candidate.exists():
+            return candidate
+    pytest.skip(f"{name} is not here: set MGSYM_POTENTIAL to the file (NIST potentials repository)")
