@@ -48,3 +48,8 @@ def evaluate(coefficients: Tensor, t: Tensor, spacing: float) -> tuple[Tensor, T
     value = c0 + t * (c1 + t * (c2 + t * c3))
     slope = (c1 + t * (2.0 * c2 + 3.0 * t * c3)) / spacing
     return value, slope
+
+
+def curvature(coefficients: Tensor, t: Tensor, spacing: float) -> Tensor:
+    """Second derivative of cubics [..., 4] at t [...]; it jumps at the knots."""
+    return (2.0 * coefficients[..., 2] + 6.0 * t * coefficients[..., 3]) / spacing**2
