@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.spline import spline_coefficients
+from mgsym.errors import InputError
+from mgsym.structure import Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,28 @@ class EAM:
     density: Tensor
     embedding: Tensor
     name: str = ""
+
+    @property
+    def reach(self) -> Tensor:
+        """[s, s] Å: beyond it a pair of species does not interact at all."""
+        used = (self.pair != 0).any(-1) | (self.density != 0).any(-1)
+        used = used | used.transpose(0, 1)
+        bins = used.shape[-1] - used.flip(-1).int().argmax(-1)
+        return (torch.where(used.any(-1), bins, 0) * self.spacing).double()
+
+    def types_of(self, structure: Structure) -> Tensor:
+        """[n] the potential's own number of each atom's species.
+
+        Raises:
+            InputError: the potential lacks an element.
+        """
+        missing = [symbol for symbol in structure.species if symbol not in self.species]
+        if missing:
+            raise InputError(
+                f"the potential {self.name} has {', '.join(self.species)}, but the structure "
+                f"{structure.name} also has {', '.join(missing)}: choose another with --potential"
+            )
+        return torch.tensor([self.species.index(s) for s in structure.species])[structure.types]
 
 
 def tabulated(
