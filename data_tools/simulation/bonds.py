@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.spline import curvature, evaluate, locate
-from mgsym.errors import InputError
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
 
@@ -69,7 +68,7 @@ def eam_bonds(
     Raises:
         InputError: the structure has an element that the potential lacks.
     """
-    kinds = _kinds(potential, structure).to(device)
+    kinds = potential.types_of(structure).to(device)
     atom, neighbor, vector = _pairs(structure, potential.cutoff, device)
     length = vector.norm(dim=1)
     here, there = kinds[atom], kinds[neighbor]
@@ -105,19 +104,6 @@ def eam_bonds(
         embedding.index_add(0, atom, 0.5 * phi),
         bend_of_embedding,
     )
-
-
-def _kinds(potential: EAM, structure: Structure) -> Tensor:
-    """[n], the potential's number of each atom's element."""
-    missing = [s for s in structure.species if s not in potential.species]
-    if missing:
-        raise InputError(
-            f"the structure has {', '.join(missing)}, but the potential {potential.name} knows "
-            f"only {', '.join(potential.species)}: give another with --potential",
-            path=structure.name or None,
-        )
-    order = torch.tensor([potential.species.index(s) for s in structure.species])
-    return order[structure.types]
 
 
 def _pairs(

@@ -1,0 +1,234 @@
+"""What the potential knows of each atom at rest: energy, stress, and how stiffly it is held.
+
+The compliance of an atom is the trace of its block of the inverse Hessian of the cluster around
+it, with everything outside frozen: k_B T times it is the atom's mean-square vibration (equation
+2.58 of Dove, Introduction to Lattice Dynamics, summed over directions), the "flexibility" that
+goes with low barriers (Ding et al., Nat. Commun. 7, 13733 (2016)). With the atom ordered last, the
+block follows from the last 3×3 corner of the Cholesky factor alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mgsym.data_tools.simulation.bonds import EAMBonds, eam_bonds
+from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.hessian import BlockRows, eam_hessian
+from mgsym.errors import InputError
+from mgsym.neighbors import neighbor_pairs
+from mgsym.structure import Column, Structure
+
+RADII = (6.0, 9.0)  # Å, of the clusters
+AT_REST = 0.01  # eV/Å; with larger forces a structure is not at a minimum
+_GROUP = 6.5  # Å, the width of the groups in which rows of the Hessian are computed
+_BYTES = {"cpu": 2**25}  # of the clusters that are factorised at once
+_BYTES_ON_DEVICE = 2**31
+
+Progress = Callable[[float, float], None]
+
+
+def physical_inputs(
+    potential: EAM,
+    structure: Structure,
+    *,
+    radii: Sequence[float] = RADII,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Column]:
+    """Numbers per atom [n] float64 that follow from the potential, by name, with their units.
+
+    - ``energy``, eV;
+    - ``pressure``, eV/Å³: −⅓ trace of the atom's stress, which is its virial (½ Σ V′ r r̂ r̂ᵀ)
+      over the mean volume of an atom, so that the mean over atoms is the structure's pressure;
+    - ``von_mises``, eV/Å³: √(3/2 s:s), s the deviatoric part of that stress;
+    - ``compliance_6``, ``compliance_9`` …, Å²/eV: trace of the atom's block of the inverse Hessian
+      of all atoms within that radius, the others frozen; times k_B T it is ⟨|u|²⟩;
+    - ``stiffness_1`` ≤ ``stiffness_2`` ≤ ``stiffness_3``, eV/Å²: eigenvalues of the atom's 3×3
+      block of the Hessian.
+
+    Args:
+        potential: with the structure's elements.
+        structure: at an energy minimum.
+        radii: Å, of the clusters.
+        device: where to compute.
+        progress: called with the work done and in all.
+
+    Raises:
+        InputError: the structure is not at a minimum (a force above 0.01 eV/Å or an unstable
+            cluster), or the potential lacks an element.
+    """
+    bonds = eam_bonds(potential, structure, device)
+    _refuse_forces(structure, bonds)
+    stress = bonds.virials() / (structure.volume / len(structure))
+    eigenvalues = torch.linalg.eigvalsh(eam_hessian(bonds).diagonal_blocks())
+    found = {
+        "energy": Column(bonds.energy.cpu(), "eV"),
+        "pressure": Column(-stress.diagonal(dim1=1, dim2=2).mean(1).cpu(), "eV/Å³"),
+        "von_mises": Column(_von_mises(stress).cpu(), "eV/Å³"),
+    }
+    values = compliance(potential, structure, radii, device=device, progress=progress)
+    for radius, column in zip(radii, values.T, strict=True):
+        found[f"compliance_{radius:g}"] = Column(column.contiguous(), "Å²/eV")
+    for axis in range(3):
+        found[f"stiffness_{axis + 1}"] = Column(eigenvalues[:, axis].cpu(), "eV/Å²")
+    return found
+
+
+def compliance(
+    potential: EAM,
+    structure: Structure,
+    radii: Sequence[float] = RADII,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Tensor:
+    """The compliance of every atom, [n, radii] Å²/eV, in clusters of each radius.
+
+    A cluster is all atoms and images no further than the radius (Å) from the atom; they move
+    independently, as in an endless piece of the material, and the rest stays put. So a periodic
+    cell and a repetition of it give the same.
+
+    Raises:
+        InputError: a cluster is unstable; the message names its atom.
+    """
+    count = len(structure)
+    wide = _repeated(structure, 2 * (max(radii) + potential.cutoff))
+    hessian = eam_hessian(eam_bonds(potential, wide, device))
+    rows = hessian.block_rows(iter(group.to(device) for group in _groups(wide)))
+    result = torch.empty(count, len(radii), dtype=torch.float64)
+    order = torch.cat(list(_groups(structure)))
+    done, effort = 0.0, [radius**9 for radius in radii]  # of a Cholesky factor
+    for column, radius in enumerate(radii):
+        for centres, members in _clusters(wide, order, radius, device):
+            factor, failed = torch.linalg.cholesky_ex(_dense(rows, members))
+            if failed.any():
+                _refuse_unstable(structure, int(centres[int(failed.ne(0).nonzero()[0])]), radius)
+            corner = factor[:, -3:, -3:]
+            eye = torch.eye(3).to(corner)
+            inverse = torch.linalg.solve_triangular(corner, eye.expand_as(corner), upper=False)
+            result[centres, column] = inverse.square().sum((1, 2)).cpu()
+            done += effort[column] * len(centres)
+            if progress is not None:
+                progress(done / sum(effort), count)
+    return result
+
+
+def _dense(rows: BlockRows, members: Tensor) -> Tensor:
+    """Hessians of clusters, lower triangles alone.
+
+    Args:
+        rows: the Hessian of the whole system.
+        members: [c, m] int64, the atoms of each cluster; −1 stands for none.
+
+    Returns:
+        [c, 3m, 3m] eV/Å², with the identity where there is no atom.
+    """
+    clusters, size = members.shape
+    cluster, slot = (members >= 0).nonzero(as_tuple=True)
+    atom = members[cluster, slot]
+    place = members.new_full((clusters, len(rows.begin)), -1, dtype=torch.int32)
+    place[cluster, atom] = slot.int()
+    owner, block = rows.of_rows(atom)
+    across = place.flatten()[cluster[owner] * place.shape[1] + rows.column[block]]
+    below = ((across >= 0) & (across <= slot[owner])).nonzero().squeeze(1)
+    owner = owner[below]
+    dense = rows.value.new_zeros(clusters, size, 3, size, 3)
+    dense[cluster[owner], slot[owner], :, across[below].long(), :] = rows.value[block[below]]
+    matrix = dense.view(clusters, 3 * size, 3 * size)
+    matrix.diagonal(dim1=1, dim2=2).add_((members < 0).repeat_interleave(3, dim=1))
+    return matrix
+
+
+def _clusters(
+    structure: Structure, centres: Tensor, radius: float, device: str | torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some centres [c] at a time and the atoms [c, m] around each: the centre last, −1 is none."""
+    found = neighbor_pairs(
+        structure.positions, structure.cell, structure.periodic, radius, device=device
+    )
+    around, centre = found.edge_index
+    length = torch.bincount(centre, minlength=len(structure))
+    begin = length.cumsum(0) - length
+    limit = _BYTES.get(torch.device(device).type, _BYTES_ON_DEVICE)
+    largest = int(length.max()) + 1
+    for part in centres.split(max(1, limit // (8 * (3 * largest) ** 2))):
+        size = int(length[part].max()) + 1
+        slot = torch.arange(size - 1)
+        here = slot < length[part][:, None]
+        edge = torch.where(here, begin[part][:, None] + slot, 0)
+        members = torch.where(here, around[edge] if len(around) else -1, -1)
+        yield part, torch.cat([members, part[:, None]], dim=1).to(device)
+
+
+def _groups(structure: Structure) -> Iterator[Tensor]:
+    """The atoms of a structure, those that lie together at a time."""
+    fraction = (structure.positions - structure.origin) @ torch.linalg.inv(structure.cell)
+    low, high = fraction.amin(0), fraction.amax(0)
+    periodic = torch.tensor(structure.periodic)
+    fraction = torch.where(periodic, fraction % 1, (fraction - low) / (high - low + 1e-9))
+    span = _heights(structure) * torch.where(periodic, 1, high - low)
+    bins = (span / _GROUP).round().clamp(min=1)
+    x, y, z = (fraction * bins).floor().clamp(min=0).minimum(bins - 1).long().unbind(1)
+    key = (x * int(bins[1]) + y) * int(bins[2]) + z
+    order = key.argsort(stable=True)
+    yield from order.split(torch.unique_consecutive(key[order], return_counts=True)[1].tolist())
+
+
+def _heights(structure: Structure) -> Tensor:
+    """[3] Å, how far apart the faces of the cell are."""
+    return 1 / torch.linalg.inv(structure.cell).norm(dim=0)
+
+
+def _repeated(structure: Structure, width: float) -> Structure:
+    """The structure repeated until no periodic direction is narrower than `width` (Å).
+
+    The atoms of the structure come first.
+    """
+    times = (width / _heights(structure)).ceil().clamp(min=1)
+    times = torch.where(torch.tensor(structure.periodic), times, 1).long()
+    if bool((times == 1).all()):
+        return structure
+    steps = torch.cartesian_prod(*(torch.arange(int(t)) for t in times)).double()
+    positions = structure.positions + (steps @ structure.cell)[:, None]
+    return Structure(
+        positions.reshape(-1, 3),
+        structure.cell * times[:, None],
+        structure.types.repeat(len(steps)),
+        structure.species,
+        structure.periodic,
+    )
+
+
+def _von_mises(stress: Tensor) -> Tensor:
+    mean = stress.diagonal(dim1=1, dim2=2).mean(1)
+    deviator = stress - mean[:, None, None] * torch.eye(3).to(stress)
+    return (1.5 * deviator.square().sum((1, 2))).sqrt()
+
+
+def _refuse_forces(structure: Structure, bonds: EAMBonds) -> None:
+    size = bonds.forces().norm(dim=1)
+    worst = int(size.argmax())
+    if float(size[worst]) > AT_REST:
+        raise _not_at_rest(
+            structure,
+            f"the force on atom id {int(structure.ids[worst])} is {float(size[worst]):.3g} eV/Å, "
+            f"expected at most {AT_REST:g}",
+        )
+
+
+def _refuse_unstable(structure: Structure, atom: int, radius: float) -> None:
+    raise _not_at_rest(
+        structure,
+        f"the atoms within {radius:g} Å of atom id {int(structure.ids[atom])} are not at a "
+        "minimum of the energy (their Hessian has an eigenvalue that is not positive)",
+    )
+
+
+def _not_at_rest(structure: Structure, what: str) -> InputError:
+    return InputError(
+        f"{what}: relax it first with this potential, mgsym relax FILE",
+        path=structure.name or None,
+    )
