@@ -13,8 +13,8 @@ neighbour. The second derivatives of the splines jump at knots, as those of LAMM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -44,6 +44,10 @@ class BlockRows:
     def of_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Which of `rows` [r] each of their blocks is in [m], and the blocks' numbers [m]."""
         return _stretches(self.begin[rows], self.length[rows])
+
+    def to(self, dtype: torch.dtype) -> BlockRows:
+        """The same matrix with values of another precision."""
+        return replace(self, value=self.value.to(dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +151,7 @@ class Hessian:
         by_block[torch.arange(len(atoms), device=here.device), here] += self.pair_diagonal[atoms]
         return columns, blocks
 
-    def block_rows(self, groups: Iterator[Tensor], progress: Progress | None = None) -> BlockRows:
+    def block_rows(self, groups: Iterable[Tensor], progress: Progress | None = None) -> BlockRows:
         """All of H as rows of blocks.
 
         Args:
@@ -175,7 +179,7 @@ class Hessian:
         """H as a sparse CSR matrix [3n, 3n], eV/Å²; for analysis of small systems."""
         n = self.num_atoms
         each = torch.arange(n, device=self.atom.device)
-        found = self.block_rows(iter(each.split(16)))
+        found = self.block_rows(each.split(16))
         row, block = found.of_rows(each)
         axes = torch.arange(3, device=row.device)
         indices = torch.stack(

@@ -9,7 +9,7 @@ block follows from the last 3×3 corner of the Cholesky factor alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -23,11 +23,9 @@ from mgsym.structure import Column, Structure
 
 RADII = (6.0, 9.0)  # Å, of the clusters
 AT_REST = 0.01  # eV/Å; with larger forces a structure is not at a minimum
-_GROUP = 6.5  # Å, the width of the groups in which rows of the Hessian are computed
-_BYTES = {"cpu": 2**25}  # of the clusters that are factorised at once
-_BYTES_ON_DEVICE = 2**31
+_NARROW, _WIDE = 6.5, 13.0  # Å, of the groups of atoms that are worked on at once
 
-Progress = Callable[[float, float], None]
+Progress = Callable[[int, int], None]
 
 
 def physical_inputs(
@@ -54,7 +52,7 @@ def physical_inputs(
         structure: at an energy minimum.
         radii: Å, of the clusters.
         device: where to compute.
-        progress: called with the work done and in all.
+        progress: called with the number of clusters done and in all.
 
     Raises:
         InputError: the structure is not at a minimum (a force above 0.01 eV/Å or an unstable
@@ -69,7 +67,15 @@ def physical_inputs(
         "pressure": Column(-stress.diagonal(dim1=1, dim2=2).mean(1).cpu(), "eV/Å³"),
         "von_mises": Column(_von_mises(stress).cpu(), "eV/Å³"),
     }
-    values = compliance(potential, structure, radii, device=device, progress=progress)
+    done, total = 0, len(radii) * len(structure)
+
+    def step(clusters: int) -> None:
+        nonlocal done
+        done += clusters
+        if progress is not None:
+            progress(done, total)
+
+    values = compliance(potential, structure, radii, device=device, progress=step)
     for radius, column in zip(radii, values.T, strict=True):
         found[f"compliance_{radius:g}"] = Column(column.contiguous(), "Å²/eV")
     for axis in range(3):
@@ -83,7 +89,8 @@ def compliance(
     radii: Sequence[float] = RADII,
     *,
     device: str | torch.device = "cpu",
-    progress: Progress | None = None,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """The compliance of every atom, [n, radii] Å²/eV, in clusters of each radius.
 
@@ -91,33 +98,43 @@ def compliance(
     independently, as in an endless piece of the material, and the rest stays put. So a periodic
     cell and a repetition of it give the same.
 
+    Args:
+        potential: with the structure's elements.
+        structure: at an energy minimum.
+        radii: Å.
+        device: where to compute.
+        dtype: of the Cholesky factors. Clusters of a glass have condition numbers near 100, and
+            float32 changes their compliance by 1e-6 of itself.
+        progress: called with the number of clusters that were just done.
+
     Raises:
         InputError: a cluster is unstable; the message names its atom.
     """
-    count = len(structure)
     wide = _repeated(structure, 2 * (max(radii) + potential.cutoff))
     hessian = eam_hessian(eam_bonds(potential, wide, device))
-    rows = hessian.block_rows(iter(group.to(device) for group in _groups(wide)))
-    result = torch.empty(count, len(radii), dtype=torch.float64)
-    order = torch.cat(list(_groups(structure)))
-    done, effort = 0.0, [radius**9 for radius in radii]  # of a Cholesky factor
+    rows = hessian.block_rows(group.to(device) for group in _groups(wide, _NARROW)).to(dtype)
+    on_cpu = torch.device(device).type == "cpu"
+    groups = list(_groups(structure, _NARROW if on_cpu else _WIDE))
+    result = torch.empty(len(structure), len(radii), dtype=torch.float64)
     for column, radius in enumerate(radii):
-        for centres, members in _clusters(wide, order, radius, device):
+        for centres, members in _clusters(wide, groups, radius, device):
             factor, failed = torch.linalg.cholesky_ex(_dense(rows, members))
             if failed.any():
                 _refuse_unstable(structure, int(centres[int(failed.ne(0).nonzero()[0])]), radius)
             corner = factor[:, -3:, -3:]
             eye = torch.eye(3).to(corner)
             inverse = torch.linalg.solve_triangular(corner, eye.expand_as(corner), upper=False)
-            result[centres, column] = inverse.square().sum((1, 2)).cpu()
-            done += effort[column] * len(centres)
+            result[centres, column] = inverse.double().square().sum((1, 2)).cpu()
             if progress is not None:
-                progress(done / sum(effort), count)
+                progress(len(centres))
     return result
 
 
 def _dense(rows: BlockRows, members: Tensor) -> Tensor:
-    """Hessians of clusters, lower triangles alone.
+    """Hessians of clusters that lie together.
+
+    Each row of blocks is searched once for all clusters: first the Hessian of the union of the
+    clusters is filled in, then every cluster is cut out of it.
 
     Args:
         rows: the Hessian of the whole system.
@@ -126,24 +143,26 @@ def _dense(rows: BlockRows, members: Tensor) -> Tensor:
     Returns:
         [c, 3m, 3m] eV/Å², with the identity where there is no atom.
     """
-    clusters, size = members.shape
-    cluster, slot = (members >= 0).nonzero(as_tuple=True)
-    atom = members[cluster, slot]
-    place = members.new_full((clusters, len(rows.begin)), -1, dtype=torch.int32)
-    place[cluster, atom] = slot.int()
-    owner, block = rows.of_rows(atom)
-    across = place.flatten()[cluster[owner] * place.shape[1] + rows.column[block]]
-    below = ((across >= 0) & (across <= slot[owner])).nonzero().squeeze(1)
-    owner = owner[below]
-    dense = rows.value.new_zeros(clusters, size, 3, size, 3)
-    dense[cluster[owner], slot[owner], :, across[below].long(), :] = rows.value[block[below]]
-    matrix = dense.view(clusters, 3 * size, 3 * size)
-    matrix.diagonal(dim1=1, dim2=2).add_((members < 0).repeat_interleave(3, dim=1))
+    real = members >= 0
+    union = members[real].unique()
+    place = members.new_full((len(rows.begin),), -1, dtype=torch.int32)
+    place[union] = torch.arange(len(union), dtype=torch.int32, device=place.device)
+    owner, block = rows.of_rows(union)
+    across = place[rows.column[block]]
+    inside = (across >= 0).nonzero().squeeze(1)
+    # the last row and column, of zeros, belong to no atom
+    size = len(union) + 1
+    together = rows.value.new_zeros(size, 3, size, 3)
+    together[owner[inside], :, across[inside].long(), :] = rows.value[block[inside]]
+    slot = torch.where(real, place[members].long(), size - 1)
+    index = (3 * slot[:, :, None] + torch.arange(3, device=slot.device)).flatten(1)
+    matrix = together.view(3 * size, 3 * size)[index[:, :, None], index[:, None, :]]
+    matrix.diagonal(dim1=1, dim2=2).add_(~real.repeat_interleave(3, dim=1))
     return matrix
 
 
 def _clusters(
-    structure: Structure, centres: Tensor, radius: float, device: str | torch.device
+    structure: Structure, groups: Iterable[Tensor], radius: float, device: str | torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Some centres [c] at a time and the atoms [c, m] around each: the centre last, −1 is none."""
     found = neighbor_pairs(
@@ -152,25 +171,23 @@ def _clusters(
     around, centre = found.edge_index
     length = torch.bincount(centre, minlength=len(structure))
     begin = length.cumsum(0) - length
-    limit = _BYTES.get(torch.device(device).type, _BYTES_ON_DEVICE)
-    largest = int(length.max()) + 1
-    for part in centres.split(max(1, limit // (8 * (3 * largest) ** 2))):
-        size = int(length[part].max()) + 1
-        slot = torch.arange(size - 1)
-        here = slot < length[part][:, None]
-        edge = torch.where(here, begin[part][:, None] + slot, 0)
-        members = torch.where(here, around[edge] if len(around) else -1, -1)
-        yield part, torch.cat([members, part[:, None]], dim=1).to(device)
+    around = torch.cat([around, around.new_full((1,), -1)])
+    for centres in groups:
+        slot = torch.arange(int(length[centres].max()))
+        edge = torch.where(
+            slot < length[centres][:, None], begin[centres][:, None] + slot, len(around) - 1
+        )
+        yield centres, torch.cat([around[edge], centres[:, None]], dim=1).to(device)
 
 
-def _groups(structure: Structure) -> Iterator[Tensor]:
-    """The atoms of a structure, those that lie together at a time."""
+def _groups(structure: Structure, width: float) -> Iterator[Tensor]:
+    """The atoms of a structure by cubes of about some width (Å)."""
     fraction = (structure.positions - structure.origin) @ torch.linalg.inv(structure.cell)
     low, high = fraction.amin(0), fraction.amax(0)
     periodic = torch.tensor(structure.periodic)
     fraction = torch.where(periodic, fraction % 1, (fraction - low) / (high - low + 1e-9))
     span = _heights(structure) * torch.where(periodic, 1, high - low)
-    bins = (span / _GROUP).round().clamp(min=1)
+    bins = (span / width).round().clamp(min=1)
     x, y, z = (fraction * bins).floor().clamp(min=0).minimum(bins - 1).long().unbind(1)
     key = (x * int(bins[1]) + y) * int(bins[2]) + z
     order = key.argsort(stable=True)
