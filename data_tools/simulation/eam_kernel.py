@@ -33,7 +33,7 @@ class Tables(NamedTuple):
             zero, which is where all distances beyond the cutoff are looked up.
         embedding: [s, rho_bins, 4].
         bins: of the radial tables, without the zero one.
-        reach: Å; from here on nothing interacts.
+        cutoff: Å, where it cuts the last bin in two; None where that ends with it.
         inverse_spacing: 1/Å.
         density_spacing: of the embedding tables.
         symmetric: whether both atoms of a pair give each other the same density, for all pairs.
@@ -43,7 +43,7 @@ class Tables(NamedTuple):
     density: tuple[Tensor, Tensor, Tensor, Tensor]
     embedding: Tensor
     bins: int
-    reach: float
+    cutoff: float | None
     inverse_spacing: float
     density_spacing: float
     symmetric: bool
@@ -123,9 +123,9 @@ class _Bonds(NamedTuple):
 
 def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
     """The potential on a device, laid out for the kernel."""
-
     reach = float(potential.reach.max())
-    bins = math.ceil(reach / potential.spacing)
+    bins = math.ceil(reach / potential.spacing - 1e-6)
+    whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing
 
     def layout(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = coefficients.flatten(0, 1)
@@ -142,7 +142,7 @@ def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Ta
         layout(given),
         potential.embedding.to(device, dtype),
         bins,
-        reach,
+        None if whole else reach,
         1.0 / potential.spacing,
         potential.density_spacing,
         torch.equal(given, given.transpose(0, 1)),
@@ -232,7 +232,9 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     place = length * tables.inverse_spacing
     bin = place.detach().to(torch.int32)
     place = place - bin
-    bin = torch.where(length < tables.reach, bin, tables.bins)
+    bin = bin.clamp(max=tables.bins)
+    if tables.cutoff is not None:
+        bin = torch.where(length < tables.cutoff, bin, tables.bins)
     table = bin + where.table[part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:
