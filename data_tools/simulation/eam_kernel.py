@@ -11,10 +11,12 @@ or, in the frozen rim of a barrier search, not at all. Sites far away fill up st
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.compilation import compiled
 from mgsym.data_tools.simulation.eam import EAM
@@ -32,6 +34,7 @@ class Tables(NamedTuple):
             zero, which is where all distances beyond the cutoff are looked up.
         embedding: [s, rho_bins, 4].
         bins: of the radial tables, without the zero one.
+        cutoff: Å, where it cuts the last bin in two; None where that ends with it.
         inverse_spacing: 1/Å.
         density_spacing: of the embedding tables.
         symmetric: whether both atoms of a pair give each other the same density, for all pairs.
@@ -41,6 +44,7 @@ class Tables(NamedTuple):
     density: tuple[Tensor, Tensor, Tensor, Tensor]
     embedding: Tensor
     bins: int
+    cutoff: float | None
     inverse_spacing: float
     density_spacing: float
     symmetric: bool
@@ -124,9 +128,16 @@ class _Bonds(NamedTuple):
 
 def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
     """The potential on a device, laid out for the kernel."""
+    reach = float(potential.reach.max())
+    bins = math.ceil(reach / potential.spacing - 1e-6)
+    whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing
 
     def layout(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows = torch.nn.functional.pad(coefficients.flatten(0, 1), (0, 0, 0, 1))
+        rows = coefficients.flatten(0, 1)
+        # a table that ends too early holds its last value
+        held = pad(rows[:, -1:].sum(dim=-1, keepdim=True), (0, 3))
+        held = held.expand(-1, max(0, bins - rows.shape[1]), -1)
+        rows = pad(torch.cat((rows[:, :bins], held), dim=1), (0, 0, 0, 1))
         c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
         return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
 
@@ -135,7 +146,8 @@ def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Ta
         layout(potential.pair),
         layout(given),
         potential.embedding.to(device, dtype),
-        given.shape[2],
+        bins,
+        None if whole else reach,
         1.0 / potential.spacing,
         potential.density_spacing,
         torch.equal(given, given.transpose(0, 1)),
@@ -226,6 +238,8 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     bin = place.detach().to(torch.int32)
     place = place - bin
     bin = bin.clamp(max=tables.bins)
+    if tables.cutoff is not None:
+        bin = torch.where(length < tables.cutoff, bin, tables.bins)
     table = bin + where.table[part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:
