@@ -60,9 +60,7 @@ class EAMBonds:
         return outer.new_zeros(self.num_atoms, 3, 3).index_add_(0, self.atom, outer)
 
 
-def eam_bonds(
-    potential: EAM, structure: Structure, device: str | torch.device = "cpu"
-) -> EAMBonds:
+def eam_bonds(potential: EAM, structure: Structure, device: str | torch.device = "cpu") -> EAMBonds:
     """Find the bonds of a structure and differentiate the potential along each.
 
     Raises:

@@ -13,6 +13,7 @@ neighbour. The second derivatives of the splines jump at knots, as those of LAMM
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -189,7 +190,12 @@ class Hessian:
             )
         ).flatten(1)
         values = found.value[block].flatten()
-        return torch.sparse_coo_tensor(indices, values, (3 * n, 3 * n)).to_sparse_csr()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse", UserWarning)  # CSR is in beta
+            matrix = torch.sparse_coo_tensor(
+                indices, values, (3 * n, 3 * n), check_invariants=False
+            )
+            return matrix.to_sparse_csr()
 
     def cluster(self, atoms: Tensor) -> Tensor:
         """The Hessian [3m, 3m] eV/Å² of atoms [m] when all others are frozen."""
