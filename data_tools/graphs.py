@@ -17,7 +17,8 @@ from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.labels import with_labels
 from mgsym.data_tools.sample import sample_structures
 from mgsym.errors import InputError, UsageError
-from mgsym.graph import FORMAT, Graph, build_graph
+from mgsym.graph import Graph, build_graph
+from mgsym.graph_files import FORMAT
 from mgsym.structure import Structure
 
 BARRIER = "barrier"

@@ -18,7 +18,8 @@ from mgsym.data_tools.formats import count_frames, detect_format, read_frames
 from mgsym.data_tools.graphs import summarise
 from mgsym.elements import MASS
 from mgsym.errors import InputError
-from mgsym.graph import FORMAT, Graph
+from mgsym.graph import Graph
+from mgsym.graph_files import FORMAT
 from mgsym.runs import read_json
 from mgsym.structure import Structure
 

@@ -7,29 +7,22 @@ atom each node is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mgsym.arrays import read_arrays
-from mgsym.atomic import atomic_path
 from mgsym.errors import InputError
+from mgsym.graph_files import EDGE_FIELDS, NODE_FIELDS, read_fields, write_fields
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
 
-FORMAT = "mgsym-graph"
-FORMAT_VERSION = 1
 SHORTEST_DISTANCE = 0.5  # Å; closer atoms are an error in the file, not physics
 
-_NODE_FIELDS = ("types", "target", "target_stderr", "structure_index", "positions", "ids")
-_FEATURE = "node_features/"  # what arrays of node features are called in a file
-_EDGE_FIELDS = ("edge_index", "edge_shift", "edge_vector")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +41,7 @@ class Graph:
         target: [n] float32, barrier in eV; NaN where there is no label.
         target_stderr: [n] float32, standard error of the target in eV; NaN where not known.
         node_features: named inputs per atom, [n] or [n, k] float32.
+        feature_units: units of node features, by name; those without one are left out.
         structure_index: [n] int64, which structure each node belongs to.
         names, glasses, splits: one string per structure.
         cell: [structures, 3, 3] float64, Å; rows are the cell vectors.
@@ -71,9 +65,11 @@ class Graph:
     cell: Tensor
     periodic: Tensor
     node_features: Mapping[str, Tensor] = field(default_factory=dict)
+    feature_units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "node_features", MappingProxyType(dict(self.node_features)))
+        for name in ("node_features", "feature_units"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def num_nodes(self) -> int:
@@ -126,7 +122,7 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """This graph with every tensor on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in (*_NODE_FIELDS, *_EDGE_FIELDS)}
+        moved = {name: getattr(self, name).to(device) for name in (*NODE_FIELDS, *EDGE_FIELDS)}
         features = {name: values.to(device) for name, values in self.node_features.items()}
         return self.replace(**moved, cell=self.cell.to(device), node_features=features)
 
@@ -158,7 +154,7 @@ class Graph:
         edges = torch.nonzero((renumbered >= 0).all(dim=0)).squeeze(1)
         order = _by_target(renumbered[:, edges], len(nodes))
         edges = edges[order]
-        kept = {name: getattr(self, name)[nodes] for name in _NODE_FIELDS}
+        kept = {name: getattr(self, name)[nodes] for name in NODE_FIELDS}
         graph = self.replace(
             **kept,
             edge_index=renumbered[:, edges],
@@ -183,21 +179,7 @@ class Graph:
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write an .npz file whose arrays are named as the fields."""
-        arrays: dict[str, np.ndarray] = {
-            "format": np.array(FORMAT),
-            "format_version": np.array(FORMAT_VERSION),
-            "cutoff": np.array(self.cutoff),
-            "cell": self.cell.cpu().numpy(),
-            "periodic": self.periodic.cpu().numpy(),
-        }
-        for name in ("species", "names", "glasses", "splits"):
-            arrays[name] = np.array(getattr(self, name), dtype=np.str_)
-        for name in (*_NODE_FIELDS, *_EDGE_FIELDS):
-            arrays[name] = getattr(self, name).cpu().numpy()
-        for name, values in self.node_features.items():
-            arrays[_FEATURE + name] = values.cpu().numpy()
-        with atomic_path(path, overwrite) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        write_fields(path, {f.name: getattr(self, f.name) for f in fields(self)}, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Graph:
@@ -206,55 +188,7 @@ class Graph:
         Raises:
             InputError: the file is missing, damaged, or not a graph of this version.
         """
-        arrays = _read(Path(path))
-        tensors = {n: torch.from_numpy(arrays[n]) for n in (*_NODE_FIELDS, *_EDGE_FIELDS)}
-        texts = {
-            n: tuple(str(t) for t in arrays[n]) for n in ("species", "names", "glasses", "splits")
-        }
-        return cls(
-            **tensors,  # type: ignore[arg-type]
-            **texts,  # type: ignore[arg-type]
-            cutoff=float(arrays["cutoff"]),
-            cell=torch.from_numpy(arrays["cell"]),
-            periodic=torch.from_numpy(arrays["periodic"]),
-            node_features={
-                k.removeprefix(_FEATURE): torch.from_numpy(v)
-                for k, v in arrays.items()
-                if k.startswith(_FEATURE)
-            },
-        )
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    needed = {*_NODE_FIELDS, *_EDGE_FIELDS, "cutoff", "cell", "periodic"}
-    needed |= {"species", "names", "glasses", "splits"}
-    remedy = "make it again with mgsym build-graph"
-    try:
-        arrays = read_arrays(path, FORMAT, FORMAT_VERSION, needed, remedy)
-    except FileNotFoundError as error:
-        raise InputError("no such file", path=path) from error
-    except InputError as error:
-        raise error.at(path) from error
-    if not _fit_together(arrays):
-        raise InputError(f"its arrays do not fit together: {remedy}", path=path)
-    return arrays
-
-
-def _fit_together(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are numbers, lengths agree, and edges, sorted by target, join nodes."""
-    edges, nodes, structures = arrays["edge_index"], arrays["types"].shape, arrays["names"].shape
-    per_node = [v for k, v in arrays.items() if k in _NODE_FIELDS or k.startswith(_FEATURE)]
-    shapes = dict.fromkeys(_EDGE_FIELDS[1:], (*edges.shape[1:], 3))
-    shapes |= {"cutoff": (), "cell": (*structures, 3, 3), "periodic": (*structures, 3)}
-    shapes |= {"splits": structures, "glasses": structures, "edge_index": (2, *edges.shape[1:])}
-    numbers = [arrays[k] for k in (*_EDGE_FIELDS, "cutoff", "cell", "periodic")]
-    return bool(
-        all(values.dtype.kind in "iufb" for values in (*per_node, *numbers))
-        and all(values.shape[:1] == nodes for values in per_node)
-        and all(arrays[k].shape == shape for k, shape in shapes.items())
-        and (edges.size == 0 or 0 <= edges.min() <= edges.max() < nodes[0])
-        and (np.diff(edges[1]) >= 0).all()
-    )
+        return cls(**read_fields(path))
 
 
 def build_graph(
