@@ -12,15 +12,10 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from mgsym.errors import UsageError
 from mgsym.models import model_options
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Settings = TypeVar("Settings", bound="DataclassInstance")
 
 _CHOICES = {
     "optimizer": ("adam", "adamw"),
@@ -250,7 +245,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def changed_settings(settings: Settings, table: str, texts: Iterable[str]) -> Settings:
+def changed_settings(settings: Any, table: str, texts: Iterable[str]) -> Any:
     """A dataclass of settings with some of them changed.
 
     Args:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TextIO, TypeAlias, get_type_hints
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ from mgsym.structure import Structure
 
 FORMAT = 1
 MARK = "# mgsym events "
-_KINDS = {"int": "i8", "float": "f8", "str": "U16"}
-EVENT_TYPE = np.dtype([(name, _KINDS[kind]) for name, kind in Event.__annotations__.items()])
+_KINDS = {int: "i8", float: "f8", str: "U16"}
+EVENT_TYPE = np.dtype([(name, _KINDS[kind]) for name, kind in get_type_hints(Event).items()])
 COLUMNS = ",".join(heading(name, UNITS.get(name, "")) for name in Event._fields)
 
 # [searches] of EVENT_TYPE

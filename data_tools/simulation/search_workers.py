@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection, wait
@@ -75,7 +75,7 @@ class Task:
                 raise MgsymError("the search engine ended without an event (a bug)")
 
 
-def run(task: Task, schedule: Schedule, jobs: int = 1) -> Iterator[Event | None]:
+def run(task: Task, schedule: Schedule, jobs: int = 1) -> Generator[Event | None, None, None]:
     """Make all searches of a schedule.
 
     Args:
