@@ -351,7 +351,7 @@ def _check_structure(structure: Structure, heading: Heading, path: Path) -> None
 def _common_plan(headings: Sequence[Heading]) -> Plan:
     plans = {Plan(heading.searches, heading.events) for heading in headings}
     if len(plans) > 1:
-        told = ", ".join(sorted(f"--searches {p.searches} --events {p.events}" for p in plans))
+        told = " and ".join(sorted(map(str, plans)))
         raise UsageError(f"the files were made with {told}: say which to use")
     return plans.pop()
 

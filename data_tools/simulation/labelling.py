@@ -17,6 +17,7 @@ from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.event_files import event_lines, write_events
 from mgsym.data_tools.simulation.schedule import Plan
 from mgsym.data_tools.simulation.selection import parse_rows, parse_shard, rows_of_ids
+from mgsym.devices import resolve_device
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
 
@@ -72,6 +73,8 @@ def label_file(
     shard: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    device: str = "cpu",
+    jobs: int = 1,
     **how: Any,
 ) -> Labelled:
     """Label the atoms of a structure file and write them beside the file of their searches.
@@ -91,7 +94,9 @@ def label_file(
         types, frames: as `formats.read_frames` takes them.
         seed, shard, resume, overwrite: as `barriers.label` takes them. With `resume` an older
             `out` is replaced.
-        how: jobs, slots, device, progress and should_stop for `barriers.label`.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        jobs: processes, on CPUs.
+        how: slots, progress and should_stop for `barriers.label`.
 
     Raises:
         UsageError: an output exists, an option makes no sense.
@@ -100,6 +105,9 @@ def label_file(
     """
     if atoms is not None and ids is not None:
         raise UsageError("--atoms and --ids both choose atoms: give one of them")
+    place = resolve_device(device)
+    if jobs > 1 and place.type != "cpu":
+        raise UsageError("--jobs is for CPUs: on a GPU, make more --slots, or give --device cpu")
     settings = settings or artn_settings()
     if file is None:
         structure, stem = _demonstration(potential), "sample"
@@ -113,9 +121,9 @@ def label_file(
     if shard is None:
         output_format(out)
         refuse_existing(out, overwrite or resume)
-    asked: dict[str, Any] = {"shard": shard, "resume": resume, "overwrite": overwrite, **how}
+    how.update(shard=shard, resume=resume, overwrite=overwrite, jobs=jobs, device=str(place))
     path = events_path(out, shard)
-    found = label(structure, potential, path, settings, rows=rows, plan=plan, seed=seed, **asked)
+    found = label(structure, potential, path, settings, rows=rows, plan=plan, seed=seed, **how)
     if shard is not None:
         return Labelled(found, (path,))
     write(found.structure, out, overwrite=True)

