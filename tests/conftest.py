@@ -46,8 +46,7 @@ def fake_searches(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "fakes"))  # workers look there too
     fake = import_module("fake_searches")
     barriers = import_module("mgsym.data_tools.simulation.barriers")
-    monkeypatch.setattr(barriers, "default_engine", lambda: fake.run_searches)
-    monkeypatch.setattr(barriers, "default_settings", fake.FakeSettings)
     labelling = import_module("mgsym.data_tools.simulation.labelling")
-    monkeypatch.setattr(labelling, "default_settings", fake.FakeSettings)
+    monkeypatch.setattr(barriers, "run_searches", fake.run_searches)
+    monkeypatch.setattr(labelling, "ArtnSettings", fake.FakeSettings)
     return fake

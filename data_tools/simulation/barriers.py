@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 
 from mgsym.atomic import refuse_existing
+from mgsym.data_tools.simulation.artn import run_searches
+from mgsym.data_tools.simulation.artn_settings import ArtnSettings
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.event_files import (
     EventFile,
@@ -31,7 +32,7 @@ from mgsym.data_tools.simulation.event_files import (
 )
 from mgsym.data_tools.simulation.events import FOUND
 from mgsym.data_tools.simulation.schedule import Plan, Schedule, used
-from mgsym.data_tools.simulation.search_workers import Engine, Task, run
+from mgsym.data_tools.simulation.search_workers import Task, run
 from mgsym.data_tools.simulation.selection import format_rows, parse_shard
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.metrics import noise_ceiling
@@ -116,22 +117,11 @@ class Labels:
         }
 
 
-def default_engine() -> Engine:
-    """The batched activation–relaxation search."""
-    engine: Engine = import_module("mgsym.data_tools.simulation.artn").run_searches
-    return engine
-
-
-def default_settings() -> Any:
-    """The settings of the search unless told otherwise."""
-    return import_module("mgsym.data_tools.simulation.artn_settings").ArtnSettings()
-
-
 def label(
     structure: Structure,
     potential: EAM,
     file: str | Path,
-    settings: Any,
+    settings: ArtnSettings,
     *,
     rows: Sequence[int] | None = None,
     plan: Plan | None = None,
@@ -154,7 +144,7 @@ def label(
         structure: at a minimum of the potential.
         potential: EAM.
         file: the events go there.
-        settings: `artn_settings.ArtnSettings`.
+        settings: of the search.
         rows: the atoms; default: all. Those that `file` has already are labelled too.
         plan: how many searches each gets; default: 20.
         seed: of everything random.
@@ -182,7 +172,7 @@ def label(
     heading = _heading(structure, potential, settings, rows, plan, seed, shard)
     with EventFile(file, heading) as writer:
         schedule = Schedule(rows, plan, _begin(writer, resume, overwrite))
-        task = Task(default_engine(), structure, potential, settings, seed, slots, device)
+        task = Task(run_searches, structure, potential, settings, seed, slots, device)
         start = time.monotonic()
         _search(task, schedule, writer, jobs, progress, should_stop)
         seconds = time.monotonic() - start
@@ -268,7 +258,7 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
 def _heading(
     structure: Structure,
     potential: EAM,
-    settings: Any,
+    settings: ArtnSettings,
     rows: Sequence[int],
     plan: Plan,
     seed: int,

@@ -12,7 +12,8 @@ from mgsym.atomic import refuse_existing
 from mgsym.config import changed_settings
 from mgsym.data_tools.formats import file_stem, output_format, read_frames, write
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation.barriers import Labels, default_settings, label, merge
+from mgsym.data_tools.simulation.artn_settings import ArtnSettings
+from mgsym.data_tools.simulation.barriers import Labels, label, merge
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.event_files import event_lines, write_events
 from mgsym.data_tools.simulation.schedule import Plan
@@ -43,7 +44,7 @@ class Labelled:
         return {**self.labels.to_dict(), "files": self.paths}
 
 
-def artn_settings(changes: Iterable[str] = (), radius: float | None = None) -> Any:
+def artn_settings(changes: Iterable[str] = (), radius: float | None = None) -> ArtnSettings:
     """The settings of the search from texts such as ``artn.radius=9.5``.
 
     Args:
@@ -54,14 +55,15 @@ def artn_settings(changes: Iterable[str] = (), radius: float | None = None) -> A
         UsageError: no such setting, or a value of the wrong type or range.
     """
     given = [*changes, *([] if radius is None else [f"artn.radius={radius}"])]
-    return changed_settings(default_settings(), "artn", given)
+    changed: ArtnSettings = changed_settings(ArtnSettings(), "artn", given)
+    return changed
 
 
 def label_file(
     file: str | Path | None,
     potential: EAM,
     out: str | Path | None = None,
-    settings: Any = None,
+    settings: ArtnSettings | None = None,
     *,
     atoms: str | None = None,
     ids: str | None = None,

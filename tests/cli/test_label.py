@@ -27,8 +27,8 @@ sys.path.insert(0, {fakes!r})
 import fake_searches
 from mgsym.cli.main import main
 from mgsym.data_tools.simulation import barriers, labelling
-barriers.default_engine = lambda: fake_searches.run_searches
-barriers.default_settings = labelling.default_settings = fake_searches.FakeSettings
+barriers.run_searches = fake_searches.run_searches
+labelling.ArtnSettings = fake_searches.FakeSettings
 if __name__ == "__main__":
     sys.exit(main())
 """

@@ -342,8 +342,6 @@ def test_files_that_do_not_belong_together(search: Any, glass: Structure, tmp_pa
     files[3].write_text(text.replace(line, line.replace(",100,", ",101,")))
     other = r"d\.csv: attempt \d of atom id \d+ has another result than in .*a\.csv"
     with pytest.raises(InputError, match=other):
-        InputError, match=r"d\.csv: attempt \d of atom id \d+ has another result than in .*a\.csv"
-    ):
         merge(glass, [files[0], files[3]])
     for shard in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(UsageError, match="such as 2/8"):
