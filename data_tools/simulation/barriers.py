@@ -138,7 +138,8 @@ def label(
     """Search for saddles from each atom and label it with their mean barrier.
 
     Every finished search is in `file` at once. The labels depend on structure, potential,
-    settings, seed and plan, not on jobs, shards, interruptions or the order in which searches end.
+    settings, seed and plan; on jobs, slots, shards and interruptions only by rounding, since
+    searches that advance together share their sums. The order in which they end is of no account.
 
     Args:
         structure: at a minimum of the potential.
