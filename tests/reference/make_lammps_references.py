@@ -90,7 +90,7 @@ def evaluate(
 def asymmetric() -> EAM:
     """Morse pairs, exponential densities and square roots, with numbers that share nothing."""
     species, masses = ("Zr", "Al", "Cu"), (91.224, 26.982, 63.546)
-    spacing, density_spacing, cutoff = 0.0271, 0.21, 5.3
+    spacing, density_spacing, cutoff = 0.0271, 0.045, 5.3
     r = spacing * torch.arange(200, dtype=torch.float64)
     rho = density_spacing * torch.arange(150, dtype=torch.float64)
     fade = (1.0 - r / (199 * spacing)) ** 2
