@@ -12,9 +12,7 @@ from mgsym.cli import options as opt
 
 @click.command()
 @click.argument("files", nargs=-1, type=opt.FILE)
-@click.option(
-    "--cutoff", type=opt.POSITIVE, default=5.0, show_default=True, help="Longest edge, Å."
-)
+@click.option("--cutoff", type=opt.POSITIVE, default=5.0, show_default=True, help="Å.")
 @click.option("--target", metavar="NAME", help="Column to learn, eV.  [default: barrier]")
 @click.option("--labels", type=opt.FILE, help="CSV table of labels per atom id.")
 @click.option(
@@ -23,6 +21,7 @@ from mgsym.cli import options as opt
     help="The split of all these structures.  [default: as the files say]",
 )
 @click.option("--glass", help="The glass of all these structures.  [default: as the files say]")
+@opt.physics_options
 @opt.types_option
 @opt.frames_option
 @opt.out_option("graphs", "Folder for the graphs, one file each")
@@ -38,6 +37,8 @@ def build_graph(
     labels: Path | None,
     split: str | None,
     glass: str | None,
+    potential: Path | None,
+    physics: bool,
     types: dict[int, str] | None,
     frames: str | None,
     out: Path,
@@ -49,7 +50,8 @@ def build_graph(
     """Turn structure FILES into graphs that models read.
 
     Without FILES, the labelled Cu64Zr36 sample that ships with mgsym is taken; of a trajectory,
-    the last frame. All graphs are written, or none. Units are Å and eV.
+    the last frame. All graphs are written, or none. Units are Å and eV. For --physics, relax
+    the structures with its potential first (mgsym relax).
     """
     from mgsym.cli.views import graph_table
     from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
@@ -61,10 +63,12 @@ def build_graph(
     structures = read_structures(files, types, frames, split, glass)
     if labels:
         structures = join_labels(structures, labels, target)
+    eam = opt.physics_potential(potential, physics)
     with console.progress("Building graphs") as step:
         summaries = build_graphs(
-            structures, out, cutoff, target, overwrite, device=place, jobs=jobs, progress=step
-        )
+            structures, out, cutoff, target, overwrite,
+            potential=eam, device=place, jobs=jobs, progress=step,
+        )  # fmt: skip
     if as_json:
         console.emit_json(summaries)
     else:

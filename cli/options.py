@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from mgsym.cli import console
+
+if TYPE_CHECKING:
+    from mgsym.data_tools.simulation.eam import EAM
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
@@ -87,6 +90,30 @@ potential_option = click.option(
     show_envvar=True,
     help="EAM file (eam/alloy or eam/fs).  [default: an analytic Cu-Zr potential]",
 )
+
+
+def physics_options(function: Command) -> Command:
+    """``--potential`` and ``--physics``; the function receives both: `physics_potential`."""
+    physics = click.option(
+        "--physics",
+        is_flag=True,
+        help="Add energy, stress and stiffness of each atom as node features; --potential on the "
+        "command line does so too, MGSYM_POTENTIAL alone does not.",
+    )
+    return physics(potential_option(function))
+
+
+def physics_potential(potential: Path | None, physics: bool) -> EAM | None:
+    """The potential of the physical inputs that the command line asked for, if it did."""
+    source = click.get_current_context().get_parameter_source("potential")
+    if not physics and source is not ParameterSource.COMMANDLINE:
+        return None
+    from mgsym.data_tools.simulation.potential_files import load_potential
+
+    eam = load_potential(potential)
+    console.say(f"Physical inputs from the potential {eam.name}")
+    return eam
+
 
 # jobs: int
 jobs_option = click.option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mgsym.cli import console
@@ -23,7 +23,7 @@ AGREEMENT_COLUMNS = (
 # fmt: on
 
 
-def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
+def graph_table(title: str, summaries: Collection[GraphSummary]) -> None:
     """What each graph holds, one row a graph."""
     rows = [
         (
@@ -40,6 +40,14 @@ def graph_table(title: str, summaries: Iterable[GraphSummary]) -> None:
         for s in summaries
     ]
     console.table(title, GRAPH_COLUMNS, rows)
+    for text in dict.fromkeys(_features(s.features) for s in summaries):
+        if text:
+            console.result(f"Node features: {text}")
+
+
+def _features(units: Mapping[str, str]) -> str:
+    """``energy (eV), stiffness_1 (eV/Å²)``."""
+    return ", ".join(f"{name} ({unit})" if unit else name for name, unit in units.items())
 
 
 def formula(composition: Mapping[str, int]) -> str:

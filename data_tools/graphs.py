@@ -6,7 +6,8 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from mgsym.atomic import atomic_folder
 from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.labels import with_labels
 from mgsym.data_tools.sample import sample_structures
+from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.stiffness import physical_inputs
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.graph_files import FORMAT
@@ -40,6 +43,7 @@ class GraphSummary:
         label_mean, label_sd: of the targets, eV; None without labels.
         split: train, validation, test or empty.
         glass: the group for splits.
+        features: unit of each node feature.
     """
 
     path: Path
@@ -54,6 +58,7 @@ class GraphSummary:
     label_sd: float | None
     split: str
     glass: str
+    features: dict[str, str] = field(default_factory=dict)
 
 
 def read_structures(
@@ -112,9 +117,10 @@ def build_graphs(
     target: str | None = None,
     overwrite: bool = False,
     *,
+    potential: EAM | None = None,
     device: str | torch.device = "cpu",
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> list[GraphSummary]:
     """Build the graph of each structure and write them to ``folder/<name>.npz``, all or none.
 
@@ -124,12 +130,15 @@ def build_graphs(
         cutoff: Å.
         target: the column to learn, eV; None takes ``barrier`` where a structure has it.
         overwrite: replace existing files.
-        device: where pairs are searched.
+        potential: where given, what it says of each atom (see simulation.stiffness) is computed
+            and stored as node features; structures must be at its energy minima.
+        device: where to compute.
         jobs: how many structures are worked on at once.
-        progress: called with the number of graphs done and in all.
+        progress: called with the number of graphs done (or parts of one) and in all.
 
     Raises:
-        InputError: two atoms are too close, or no structure has the column `target`.
+        InputError: two atoms are too close, no structure has the column `target`, or a structure
+            does not suit the potential.
         UsageError: a file exists already, or two structures have one name.
     """
     folder = Path(folder)
@@ -137,19 +146,51 @@ def build_graphs(
     _check_folder(folder, structures, overwrite)
     _check_target(structures, target)
 
-    summaries = []
+    share = dict.fromkeys((structure.name for structure in structures), 0.0)
+
+    def step(name: str, done: float) -> None:
+        share[name] = done
+        if progress is not None:
+            progress(sum(share.values()), len(structures))
+
     with atomic_folder(folder) as temporary:
 
         def write(structure: Structure) -> GraphSummary:
             graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
+            if potential is not None:
+                part = partial(_step_within, step, structure.name)
+                graph = with_physical_inputs(graph, structure, potential, device, part)
             graph.save(temporary / f"{structure.name}.npz")
+            step(structure.name, 1.0)
             return summarise(graph, folder / f"{structure.name}.npz")
 
-        for summary in _in_order(write, structures, jobs):
-            summaries.append(summary)
-            if progress is not None:
-                progress(len(summaries), len(structures))
-    return summaries
+        return list(_in_order(write, structures, jobs))
+
+
+def with_physical_inputs(
+    graph: Graph,
+    structure: Structure,
+    potential: EAM,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Graph:
+    """The graph of a structure with what a potential says of its atoms as node features.
+
+    Raises:
+        InputError: the structure is not at a minimum, or has an element the potential lacks.
+    """
+    found = physical_inputs(potential, structure, device=device, progress=progress)
+    values = {name: column.values.float() for name, column in found.items()}
+    units = {name: column.unit for name, column in found.items()}
+    return graph.replace(
+        node_features={**graph.node_features, **values},
+        feature_units={**graph.feature_units, **units},
+    )
+
+
+def _step_within(step: Callable[[str, float], None], name: str, done: int, total: int) -> None:
+    """Progress within one graph; it is done only once it is written."""
+    step(name, 0.999 * done / total)
 
 
 def _in_order(
@@ -233,6 +274,7 @@ def summarise(graph: Graph, path: str | Path) -> GraphSummary:
         label_sd=float(labels.std(correction=0)) if len(labels) else None,
         split=graph.splits[0],
         glass=graph.glasses[0],
+        features={name: graph.feature_units.get(name, "") for name in graph.node_features},
     )
 
 

@@ -24,7 +24,6 @@ from mgsym.structure import Structure
 SHORTEST_DISTANCE = 0.5  # Å; closer atoms are an error in the file, not physics
 
 
-
 @dataclass(frozen=True, eq=False)
 class Graph:
     """The radius graph of one structure, or of several side by side.
@@ -302,6 +301,7 @@ def _check_alike(first: Graph, other: Graph) -> None:
         ("species", first.species, other.species),
         ("cutoff", first.cutoff, other.cutoff),
         ("node features", sorted(first.node_features), sorted(other.node_features)),
+        ("units of node features", dict(first.feature_units), dict(other.feature_units)),
     ):
         if ours != theirs:
             raise InputError(

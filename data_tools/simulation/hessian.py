@@ -153,10 +153,10 @@ class Hessian:
         return columns, blocks
 
     def block_rows(self, groups: Iterable[Tensor], progress: Progress | None = None) -> BlockRows:
-        """All of H as rows of blocks.
+        """Rows of H as blocks; those of atoms in no group stay empty.
 
         Args:
-            groups: every atom once, in groups [a] of atoms that lie together.
+            groups: atoms [a] that lie together, each atom in one group at most.
             progress: called with the number of atoms done and in all.
         """
         begin, length = torch.zeros_like(self._begin), torch.zeros_like(self._length)

@@ -112,12 +112,14 @@ def compliance(
     """
     wide = _repeated(structure, 2 * (max(radii) + potential.cutoff))
     hessian = eam_hessian(eam_bonds(potential, wide, device))
-    rows = hessian.block_rows(group.to(device) for group in _groups(wide, _NARROW)).to(dtype)
+    needed = _within(wide, len(structure), max(radii))
+    groups = (group[needed[group]].to(device) for group in _groups(wide, _NARROW))
+    rows = hessian.block_rows(group for group in groups if len(group)).to(dtype)
     on_cpu = torch.device(device).type == "cpu"
-    groups = list(_groups(structure, _NARROW if on_cpu else _WIDE))
+    centred = list(_groups(structure, _NARROW if on_cpu else _WIDE))
     result = torch.empty(len(structure), len(radii), dtype=torch.float64)
     for column, radius in enumerate(radii):
-        for centres, members in _clusters(wide, groups, radius, device):
+        for centres, members in _clusters(wide, centred, radius, device):
             factor, failed = torch.linalg.cholesky_ex(_dense(rows, members))
             if failed.any():
                 _refuse_unstable(structure, int(centres[int(failed.ne(0).nonzero()[0])]), radius)
@@ -178,6 +180,14 @@ def _clusters(
             slot < length[centres][:, None], begin[centres][:, None] + slot, len(around) - 1
         )
         yield centres, torch.cat([around[edge], centres[:, None]], dim=1).to(device)
+
+
+def _within(structure: Structure, first: int, radius: float) -> Tensor:
+    """[n] bool, which atoms are within a radius (Å) of the `first` atoms, themselves included."""
+    found = neighbor_pairs(structure.positions, structure.cell, structure.periodic, radius)
+    near = torch.arange(len(structure)) < first
+    near[found.edge_index[0, found.edge_index[1] < first]] = True
+    return near
 
 
 def _groups(structure: Structure, width: float) -> Iterator[Tensor]:

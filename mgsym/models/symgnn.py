@@ -16,7 +16,8 @@ encodings are averaged (not summed), and there are no self-loops.
 Averaged over all of O(3), an edge's encoding can depend on nothing but its length. That limit is
 available at once, as ``edge_input="length"``: a radial basis, exactly invariant, no sampling.
 ``node_input="descriptors"`` starts each atom from invariants of its surroundings
-(mgsym.descriptors) in place of its type alone.
+(mgsym.descriptors) in place of its type alone; ``physical_inputs`` adds what a potential says of
+it, such as its energy and stiffness (mgsym.physical).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from mgsym.graph import Graph, match_species
 from mgsym.layers import EdgeEncoder, radial_basis
 from mgsym.models.base import BarrierModel, Invariance
 from mgsym.models.linear import NeighborRidge
+from mgsym.physical import PhysicalInputs
 from mgsym.rotations import Transforms
 
 # what `prepare` adds to a graph
@@ -61,6 +63,8 @@ class SymGNNOptions:
         l_max: highest degree of the descriptors' power spectrum.
         ridge: where above 0, the network predicts what a ridge regression of this strength on
             the descriptors (mgsym.models.linear) leaves over.
+        physical_inputs: node features that join the descriptors, standardised per species.
+        smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 
     width: int = 32
@@ -77,9 +81,12 @@ class SymGNNOptions:
     radial: int = 10
     l_max: int = 6
     ridge: float = 0.0
+    physical_inputs: tuple[str, ...] = ()
+    smoothing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "heads", tuple(self.heads))
+        for name in ("heads", "physical_inputs", "smoothing"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, allowed in (
             ("symmetrisation", ("edge", "output")),
             ("edge_input", ("vector", "length")),
@@ -89,8 +96,11 @@ class SymGNNOptions:
                 raise UsageError(
                     f"symgnn: {name} is {getattr(self, name)!r}, expected {' or '.join(allowed)}"
                 )
-        if self.ridge > 0 and self.node_input != "descriptors":
-            raise UsageError('symgnn: ridge needs node_input = "descriptors"')
+        for name in ("ridge", "physical_inputs"):
+            if getattr(self, name) and self.node_input != "descriptors":
+                raise UsageError(f'symgnn: {name} needs node_input = "descriptors"')
+        if any(not length > 0 for length in self.smoothing):
+            raise UsageError(f"symgnn: smoothing is {self.smoothing}, expected lengths above 0 Å")
 
 
 class SymGNN(BarrierModel):
@@ -104,9 +114,15 @@ class SymGNN(BarrierModel):
         from_descriptors = options.node_input == "descriptors"
         super().__init__(species, cutoff, hops=len(options.heads) + from_descriptors)
         self.options = options
+        self.physical: PhysicalInputs | None = None
         width = options.width
         if from_descriptors:
+            if options.physical_inputs:
+                self.physical = PhysicalInputs(
+                    options.physical_inputs, options.smoothing, len(species)
+                )
             inputs = count_descriptors(len(species), options.radial, options.l_max)
+            inputs += self.physical.count if self.physical is not None else 0
             self.register_buffer("descriptor_mean", torch.zeros(inputs))
             self.register_buffer("descriptor_scale", torch.ones(inputs))
             embed: nn.Module = nn.Linear(inputs, width)
@@ -145,6 +161,8 @@ class SymGNN(BarrierModel):
         if self.options.node_input == "types":
             return
         graphs = [match_species(g, self.species) for g in graphs]
+        if self.physical is not None:
+            self.physical.fit(graphs)
         found = [self._descriptors(g) for g in graphs]
         together = torch.cat(found)
         self.descriptor_mean.copy_(together.mean(0))
@@ -196,7 +214,10 @@ class SymGNN(BarrierModel):
         return (descriptors - self.descriptor_mean) / self.descriptor_scale
 
     def _descriptors(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        return local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
+        own = local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
+        if self.physical is None:
+            return own
+        return torch.cat([own, self.physical(graph, edge_weight).to(own.dtype)], dim=1)
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""

@@ -92,3 +92,47 @@ def test_other_graphs_in_the_folder_are_mentioned(capsys: Captured) -> None:
     assert "warning" not in capsys.readouterr().err
     assert main(["build-graph", second]) == 0
     assert "warning: graphs also holds 1 other graph" in capsys.readouterr().err
+
+
+def fcc_copper(path: str, displaced: float = 0.0) -> str:
+    """A file of 32 atoms of fcc copper at their sites, where symmetry leaves no force."""
+    basis = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
+    corners = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    sites = [[3.64 * (c + b) for c, b in zip(o, s, strict=True)] for o in corners for s in basis]
+    sites[5][0] += displaced
+    rows = "".join(f"Cu {x} {y} {z}\n" for x, y, z in sites)
+    lattice = 'Lattice="7.28 0 0 0 7.28 0 0 0 7.28" Properties=species:S:1:pos:R:3'
+    Path(path).write_text(f"32\n{lattice}\n{rows}")
+    return path
+
+
+def test_physics_become_node_features_with_units(capsys: Captured) -> None:
+    assert main(["build-graph", fcc_copper("cu.xyz"), "--physics"]) == 0
+    out, err = capsys.readouterr()
+    assert "Physical inputs from the potential" in err
+    graph = Graph.load("graphs/cu.npz")
+    # Zhou, Johnson & Wadley give copper its cohesive energy of 3.54 eV
+    assert float(graph.node_features["energy"].mean()) == pytest.approx(-3.54, abs=0.01)
+    assert graph.feature_units["compliance_9"] == "Å²/eV"
+    assert "compliance_6 (Å²/eV), compliance_9 (Å²/eV), stiffness_1 (eV/Å²)" in out
+    assert main(["info", "graphs/cu.npz", "--json"]) == 0
+    (summary,) = json.loads(capsys.readouterr().out)[0]["graphs"]
+    assert summary["features"] == dict(graph.feature_units)
+
+
+def test_a_variable_alone_asks_for_no_physics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGSYM_POTENTIAL", "nowhere.fs")
+    assert main(["build-graph", fcc_copper("cu.xyz")]) == 0
+    assert Graph.load("graphs/cu.npz").node_features == {}
+
+
+def test_a_named_potential_asks_for_physics(capsys: Captured) -> None:
+    assert main(["build-graph", fcc_copper("cu.xyz"), "--potential", "nowhere.fs"]) == 3
+    assert "nowhere.fs" in capsys.readouterr().err
+    assert not Path("graphs").exists()
+
+
+def test_physics_need_a_structure_at_rest(capsys: Captured) -> None:
+    assert main(["build-graph", fcc_copper("cu.xyz", displaced=0.1), "--physics"]) == 3
+    assert "force on atom id 6 is" in capsys.readouterr().err
+    assert not Path("graphs").exists()

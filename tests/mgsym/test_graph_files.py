@@ -30,7 +30,9 @@ def file(tmp_path: Path) -> Path:
         glass="g",
         split="train",
     )
-    graph = build_graph(structure, 3.0).replace(node_features={"energy": torch.arange(12.0)})
+    graph = build_graph(structure, 3.0).replace(
+        node_features={"energy": torch.arange(12.0)}, feature_units={"energy": "eV"}
+    )
     graph.save(tmp_path / "a.npz")
     return tmp_path / "a.npz"
 
@@ -47,7 +49,14 @@ def test_what_is_written_is_read_back(file: Path) -> None:
         elif name != "node_features":
             assert value == other
     assert torch.equal(graph.node_features["energy"], again.node_features["energy"])
+    assert graph.feature_units == {"energy": "eV"}
     assert (graph.names, graph.glasses, graph.splits) == (("a",), ("g",), ("train",))
+
+
+def test_a_file_without_units_is_read(file: Path) -> None:
+    older = altered(file, **{"feature_units/energy": None})
+    assert Graph.load(older).feature_units == {}
+    assert torch.equal(Graph.load(older).node_features["energy"], torch.arange(12.0))
 
 
 def altered(file: Path, **changes: Any) -> Path:
@@ -68,6 +77,7 @@ def altered(file: Path, **changes: Any) -> Path:
         ({"positions": None, "ids": None}, "lacks ids, positions"),
         ({"ids": np.arange(11)}, "do not fit together"),
         ({"node_features/energy": np.zeros(3)}, "do not fit together"),
+        ({"feature_units/energy": np.array(["eV"] * 2)}, "do not fit together"),
         ({"edge_vector": np.zeros((1, 3))}, "do not fit together"),
         ({"cutoff": np.array("five")}, "do not fit together"),
         ({"cell": np.eye(3)}, "do not fit together"),

@@ -18,6 +18,7 @@ from mgsym.structure import Structure
 CUTOFF = 3.6
 SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
 FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
+PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
 
 # every registered model, and the options that make it another model
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -31,7 +32,17 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn length": ("symgnn", {**SMALL, "edge_input": "length"}),
     "symgnn descriptors": ("symgnn", FAST),
     "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
+    "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
+    "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
 }
+
+
+def graph_of(structure: Structure, cutoff: float) -> Graph:
+    """The graph with two node features that stand for physical ones."""
+    graph = build_graph(structure, cutoff)
+    count = torch.bincount(graph.destination, minlength=graph.num_nodes).float()
+    total = torch.zeros(graph.num_nodes).index_add(0, graph.destination, graph.edge_length)
+    return graph.replace(node_features={"energy": total / count, "stiffness": count - graph.types})
 
 
 def glass(seed: int, boxes: int = 4) -> Structure:
@@ -50,7 +61,7 @@ def glass(seed: int, boxes: int = 4) -> Structure:
 
 @pytest.fixture(scope="module")
 def graphs() -> list[Graph]:
-    return [build_graph(glass(seed), CUTOFF) for seed in range(3)]
+    return [graph_of(glass(seed), CUTOFF) for seed in range(3)]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-"))
@@ -94,13 +105,13 @@ def test_relabelling_atoms_permutes_the_output(model: BarrierModel) -> None:
     relabelled = structure.replace(
         positions=structure.positions[order], types=structure.types[order], columns={}
     )
-    close(model(build_graph(relabelled, CUTOFF)), model(build_graph(structure, CUTOFF))[order])
+    close(model(graph_of(relabelled, CUTOFF)), model(graph_of(structure, CUTOFF))[order])
 
 
 def test_translating_changes_nothing(model: BarrierModel) -> None:
     structure = glass(6)
     moved = structure.replace(positions=structure.positions + torch.tensor([3.3, -20.0, 0.7]))
-    close(model(build_graph(moved, CUTOFF)), model(build_graph(structure, CUTOFF)))
+    close(model(graph_of(moved, CUTOFF)), model(graph_of(structure, CUTOFF)))
 
 
 def test_naming_species_in_another_order_changes_nothing(
@@ -130,7 +141,7 @@ def test_no_gradient_crosses_structures(model: BarrierModel, graphs: list[Graph]
 
 
 def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None:
-    graph = build_graph(glass(7, boxes=8), CUTOFF)
+    graph = graph_of(glass(7, boxes=8), CUTOFF)
     if not math.isfinite(model.receptive_field):
         pytest.skip("the model sees the whole structure")
     node = 8**3 // 2
@@ -219,7 +230,28 @@ def test_an_unknown_element_and_another_cutoff_are_refused(
     with pytest.raises(InputError, match="glass0 has Al, but the model knows only Cu, Zr"):
         model(graphs[0].replace(species=("Cu", "Al")))
     with pytest.raises(InputError, match=r"cutoff is 4 Å, the model was made for 3\.6 Å"):
-        model(build_graph(glass(0), 4.0))
+        model(graph_of(glass(0), 4.0))
+
+
+def test_a_graph_without_the_physical_inputs_is_refused(graphs: list[Graph]) -> None:
+    model = create_model("symgnn", ("Cu", "Zr"), CUTOFF, {**FAST, **PHYSICAL}).eval()
+    bare = graphs[0].replace(node_features={"energy": graphs[0].node_features["energy"]})
+    with pytest.raises(
+        InputError, match=r"glass0: .* no node feature stiffness.*build-graph --phy"
+    ):
+        model(bare)
+    with pytest.raises(InputError, match="no node feature stiffness"):
+        model.fit_statistics([bare])
+    double = {**bare.node_features, "stiffness": torch.zeros(64, 2)}
+    with pytest.raises(InputError, match=r"stiffness is \[64, 2\], expected one number for each"):
+        model(bare.replace(node_features=double))
+
+
+def test_physical_inputs_join_descriptors() -> None:
+    with pytest.raises(UsageError, match='physical_inputs needs node_input = "descriptors"'):
+        create_model("symgnn", ("Cu",), CUTOFF, {"physical_inputs": ("energy",)})
+    with pytest.raises(UsageError, match="expected lengths above 0 Å"):
+        create_model("symgnn", ("Cu",), CUTOFF, {**FAST, "smoothing": (0.0,)})
 
 
 def test_statistics_need_labels(model: BarrierModel, graphs: list[Graph]) -> None:

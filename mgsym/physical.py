@@ -1,0 +1,94 @@
+"""Physical inputs of a model: named node features, standardised and smoothed.
+
+What a potential says of an atom (its energy, stress and stiffness, from `mgsym build-graph
+--physics`) differs most between elements, which a model knows anyway; so each feature is taken
+relative to the atoms of the same element in the training structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mgsym.errors import InputError
+from mgsym.graph import Graph
+from mgsym.scatter import segment_sum
+
+
+class PhysicalInputs(nn.Module):
+    """Node features as inputs: standardised per species, then averaged with Gaussian weights.
+
+    The average of length σ over an atom and its neighbours is Σ w x / Σ w, w = exp(−r²/2σ²); it
+    ends at the graph's cutoff.
+
+    Args:
+        names: of node features [n].
+        lengths: Å, each σ.
+        species: how many.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, names: Sequence[str], lengths: Sequence[float], species: int) -> None:
+        super().__init__()
+        self.names, self.lengths = tuple(names), tuple(lengths)
+        self.register_buffer("mean", torch.zeros(species, len(self.names)))
+        self.register_buffer("scale", torch.ones(species, len(self.names)))
+
+    @property
+    def count(self) -> int:
+        """How many inputs an atom has."""
+        return len(self.names) * (1 + len(self.lengths))
+
+    def fit(self, graphs: Sequence[Graph]) -> None:
+        """Take mean and standard deviation of each feature and species from training structures.
+
+        Raises:
+            InputError: a graph lacks a feature.
+        """
+        values = torch.cat([self._features(graph) for graph in graphs]).double()
+        types = torch.cat([graph.types for graph in graphs])
+        for kind in types.unique().tolist():
+            own = values[types == kind]
+            spread = own.std(0, correction=0)
+            self.mean[kind] = own.mean(0)
+            # a feature that is the same everywhere says nothing
+            self.scale[kind] = torch.where(spread > 1e-6 * own.abs().amax(0), spread, 1.0)
+
+    def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
+        """[n, count]: the features, then their averages by length.
+
+        Raises:
+            InputError: the graph lacks a feature.
+        """
+        own = (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
+        found = [own]
+        for length in self.lengths:
+            weight = torch.exp(-0.5 * (graph.edge_length / length) ** 2)[:, None]
+            if edge_weight is not None:
+                weight = weight * edge_weight[:, None]
+            near = segment_sum(weight * own[graph.source], graph.destination, graph.num_nodes)
+            total = segment_sum(weight, graph.destination, graph.num_nodes)
+            found.append((own + near) / (1 + total))
+        return torch.cat(found, dim=1)
+
+    def _features(self, graph: Graph) -> Tensor:
+        """[n, names], as the graph has them."""
+        lacking = [name for name in self.names if name not in graph.node_features]
+        if lacking:
+            raise InputError(
+                f"the graph has no node feature {', '.join(lacking)}, which the model takes: "
+                "build it with mgsym build-graph --physics",
+                path=graph.names[0] or None,
+            )
+        for name in self.names:
+            if graph.node_features[name].shape != (graph.num_nodes,):
+                raise InputError(
+                    f"node feature {name} is {list(graph.node_features[name].shape)}, expected "
+                    f"one number for each of {graph.num_nodes} atoms",
+                    path=graph.names[0] or None,
+                )
+        return torch.stack([graph.node_features[name] for name in self.names], dim=1).to(self.mean)

@@ -1,0 +1,51 @@
+"""Node features as inputs of a model: standardised per species, averaged over neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mgsym.graph import Graph, build_graph
+from mgsym.physical import PhysicalInputs
+from mgsym.structure import Structure
+
+
+@pytest.fixture
+def pair() -> Graph:
+    """Two atoms 2 Å apart, Cu and Zr, with one feature."""
+    structure = Structure(
+        torch.tensor([[1.0, 1, 1], [3, 1, 1]]),
+        20 * torch.eye(3),
+        torch.tensor([0, 1]),
+        ("Cu", "Zr"),
+    )
+    return build_graph(structure, 3.0).replace(node_features={"energy": torch.tensor([1.0, 3.0])})
+
+
+def test_the_average_has_gaussian_weights(pair: Graph) -> None:
+    found = PhysicalInputs(("energy",), (1.0, 1e6), species=2)(pair)
+    near = float(torch.exp(torch.tensor(-2.0)))  # r²/2σ² = 2
+    first, second = (1 + 3 * near) / (1 + near), (3 + near) / (1 + near)
+    expected = torch.tensor([[1.0, first, 2.0], [3.0, second, 2.0]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_weight_counts_neighbours(pair: Graph) -> None:
+    inputs = PhysicalInputs(("energy",), (1e6,), species=2)
+    found = inputs(pair, torch.tensor([0.5, 0.0]))
+    # the first edge arrives at atom 0
+    torch.testing.assert_close(found, torch.tensor([[1.0, 2.5 / 1.5], [3.0, 3.0]]))
+
+
+def test_features_are_standardised_within_each_species(disordered: Structure) -> None:
+    generator = torch.Generator().manual_seed(0)
+    graph = build_graph(disordered, 4.0)
+    values = 5 + 3 * torch.randn(64, generator=generator) - 10 * graph.types
+    graph = graph.replace(node_features={"energy": values, "none": torch.ones(64)})
+    inputs = PhysicalInputs(("energy", "none"), (), species=2)
+    inputs.fit([graph])
+    found = inputs(graph)
+    for kind in (0, 1):
+        own = found[graph.types == kind]
+        torch.testing.assert_close(own.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(own.std(0, correction=0), torch.tensor([1.0, 0.0]))
