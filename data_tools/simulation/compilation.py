@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+MOST_VERSIONS = 64
 SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
 
 
@@ -29,6 +30,10 @@ def compiled(
     """
     if not can_compile(device_type):
         return None
+    from torch._dynamo import config as dynamo_config
+
+    # one version per size of the regions of each stage of each run in this process
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, MOST_VERSIONS)
     return torch.compile(function, dynamic=sizes_change)
 
 

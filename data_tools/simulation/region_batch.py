@@ -39,6 +39,7 @@ class RegionBatch:
         skin: Å.
         frozen: whether there are frozen atoms at all.
         device: where to compute.
+        compile: whether a compiler may be used; it pays from some fifty searches on.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class RegionBatch:
         *,
         frozen: bool,
         device: str | torch.device = "cpu",
+        compile: bool = True,
     ) -> None:
+        self._compile, self._changed = compile, False
         self.slots, self.skin, self.frozen = slots, skin, frozen
         self.rows = VECTOR * math.ceil(rows / VECTOR)
         self.device = torch.device(device)
@@ -109,6 +112,7 @@ class RegionBatch:
 
     def keep(self, slots: Tensor) -> None:
         """Drop all other slots."""
+        self._changed = True
         self._lay_out(slots, self._sites, self._length)
         for name in (
             "_row_types", "_base", "_owner", "_site_types", "_rim_of_site", "_rim_types",
@@ -241,7 +245,14 @@ class RegionBatch:
             self._where = self._flatten()
         sites = self._place_sites(x, slice(None)).transpose(0, 1).reshape(3, -1)
         rows = x.transpose(0, 1).reshape(3, -1)
-        found = row_forces(self._tables, self._where, sites, rows, sizes_change=False)
+        found = row_forces(
+            self._tables,
+            self._where,
+            sites,
+            rows,
+            compile=self._compile,
+            sizes_change=self._changed,
+        )
         energy = found.energy.view(self.slots, -1).sum(1)
         if found.rim_energy is not None:
             energy = energy + found.rim_energy.view(self.slots, -1).sum(1)
