@@ -67,8 +67,8 @@ def test_compliance_is_the_block_of_the_inverse(
     toy_eam: Toy, periodic: tuple[bool, bool, bool]
 ) -> None:
     potential = toy_eam()
-    structure = copper((5, 5, 4), TOY, jitter=0.02, periodic=periodic)
-    radii = (2.8, 3.4)
+    structure = copper((5, 5, 5), TOY, jitter=0.02, periodic=periodic)
+    radii = (2.8, 3.4)  # the cell is wide enough for clusters not to feel their images
     found = compliance(potential, structure, radii, dtype=torch.float64)
     for atom in (0, 33, 117):
         for column, radius in enumerate(radii):
