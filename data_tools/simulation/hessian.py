@@ -14,16 +14,17 @@ neighbour. The second derivatives of the splines jump at knots, as those of LAMM
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.bonds import EAMBonds
 
-Progress = Callable[[int, int], None]
+Mapping = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,29 +153,33 @@ class Hessian:
         by_block[torch.arange(len(atoms), device=here.device), here] += self.pair_diagonal[atoms]
         return columns, blocks
 
-    def block_rows(self, groups: Iterable[Tensor], progress: Progress | None = None) -> BlockRows:
+    def block_rows(self, groups: Sequence[Tensor], mapping: Mapping = map) -> BlockRows:
         """Rows of H as blocks; those of atoms in no group stay empty.
 
         Args:
             groups: atoms [a] that lie together, each atom in one group at most.
-            progress: called with the number of atoms done and in all.
+            mapping: applies a function to each group in order, as `map` does.
         """
         begin, length = torch.zeros_like(self._begin), torch.zeros_like(self._length)
         column, value = [], []
-        done = size = 0
-        for atoms in groups:
-            columns, blocks = self.rows(atoms)
-            blocks = blocks.transpose(1, 2)
-            row, kept = (blocks != 0).flatten(2).any(2).nonzero(as_tuple=True)
-            counts = torch.bincount(row, minlength=len(atoms))
+        size = 0
+        for atoms, (counts, columns, values) in zip(
+            groups, mapping(self._packed_rows, groups), strict=True
+        ):
             begin[atoms] = size + counts.cumsum(0) - counts
             length[atoms] = counts
-            column.append(columns[kept].int())
-            value.append(blocks[row, kept])
-            size, done = size + len(row), done + len(atoms)
-            if progress is not None:
-                progress(done, self.num_atoms)
+            column.append(columns)
+            value.append(values)
+            size += len(columns)
         return BlockRows(begin, length, torch.cat(column), torch.cat(value))
+
+    def _packed_rows(self, atoms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some atoms the number of blocks that are not zero, their columns and values."""
+        columns, blocks = self.rows(atoms)
+        blocks = blocks.transpose(1, 2)
+        row, kept = (blocks != 0).flatten(2).any(2).nonzero(as_tuple=True)
+        counts = torch.bincount(row, minlength=len(atoms))
+        return counts, columns[kept].int(), blocks[row, kept]
 
     def sparse(self) -> Tensor:
         """H as a sparse CSR matrix [3n, 3n], eV/Å²; for analysis of small systems."""

@@ -10,13 +10,16 @@ block follows from the last 3×3 corner of the Cholesky factor alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.bonds import EAMBonds, eam_bonds
 from mgsym.data_tools.simulation.eam import EAM
-from mgsym.data_tools.simulation.hessian import BlockRows, eam_hessian
+from mgsym.data_tools.simulation.hessian import BlockRows, Mapping, eam_hessian
 from mgsym.errors import InputError
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Column, Structure
@@ -113,23 +116,50 @@ def compliance(
     wide = _repeated(structure, 2 * (max(radii) + potential.cutoff))
     hessian = eam_hessian(eam_bonds(potential, wide, device))
     needed = _within(wide, len(structure), max(radii))
-    groups = (group[needed[group]].to(device) for group in _groups(wide, _NARROW))
-    rows = hessian.block_rows(group for group in groups if len(group)).to(dtype)
+    groups = [group[needed[group]].to(device) for group in _groups(wide, _NARROW)]
     on_cpu = torch.device(device).type == "cpu"
     centred = list(_groups(structure, _NARROW if on_cpu else _WIDE))
     result = torch.empty(len(structure), len(radii), dtype=torch.float64)
-    for column, radius in enumerate(radii):
-        for centres, members in _clusters(wide, centred, radius, device):
-            factor, failed = torch.linalg.cholesky_ex(_dense(rows, members))
-            if failed.any():
-                _refuse_unstable(structure, int(centres[int(failed.ne(0).nonzero()[0])]), radius)
-            corner = factor[:, -3:, -3:]
-            eye = torch.eye(3).to(corner)
-            inverse = torch.linalg.solve_triangular(corner, eye.expand_as(corner), upper=False)
-            result[centres, column] = inverse.double().square().sum((1, 2)).cpu()
-            if progress is not None:
-                progress(len(centres))
+    with _workers(on_cpu) as mapping:
+        rows = hessian.block_rows([g for g in groups if len(g)], mapping).to(dtype)
+        for column, radius in enumerate(radii):
+            clusters = list(_clusters(wide, centred, radius, device))
+            found = mapping(partial(_traces, rows), (members for _, members in clusters))
+            for (centres, _), traces in zip(clusters, found, strict=True):
+                unstable = traces.isnan().nonzero()
+                if len(unstable):
+                    _refuse_unstable(structure, int(centres[int(unstable[0])]), radius)
+                result[centres, column] = traces
+                if progress is not None:
+                    progress(len(centres))
     return result
+
+
+@contextmanager
+def _workers(on_cpu: bool) -> Iterator[Mapping]:
+    """A `map` over as many threads as torch uses, each of which computes alone.
+
+    The matrices are too small for several threads to share one.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or not on_cpu:
+        yield map
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)  # what threads started later find
+
+
+def _traces(rows: BlockRows, members: Tensor) -> Tensor:
+    """[c] float64 Å²/eV, the compliance of the last atom of each cluster [c, m]; NaN: unstable."""
+    factor, failed = torch.linalg.cholesky_ex(_dense(rows, members))
+    corner = factor[:, -3:, -3:]
+    eye = torch.eye(3).to(corner)
+    inverse = torch.linalg.solve_triangular(corner, eye.expand_as(corner), upper=False)
+    traces = inverse.double().square().sum((1, 2))
+    return traces.masked_fill(failed != 0, torch.nan).cpu()
 
 
 def _dense(rows: BlockRows, members: Tensor) -> Tensor:
