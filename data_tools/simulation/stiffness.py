@@ -145,11 +145,12 @@ def _workers(on_cpu: bool) -> Iterator[Mapping]:
     if threads == 1 or not on_cpu:
         yield map
         return
+    torch.set_num_threads(1)  # threads that start later take this over
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             yield pool.map
     finally:
-        torch.set_num_threads(threads)  # what threads started later find
+        torch.set_num_threads(threads)
 
 
 def _traces(rows: BlockRows, members: Tensor) -> Tensor:
