@@ -8,9 +8,7 @@ decompressed whatever they are called.
 from __future__ import annotations
 
 import gzip
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +23,7 @@ from mgsym.data_tools.formats import (
     symgnn_pickle,
 )
 from mgsym.data_tools.formats.frames import choose
-from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, open_bytes
+from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, opened, placed
 from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
@@ -70,7 +68,7 @@ def detect_format(path: str | Path) -> str:
         InputError: it cannot be read, or is of no known format.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         return _detect(path, file).name
 
 
@@ -117,14 +115,14 @@ def read_frames(
         UsageError: `frames` or `format` is not a thing that exists.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         found = _named(format) if format else _detect(path, file)
         if found.read is None:
             raise UsageError(f"{found.name} files are written only, they hold no structures")
         chosen, several = choose(found.read(Source(path, file, types)), frames)
         structures = []
         for number, parse in chosen:
-            with _placed(path, f"frame {number}" if several else None):
+            with placed(path, f"frame {number}" if several else None):
                 structure = parse()
             stem = file_stem(path)
             name = structure.name or (f"{stem}_{number}" if several else stem)
@@ -140,7 +138,7 @@ def count_frames(path: str | Path, format: str | None = None) -> int:
         UsageError: `format` does not exist, or is written only.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         found = _named(format) if format else _detect(path, file)
         if found.read is None:
             raise UsageError(f"{found.name} files are written only, they hold no structures")
@@ -208,29 +206,6 @@ def file_stem(path: Path) -> str:
     # dump.10000 and glass_1.5 keep what looks like a suffix
     known = any(suffix.lower() in f.suffixes for f in FORMATS) or suffix.lower() in OTHER_SUFFIXES
     return name[: -len(suffix)] if known else name
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes; what goes wrong inside is told with the file's name."""
-    file = open_bytes(path)
-    with _placed(path), file:
-        yield file
-
-
-@contextmanager
-def _placed(path: Path, where: str | None = None) -> Iterator[None]:
-    """Tell errors with the file, and the place in it, where they do not say it themselves."""
-    try:
-        yield
-    except InputError as error:
-        if error.path is not None:
-            raise
-        raise error.at(path, error.where or where) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"the compressed file is cut short or damaged ({error}): copy it again", path=path
-        ) from error
 
 
 def _detect(path: Path, file: BinaryIO) -> Format:

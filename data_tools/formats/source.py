@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -92,6 +94,29 @@ def open_bytes(path: Path) -> BinaryIO:
     return io.BufferedReader(gzip.GzipFile(path, "rb"), 1 << 16)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file's bytes, decompressed; what goes wrong inside is told with the file's name."""
+    file = open_bytes(path)
+    with placed(path), file:
+        yield file
+
+
+@contextmanager
+def placed(path: Path, where: str | None = None) -> Iterator[None]:
+    """Tell errors with the file, and the place in it, where they do not say it themselves."""
+    try:
+        yield
+    except InputError as error:
+        if error.path is not None:
+            raise
+        raise error.at(path, error.where or where) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"the compressed file is cut short or damaged ({error}): copy it again", path=path
+        ) from error
+
+
 class Mark(NamedTuple):
     """A place in a text file: byte offset, and how many lines come before it."""
 
@@ -158,7 +183,7 @@ class Lines:
         except ValueError:
             values = []
         if len(values) != count:
-            raise self.error(f"expected {count} numbers ({what}), found {_shown(text)}")
+            raise self.error(f"expected {count} numbers ({what}), found {shown(text)}")
         return values
 
     def count(self, what: str) -> int:
@@ -176,7 +201,7 @@ class Lines:
         except ValueError:
             value = 0
         if value < 1:
-            raise self.error(f"expected the {what}, a whole number above 0, found {_shown(text)}")
+            raise self.error(f"expected the {what}, a whole number above 0, found {shown(text)}")
         return value
 
     def table(
@@ -217,12 +242,12 @@ class Lines:
                     break  # the last line of a file cut short
                 names = " ".join(name for name, _ in fields)
                 return self.error(
-                    f"expected {len(fields)} values ({names}), found {len(words)}: {_shown(line)}"
+                    f"expected {len(fields)} values ({names}), found {len(words)}: {shown(line)}"
                 )
             for word, (name, kind) in zip(words, fields, strict=True):
                 if not _is_kind(word, kind):
                     number = "a whole number" if kind == WHOLE else "a number"
-                    return self.error(f"{name} must be {number}, found {_shown(word)}")
+                    return self.error(f"{name} must be {number}, found {shown(word)}")
         else:
             row = len(lines)
         self.number = before + row
@@ -275,7 +300,7 @@ def _is_kind(word: str, kind: str) -> bool:
     return True
 
 
-def _shown(text: str | bytes) -> str:
+def shown(text: str | bytes) -> str:
     """Text as an error quotes it: on one line, not too long."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")

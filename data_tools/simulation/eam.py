@@ -5,17 +5,29 @@ Daw & Baskes, Phys. Rev. B 29, 6443 (1984); Finnis & Sinclair, Philos. Mag. A 50
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mgsym.data_tools.simulation.forces import Forces
 from mgsym.data_tools.simulation.spline import spline_coefficients
+from mgsym.elements import ATOMIC_NUMBER
+from mgsym.errors import InputError, UsageError
+from mgsym.structure import Structure
+
+FEWEST_POINTS = 5  # that a spline's slopes need
 
 
 @dataclass(frozen=True, eq=False)
 class EAM:
     """A tabulated potential of one or more elements, as cubic splines (see `spline`).
+
+    Called with structures it gives their energies, forces and stresses::
+
+        forces = potential(structure)
 
     Attributes:
         species: element symbols; the first axes of the tables follow them.
@@ -26,8 +38,12 @@ class EAM:
         pair: [s, s, bins, 4], cubics of r·φ(r), eV Å, symmetric in the species.
         density: [s, s, bins, 4], cubics of the density that an atom of the first species gives
             at an atom of the second.
-        embedding: [s, bins, 4], cubics of F(ρ), eV.
+        embedding: [s, bins, 4], cubics of F(ρ), eV; beyond the last bin F goes on as a straight
+            line, as in LAMMPS.
         name: for messages and records.
+
+    Raises:
+        InputError: species, masses, sizes or shapes are wrong; the message says which.
     """
 
     species: tuple[str, ...]
@@ -39,6 +55,87 @@ class EAM:
     density: Tensor
     embedding: Tensor
     name: str = ""
+
+    def __post_init__(self) -> None:
+        check_species(self.species)
+        for size in ("cutoff", "spacing", "density_spacing"):
+            check_positive(getattr(self, size), size)
+        if len(self.masses) != len(self.species):
+            raise InputError(f"{len(self.masses)} masses for {len(self.species)} species")
+        for symbol, mass in zip(self.species, self.masses, strict=True):
+            check_positive(mass, f"mass of {symbol}")
+        s, bins = len(self.species), self.pair.shape[-2]
+        for name, shape in (("pair", (s, s, bins, 4)), ("density", (s, s, bins, 4))):
+            if getattr(self, name).shape != shape:
+                found = list(getattr(self, name).shape)
+                raise InputError(f"{name} is {found}, expected {list(shape)} for {s} species")
+        if self.embedding.shape != (s, self.embedding.shape[-2], 4):
+            raise InputError(f"embedding is {list(self.embedding.shape)}, expected [{s}, bins, 4]")
+
+    def __call__(
+        self, structures: Structure | Sequence[Structure], device: str | torch.device = "cpu"
+    ) -> Forces:
+        """Energies, forces and stresses of one structure or of several of any sizes.
+
+        For derivatives through the positions, or many evaluations of the same atoms, keep an
+        `EAMForces`.
+
+        Returns:
+            For one structure `energy` is a number and `stress` [3, 3]; for several they are [b]
+            and [b, 3, 3], and the atoms of all stand in one list, in order.
+
+        Raises:
+            InputError: a structure has an element that the potential lacks.
+            UsageError: there are no structures.
+        """
+        from mgsym.data_tools.simulation.eam_forces import EAMForces
+
+        single = isinstance(structures, Structure)
+        batch = [structures] if isinstance(structures, Structure) else list(structures)
+        if not batch:
+            raise UsageError("there are no structures to evaluate")
+        field = EAMForces(self, batch, skin=0.0, device=device)
+        positions = torch.cat([structure.positions for structure in batch]).to(device)
+        cell = torch.stack([structure.cell for structure in batch]).to(device)
+        found = field(positions, cell)
+        if not single:
+            return found
+        return found._replace(energy=found.energy[0], stress=found.stress[0])
+
+    def types_of(self, structure: Structure) -> Tensor:
+        """The index of each atom's element among `species`, [n] int64.
+
+        Raises:
+            InputError: the structure has an element that the potential lacks.
+        """
+        index = {symbol: i for i, symbol in enumerate(self.species)}
+        lacking = [s for s, n in structure.composition.items() if n and s not in index]
+        if lacking:
+            raise InputError(
+                f"{structure.name or 'the structure'} has {', '.join(lacking)}, for which the "
+                f"potential {self.name} has no tables (it has {', '.join(self.species)}): "
+                "give a potential of all its elements"
+            )
+        return torch.tensor([index.get(s, 0) for s in structure.species])[structure.types]
+
+    @cached_property
+    def reach(self) -> Tensor:
+        """[s, s] float64, Å: from here on a pair's φ and both densities are exactly zero."""
+        density = self.density_reach
+        return torch.maximum(self._end(self.pair), torch.maximum(density, density.T))
+
+    @cached_property
+    def density_reach(self) -> Tensor:
+        """[s, s] float64, Å: from here on the first species gives the second no density."""
+        return self._end(self.density)
+
+    def _end(self, cubics: Tensor) -> Tensor:
+        bins = cubics.shape[-2]
+        filled = (cubics != 0).any(dim=-1) * torch.arange(1, bins + 1, device=cubics.device)
+        last = filled.amax(dim=-1)
+        end = (last * self.spacing).to(torch.float64).clamp(max=self.cutoff)
+        # beyond the table its last value holds
+        return torch.where(last == bins, self.cutoff, end)
 
 
 def tabulated(
@@ -58,16 +155,50 @@ def tabulated(
         pair: [s, s, nr] float64, r·φ(r) in eV Å at r = 0, spacing, ...
         density: [s, s, nr], what the first species gives at the second.
         embedding: [s, nrho], eV.
+
+    Raises:
+        InputError: a table has fewer than five points or a value that is not finite, the pair
+            table is not symmetric, or `EAM` objects.
     """
-    radial_bins = min(pair.shape[-1] - 1, int(torch.tensor(cutoff / spacing).ceil()))
+    for kind, table in (("pair", pair), ("density", density), ("embedding", embedding)):
+        if table.shape[-1] < FEWEST_POINTS:
+            raise InputError(
+                f"the {kind} table has {table.shape[-1]} points, expected at least {FEWEST_POINTS}"
+            )
+        if not torch.isfinite(table).all():
+            raise InputError(f"the {kind} table has NaN or infinite values: write it again")
+    if not torch.equal(pair, pair.transpose(0, 1)):
+        raise InputError("the pair table differs between (a, b) and (b, a): make it symmetric")
     return EAM(
         species,
         masses,
         cutoff,
         spacing,
         density_spacing,
-        spline_coefficients(pair)[..., :radial_bins, :].contiguous(),
-        spline_coefficients(density)[..., :radial_bins, :].contiguous(),
-        spline_coefficients(embedding),
+        spline_coefficients(pair).contiguous(),
+        spline_coefficients(density).contiguous(),
+        spline_coefficients(embedding).contiguous(),
         name,
     )
+
+
+def knots(cubics: Tensor) -> Tensor:
+    """The tables [..., n] that cubics [..., n − 1, 4] were made of."""
+    return torch.cat((cubics[..., 0], cubics[..., -1:, :].sum(dim=-1)), dim=-1)
+
+
+def check_species(species: Sequence[str]) -> None:
+    """Refuse an empty list, what is no element symbol, and an element named twice."""
+    if not species:
+        raise InputError("the potential has no elements, expected at least one")
+    for symbol in species:
+        if symbol not in ATOMIC_NUMBER:
+            raise InputError(f"{symbol!r} is not an element symbol such as Cu or Zr")
+        if list(species).count(symbol) > 1:
+            raise InputError(f"element {symbol} is named twice: name each element once")
+
+
+def check_positive(value: float, name: str) -> None:
+    """Refuse a size that is zero, negative or not finite."""
+    if not 0 < value < float("inf"):
+        raise InputError(f"the {name} is {value:g}, expected a number above 0")

@@ -1,0 +1,214 @@
+"""EAM forces of whole systems, neighbour lists included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.eam_kernel import (
+    FAR,
+    Neighborhood,
+    row_forces,
+    table_start,
+    tables,
+)
+from mgsym.data_tools.simulation.forces import Forces
+from mgsym.neighbors import neighbor_pairs
+from mgsym.scatter import segment_sum
+from mgsym.structure import Structure
+
+WIDTH = 8  # rows are filled up to a multiple of this: whole vector registers
+XX_YY_ZZ_YZ_XZ_XY = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
+
+
+class EAMForces:
+    """The force field of a batch of periodic systems with an EAM potential.
+
+    Neighbours within the cutoff plus a skin are remembered until an atom has moved by half the
+    skin (corrected for a changed cell), as Verlet did (Phys. Rev. 159, 98 (1967)).
+
+    Args:
+        potential: with all the elements of the structures.
+        structures: whose types, masses and periodicity count; positions come with each call.
+        skin: Å.
+        device: where to compute.
+        dtype: of the computation; float64 unless you know better.
+        compile: whether a compiler may be used.
+
+    Attributes:
+        system: [n] int64, the system of each atom.
+        masses: [n] amu.
+
+    Raises:
+        InputError: the potential lacks an element.
+    """
+
+    def __init__(
+        self,
+        potential: EAM,
+        structures: Sequence[Structure],
+        *,
+        skin: float = 0.6,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+        compile: bool = True,
+    ) -> None:
+        self.potential, self.skin, self.compile = potential, skin, compile
+        types = torch.cat([potential.types_of(structure) for structure in structures])
+        sizes = torch.tensor([len(structure) for structure in structures])
+        self.system = torch.repeat_interleave(sizes).to(device)
+        self.masses = torch.tensor(potential.masses, dtype=torch.float64)[types].to(device)
+        self._types = types.to(device)
+        self._sizes = sizes.tolist()
+        self._periodic = [structure.periodic for structure in structures]
+        self._tables = tables(potential, device, dtype)
+        self._reach = potential.reach.to(device)
+        self._lists: _Lists | None = None
+
+    def __call__(self, positions: Tensor, cell: Tensor) -> Forces:
+        """Energies, forces and stresses at positions [n, 3] in cells [b, 3, 3], Å."""
+        lists = self._lists
+        reach = self.potential.cutoff
+        if lists is None or not lists.serve(positions, cell, self.system, reach):
+            lists = self._lists = self._search(positions.detach(), cell.detach())
+        rows = positions.T.to(self._tables.embedding.dtype).contiguous()
+        result = row_forces(
+            self._tables,
+            lists.where,
+            lists.sites(positions, cell, self.system).to(rows.dtype),
+            rows,
+            stress=True,
+            compile=self.compile,
+        )
+        energy = segment_sum(result.energy, self.system, len(cell))
+        virial = segment_sum(cast(Tensor, result.virial).T, self.system, len(cell))
+        volume = torch.linalg.det(cell).abs()
+        stress = virial[:, XX_YY_ZZ_YZ_XZ_XY] / volume[:, None, None]
+        return Forces(energy, result.forces.T, stress, result.energy)
+
+    def _search(self, positions: Tensor, cell: Tensor) -> _Lists:
+        """Neighbour lists of all systems, joined."""
+        found, start = [], 0
+        for size, box, periodic in zip(self._sizes, cell, self._periodic, strict=True):
+            part = slice(start, start + size)
+            found.append(self._pairs(positions[part], box, periodic, self._types[part], start))
+            start += size
+        source, target, shift = (torch.cat(parts) for parts in zip(*found, strict=True))
+        owner, steps, neighbor = _sites(source, target, shift, len(positions))
+        types = self._types
+        giver = torch.cat((types[owner], types.new_zeros(1)))[neighbor.long()]
+        receiver = types[:, None]
+        symmetric = self._tables.symmetric
+        where = Neighborhood(
+            types,
+            neighbor,
+            table_start(self._tables, giver, receiver),
+            None if symmetric else table_start(self._tables, receiver, giver),
+            torch.cat((owner, owner.new_full((1,), len(positions)))),
+        )
+        return _Lists(where, owner, steps, positions.clone(), cell.clone(), self.skin)
+
+    def _pairs(
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        periodic: tuple[bool, bool, bool],
+        types: Tensor,
+        start: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Source, target and shift of pairs that may soon be within their species' own reach."""
+        longest = self.potential.cutoff + self.skin
+        pairs = neighbor_pairs(positions, cell, periodic, longest, device=positions.device)
+        source, target = pairs.edge_index.to(positions.device)
+        length = pairs.vector.norm(dim=1).to(positions.device)
+        # vectors are float32: leave some room
+        near = length < (self._reach + (self.skin + 1e-4))[types[source], types[target]]
+        shift = pairs.shift.to(positions.device)
+        return source[near] + start, target[near] + start, shift[near]
+
+
+@dataclass(frozen=True, eq=False)
+class _Lists:
+    """Neighbour lists, and when they were made.
+
+    Attributes:
+        where: what the kernel reads.
+        owner: [s] the atom of each site.
+        steps: [s, 3] the periodic image that it is.
+        positions, cell: for which the lists were made.
+        skin: Å.
+    """
+
+    where: Neighborhood
+    owner: Tensor
+    steps: Tensor
+    positions: Tensor
+    cell: Tensor
+    skin: float
+
+    def sites(self, positions: Tensor, cell: Tensor, system: Tensor) -> Tensor:
+        """Where the sites are, [3, s + 1]; the last one is far away."""
+        at = positions.index_select(0, self.owner)
+        if len(cell) == 1:
+            at = at + self.steps.to(cell.dtype) @ cell[0]
+        else:
+            boxes = cell[system[self.owner]]
+            at = at + (self.steps.to(cell.dtype)[:, None, :] @ boxes).squeeze(1)
+        return pad(at.T, (0, 1), value=FAR)
+
+    def serve(self, positions: Tensor, cell: Tensor, system: Tensor, reach: float) -> bool:
+        """Whether no pair can have come within reach unseen.
+
+        Distances shrink at most by the smallest stretch of the cell, and by twice what an atom
+        moved beside that.
+        """
+        shrink = 1.0
+        before = self.positions
+        if not torch.equal(cell, self.cell):
+            stretch = torch.linalg.solve(self.cell, cell)
+            shrink = float(torch.linalg.svdvals(stretch).min())
+            before = (before[:, None, :] @ stretch[system]).squeeze(1)
+        moved = float((positions.detach() - before).square().sum(1).max()) ** 0.5
+        return reach + 2.0 * moved <= (reach + self.skin) * shrink  # False when it is NaN
+
+
+def _sites(
+    source: Tensor, target: Tensor, shift: Tensor, atoms: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Number the periodic images that occur, and tabulate those that each atom sees.
+
+    Returns:
+        The atom [s] and the steps [s, 3] of each image, and the neighbour matrix [n, m] int32,
+        filled up with s.
+    """
+    low, high = (
+        (f(shift, dim=0).tolist() for f in (torch.amin, torch.amax))
+        if len(shift)
+        else ([0] * 3,) * 2
+    )
+    key, count = source, 1
+    for axis in range(3):
+        number = high[axis] - low[axis] + 1
+        key = key * number + (shift[:, axis].long() - low[axis])
+        count *= number
+    used = torch.zeros(atoms * count, dtype=torch.bool, device=key.device)
+    used[key] = True
+    site = used.cumsum(0).int() - 1
+    images = used.nonzero().squeeze(1)
+    steps, rest = [], images
+    for axis in (2, 1, 0):
+        number = high[axis] - low[axis] + 1
+        steps.append(rest % number + low[axis])
+        rest = rest // number
+    degree = torch.bincount(target, minlength=atoms)
+    width = -(-max(1, int(degree.max())) // WIDTH) * WIDTH
+    column = torch.arange(len(target), device=target.device) - (degree.cumsum(0) - degree)[target]
+    matrix = torch.full((atoms, width), len(images), dtype=torch.int32, device=target.device)
+    matrix[target, column] = site[key]
+    return rest, torch.stack(steps[::-1], dim=1), matrix
