@@ -203,9 +203,7 @@ class Dynamics:
         temperature = 2.0 * state.kinetic / (self.freedom * BOLTZMANN)
         return Observables(temperature, pressure, forces.energy, volumes)
 
-    def conserved(
-        self, state: State, forces: Forces, temperature: Tensor | None = None
-    ) -> Tensor:
+    def conserved(self, state: State, forces: Forces, temperature: Tensor | None = None) -> Tensor:
         """[b] eV: the energy that the extended equations of motion conserve.
 
         It is constant while the target temperature is.

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -218,7 +218,9 @@ class _Run:
         return step * self.recipe.timestep / 1000
 
     def _record(self, samples: list[Observables]) -> None:
-        mean = Observables(*(torch.stack(values).mean(dim=0).cpu() for values in zip(*samples, strict=True)))
+        mean = Observables(
+            *(torch.stack(values).mean(dim=0).cpu() for values in zip(*samples, strict=True))
+        )
         mass = float(torch.tensor(self.potential.masses)[self._potential_types()].sum())
         for place, k in enumerate(self.active):
             self.log.append(
@@ -269,7 +271,11 @@ class _Run:
     def message(self) -> dict[str, float]:
         """What to show of the glass that takes longest."""
         row = self.log[-1]
-        return {"K": row.temperature_K, "g/cm³": row.density_g_cm3, "eV/atom": row.energy_eV_per_atom}
+        return {
+            "K": row.temperature_K,
+            "g/cm³": row.density_g_cm3,
+            "eV/atom": row.energy_eV_per_atom,
+        }
 
     def interrupted(self) -> str:
         done, total = self.done()
@@ -302,7 +308,7 @@ class _Run:
         """Go back to where `save` was called."""
         if self.checkpoint is None:
             raise UsageError("nothing to resume from: no checkpoint was given")
-        saved = load_safely(self.checkpoint, FORMAT, FORMAT_VERSION, "mgsym quench")
+        saved = load_safely(self.checkpoint, FORMAT, FORMAT_VERSION, "a checkpoint of mgsym quench")
         changes = self.recipe.changes(saved["recipe"])
         if saved["potential"] != fingerprint(self.potential):
             changes.append("potential")

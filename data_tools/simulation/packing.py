@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.dynamics import volume
+from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.forces import ForceField
+from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
 
@@ -84,7 +85,31 @@ def push_off(force_field: ForceField, positions: Tensor, cell: Tensor, steps: in
     return positions
 
 
-def mass_density(masses: Tensor, system: Tensor, cell: Tensor) -> Tensor:
-    """[b] amu/Å³ of systems with atoms of these masses [n]."""
-    total = masses.new_zeros(len(cell)).index_add(0, system, masses)
-    return total / volume(cell)
+def starting_edge(counts: Mapping[str, int], potential: EAM, density: float = 0.0) -> float:
+    """Å: the edge of a cube for these atoms.
+
+    Args:
+        counts: how many of each element.
+        potential: with all of them.
+        density: g/cm³; 0 takes the volumes of the elements' fcc crystals in this potential, and
+            a tenth more for the liquid.
+
+    Raises:
+        InputError: the potential lacks an element.
+    """
+    if density > 0:
+        masses = dict(zip(potential.species, potential.masses, strict=True))
+        mass = sum(masses[symbol] * count for symbol, count in counts.items())
+        return (mass * GRAMS_PER_CM3 / density) ** (1.0 / 3.0)
+    total = sum(fcc_volume(symbol, potential) * count for symbol, count in counts.items())
+    return (1.1 * total) ** (1.0 / 3.0)
+
+
+def fcc_volume(symbol: str, potential: EAM) -> float:
+    """Å³ per atom of an element's fcc crystal at its lowest energy, to a percent."""
+    corners = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.float64) / 2
+    types = torch.zeros(4, dtype=torch.int64)
+    volumes = torch.arange(5.0, 80.0, 0.2, dtype=torch.float64)
+    cells = torch.eye(3, dtype=torch.float64) * (4 * volumes[:, None, None]) ** (1.0 / 3.0)
+    crystals = [Structure(corners @ cell, cell, types, (symbol,)) for cell in cells]
+    return float(volumes[potential(crystals).energy.argmin()])

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from mgsym.data_tools.simulation.dynamics import (
     Dynamics,
-    Observables,
     State,
     maxwell_boltzmann,
     volume,
 )
 from mgsym.data_tools.simulation.forces import Forces
 from mgsym.data_tools.simulation.units import BAR, BOLTZMANN, ENERGY_PER_MASS
-from mgsym.errors import UsageError
 from mgsym.scatter import segment_sum
 
 EPSILON, SIGMA, CUTOFF, ARGON = 0.0104, 3.4, 7.5, 39.948
@@ -244,7 +242,9 @@ def test_nvt_samples_the_canonical_ensemble_of_oscillators() -> None:
     springs = Springs(system, 1.0)
     dynamics = Dynamics(springs, masses, timestep=0.004, thermostat=0.05)
     # springs that hold places hold the total momentum too: the mean position must stay zero
-    state = dynamics.start(torch.zeros_like(velocities), velocities, torch.eye(3).double()[None].expand(systems, 3, 3))
+    state = dynamics.start(
+        torch.zeros_like(velocities), velocities, torch.eye(3).double()[None].expand(systems, 3, 3)
+    )
     kinetic: list[Tensor] = []
     run(dynamics, state, 3000, target, lambda s, f: kinetic.append(s.kinetic))
     samples = torch.stack(kinetic[500::5])
