@@ -20,6 +20,8 @@ from torch import Tensor
 
 from mgsym.data_tools.simulation.forces import ForceField, Forces
 from mgsym.data_tools.simulation.thermostats import (
+    FOURTH_ORDER,
+    SECOND_ORDER,
     Chains,
     advance_chains,
     chain_energy,
@@ -28,6 +30,9 @@ from mgsym.data_tools.simulation.thermostats import (
 from mgsym.data_tools.simulation.units import BOLTZMANN, ENERGY_PER_MASS
 from mgsym.errors import UsageError
 from mgsym.scatter import segment_sum
+
+# of the damping time: below it the chains' own error is far below that of the atoms' Verlet step
+SMALL_STEP = 0.02
 
 
 class State(NamedTuple):
@@ -153,6 +158,8 @@ class Dynamics:
         self.chain_freedom = (
             torch.stack(kinds) if kinds else self.freedom.new_zeros(0, self.systems)
         )
+        slow = all(timestep <= SMALL_STEP * tau for tau in dampings)
+        self.weights = SECOND_ORDER if slow else FOURTH_ORDER
         self.half_step = 0.5 * timestep / self.freedom.new_tensor(dampings)[:, None]
 
     def start(self, positions: Tensor, velocities: Tensor, cell: Tensor) -> State:
@@ -243,7 +250,7 @@ class Dynamics:
     def _expand(
         self, state: State, forces: Forces, scale: Tensor, energy: Tensor
     ) -> tuple[State, Forces]:
-        """Verlet in a cell that breathes: exp(iL_ε,2 Δt/2) exp(iL₂ Δt/2) exp(iL_ε,1 Δt + iL₁ Δt) …"""
+        """Verlet in a cell that breathes: iL_ε,2 and iL₂ for half a step, iL_ε,1 + iL₁, back."""
         rate = self._barostat_kick(state, forces, energy)
         drag, kick = self._kick(rate)
         kick_mass = self._spread(kick) / self.mass
@@ -285,7 +292,9 @@ class Dynamics:
             moving = self._inertia(energy) * state.strain_rate**2 / energy
             ratio = torch.stack((ratio, moving))
         chains = Chains(state.chain_rate, state.chain_place)
-        chains, scale = advance_chains(chains, ratio, self.chain_freedom, self.half_step)
+        chains, scale = advance_chains(
+            chains, ratio, self.chain_freedom, self.half_step, self.weights
+        )
         rate = state.strain_rate if self.barostat is None else state.strain_rate * scale[1]
         state = state._replace(
             chain_rate=chains.rate,

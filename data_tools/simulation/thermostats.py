@@ -9,6 +9,7 @@ chain keeps its pace when the target changes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 LENGTH = 3  # thermostats in a chain
 # weights of the fourth-order scheme (Yoshida 1990; Suzuki 1991)
 _OUTER = 1.0 / (2.0 - 2.0 ** (1.0 / 3.0))
-WEIGHTS = (_OUTER, 1.0 - 2.0 * _OUTER, _OUTER)
+FOURTH_ORDER = (_OUTER, 1.0 - 2.0 * _OUTER, _OUTER)
+SECOND_ORDER = (1.0,)
 
 
 class Chains(NamedTuple):
@@ -38,7 +40,11 @@ def chains_at_rest(kinds: int, systems: int, like: Tensor) -> Chains:
 
 
 def advance_chains(
-    chains: Chains, ratio: Tensor, freedom: Tensor, step: Tensor
+    chains: Chains,
+    ratio: Tensor,
+    freedom: Tensor,
+    step: Tensor,
+    weights: tuple[float, ...] = FOURTH_ORDER,
 ) -> tuple[Chains, Tensor]:
     """Move chains, and what they are coupled to, for a time.
 
@@ -47,37 +53,40 @@ def advance_chains(
         ratio: [c, b], twice the kinetic energy over f kT.
         freedom: [c, b], degrees of freedom f that each chain is coupled to.
         step: [c, 1], the time over τ.
+        weights: parts of the step that are taken in turn.
 
     Returns:
         The chains, and [c, b] what the velocities coupled to them are multiplied by.
     """
-    rate, place = list(chains.rate.unbind(0)), chains.place
-    scale = torch.ones_like(ratio)
-    for weight in WEIGHTS:
-        part = weight * step
-        _sweep_down(rate, ratio, freedom, part)
-        factor = torch.exp(-part * rate[0])
-        scale = scale * factor
-        ratio = ratio * (factor * factor)
-        place = place + part * torch.stack(rate)
-        _sweep_up(rate, ratio, freedom, part)
-    return Chains(torch.stack(rate), place), scale
+    rate = list(chains.rate.unbind(0))
+    travelled = torch.zeros_like(chains.place)
+    for weight in weights:
+        half, quarter = (0.5 * weight) * step, (-0.25 * weight) * step
+        _sweep(rate, range(len(rate) - 1, -1, -1), ratio, freedom, half, quarter)
+        moved = weight * step * torch.stack(rate)
+        travelled = travelled + moved
+        ratio = ratio * torch.exp(-2.0 * moved[0])
+        _sweep(rate, range(len(rate)), ratio, freedom, half, quarter)
+    scale = torch.exp(-travelled[0])
+    return Chains(torch.stack(rate), chains.place + travelled), scale
 
 
-def _sweep_down(rate: list[Tensor], ratio: Tensor, freedom: Tensor, part: Tensor) -> None:
-    """Half a step of the rates, from the last thermostat to the first."""
-    rate[-1] = rate[-1] + 0.5 * part * _push(rate, len(rate) - 1, ratio, freedom)
-    for j in range(len(rate) - 2, -1, -1):
-        drag = torch.exp(-0.25 * part * rate[j + 1])
-        rate[j] = (rate[j] * drag + 0.5 * part * _push(rate, j, ratio, freedom)) * drag
-
-
-def _sweep_up(rate: list[Tensor], ratio: Tensor, freedom: Tensor, part: Tensor) -> None:
-    """The other half, from the first thermostat to the last."""
-    for j in range(len(rate) - 1):
-        drag = torch.exp(-0.25 * part * rate[j + 1])
-        rate[j] = (rate[j] * drag + 0.5 * part * _push(rate, j, ratio, freedom)) * drag
-    rate[-1] = rate[-1] + 0.5 * part * _push(rate, len(rate) - 1, ratio, freedom)
+def _sweep(
+    rate: list[Tensor],
+    order: Iterable[int],
+    ratio: Tensor,
+    freedom: Tensor,
+    half: Tensor,
+    quarter: Tensor,
+) -> None:
+    """Half a step of the rates, one thermostat after another; the next one in the chain drags."""
+    for j in order:
+        push = half * _push(rate, j, ratio, freedom)
+        if j == len(rate) - 1:
+            rate[j] = rate[j] + push
+        else:
+            drag = torch.exp(quarter * rate[j + 1])
+            rate[j] = (rate[j] * drag + push) * drag
 
 
 def _push(rate: list[Tensor], j: int, ratio: Tensor, freedom: Tensor) -> Tensor:
