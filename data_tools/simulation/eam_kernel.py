@@ -11,10 +11,12 @@ fills up short rows.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.compilation import compiled
 from mgsym.data_tools.simulation.eam import EAM
@@ -31,6 +33,7 @@ class Tables(NamedTuple):
             zero, which is where all distances beyond the cutoff are looked up.
         embedding: [s, rho_bins, 4].
         bins: of the radial tables, without the zero one.
+        reach: Å; from here on nothing interacts.
         inverse_spacing: 1/Å.
         density_spacing: of the embedding tables.
         symmetric: whether both atoms of a pair give each other the same density, for all pairs.
@@ -40,6 +43,7 @@ class Tables(NamedTuple):
     density: tuple[Tensor, Tensor, Tensor, Tensor]
     embedding: Tensor
     bins: int
+    reach: float
     inverse_spacing: float
     density_spacing: float
     symmetric: bool
@@ -120,8 +124,15 @@ class _Bonds(NamedTuple):
 def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
     """The potential on a device, laid out for the kernel."""
 
+    reach = float(potential.reach.max())
+    bins = math.ceil(reach / potential.spacing)
+
     def layout(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows = torch.nn.functional.pad(coefficients.flatten(0, 1), (0, 0, 0, 1))
+        rows = coefficients.flatten(0, 1)
+        # a table that ends too early holds its last value
+        held = pad(rows[:, -1:].sum(dim=-1, keepdim=True), (0, 3))
+        held = held.expand(-1, max(0, bins - rows.shape[1]), -1)
+        rows = pad(torch.cat((rows[:, :bins], held), dim=1), (0, 0, 0, 1))
         c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
         return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
 
@@ -130,7 +141,8 @@ def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Ta
         layout(potential.pair),
         layout(given),
         potential.embedding.to(device, dtype),
-        given.shape[2],
+        bins,
+        reach,
         1.0 / potential.spacing,
         potential.density_spacing,
         torch.equal(given, given.transpose(0, 1)),
@@ -220,7 +232,7 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     place = length * tables.inverse_spacing
     bin = place.detach().to(torch.int32)
     place = place - bin
-    bin = bin.clamp(max=tables.bins)
+    bin = torch.where(length < tables.reach, bin, tables.bins)
     table = bin + where.table[part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:

@@ -96,6 +96,7 @@ def phi(r: Tensor, a: str, b: str) -> Tensor:
     """The pair energy of elements a and b at distances r in Å, eV."""
     if a == b:
         return _pair(r, ELEMENTS[a]) * fade(r, a)
+    a, b = sorted((a, b))  # so that rounding is the same for both orders
     # the ratio of the densities as they are before they fade
     ratio = _density(r, ELEMENTS[b]) / _density(r, ELEMENTS[a])
     mixed = 0.5 * (ratio * _pair(r, ELEMENTS[a]) + _pair(r, ELEMENTS[b]) / ratio)
