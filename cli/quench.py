@@ -9,6 +9,7 @@ import click
 
 from mgsym.cli import console
 from mgsym.cli import options as opt
+from mgsym.errors import UsageError
 
 
 @click.command()
@@ -24,7 +25,6 @@ from mgsym.cli import options as opt
 @click.option(
     "--glasses",
     type=click.IntRange(min=1),
-    default=1,
     help="How many of each rate, with the next seeds.",
 )
 @opt.seed_option
@@ -54,12 +54,15 @@ def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> N
     from mgsym.data_tools.simulation.recipe import Recipe
     from mgsym.devices import resolve_device
 
-    first = chosen.pop("seed") or 0
-    glasses, seeds = chosen.pop("glasses"), chosen.pop("seeds")
+    first, glasses, seeds = (chosen.pop(name) for name in ("seed", "glasses", "seeds"))
+    if seeds and (first is not None or glasses is not None):
+        clash = "--seed" if first is not None else "--glasses"
+        raise UsageError(f"give {clash} or --seeds, not both")
+    seeds = seeds or range(first or 0, (first or 0) + (glasses or 1))
     asked = {name: chosen.pop(name) for name in ("resume", "overwrite")}
     asked["device"] = resolve_device(chosen.pop("device"))
     chosen["rates"] = chosen["rates"] or (1e13,)
-    recipe = Recipe(seeds=tuple(seeds or range(first, first + glasses)), **chosen)
+    recipe = Recipe(seeds=tuple(seeds), **chosen)
     loaded = load_potential(potential)
     if potential is None:
         console.say(f"Without --potential: {loaded.name}")

@@ -29,7 +29,7 @@ from mgsym.data_tools.simulation.eam_forces import EAMForces
 from mgsym.data_tools.simulation.packing import push_off, random_packing, starting_edge
 from mgsym.data_tools.simulation.recipe import PASCALS, GlassName, Recipe
 from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
-from mgsym.errors import Interrupted, MgsymError, UsageError
+from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
 
 FORMAT, FORMAT_VERSION = "mgsym-quench", 1
@@ -178,7 +178,11 @@ class _Run:
         state, forces = self.state, dynamics.forces(self.state)
         samples = []
         for step in range(self.step, end):
-            state, forces = dynamics.step(state, forces, self._target(step + 1))
+            try:
+                state, forces = dynamics.step(state, forces, self._target(step + 1))
+            except (InputError, torch.linalg.LinAlgError) as error:  # no cell, no neighbours
+                hottest = int(dynamics.observe(state, forces).temperature.argmax())
+                raise self._unstable(hottest, step + 1, "the atoms flew apart") from error
             if (step + 1) % SAMPLE == 0 or step + 1 == end:
                 samples.append(dynamics.observe(state, forces))
                 self._check(samples[-1], step + 1)
@@ -204,16 +208,18 @@ class _Run:
         if not bool((hot | size).any()):
             return
         place = int((hot | size).nonzero()[0])
-        name, picoseconds = self.glasses[self.active[place]].name, self._time(step)
         if bool(hot[place]):
             what = f"the temperature became {float(seen.temperature[place]):.3g} K"
         else:
-            what = f"the volume became {float(seen.volume[place]) / self.first_volume:.3g} times"
-            what += " the first"
-        raise MgsymError(
-            f"{name}: {what} at {picoseconds:g} ps: take a smaller --timestep than "
-            f"{self.recipe.timestep:g} fs, or look whether the potential suits "
-            f"{self.recipe.composition}"
+            times = float(seen.volume[place]) / self.first_volume
+            what = f"the volume became {times:.3g} times the first"
+        raise self._unstable(place, step, what)
+
+    def _unstable(self, place: int, step: int, what: str) -> MgsymError:
+        return MgsymError(
+            f"{self.glasses[self.active[place]].name}: {what} at {self._time(step):g} ps: take a "
+            f"smaller --timestep than {self.recipe.timestep:g} fs, or look whether the potential "
+            f"suits {self.recipe.composition}"
         )
 
     def _time(self, step: int) -> float:

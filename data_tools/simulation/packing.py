@@ -106,10 +106,10 @@ def starting_edge(counts: Mapping[str, int], potential: EAM, density: float = 0.
 
 
 def fcc_volume(symbol: str, potential: EAM) -> float:
-    """Å³ per atom of an element's fcc crystal at its lowest energy, to a percent."""
+    """Å³ per atom of an element's fcc crystal at its lowest energy, to two percent."""
     corners = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.float64) / 2
     types = torch.zeros(4, dtype=torch.int64)
-    volumes = torch.arange(5.0, 80.0, 0.2, dtype=torch.float64)
+    volumes = 5.0 * 1.03 ** torch.arange(95, dtype=torch.float64)  # up to 80 Å³
     cells = torch.eye(3, dtype=torch.float64) * (4 * volumes[:, None, None]) ** (1.0 / 3.0)
     crystals = [Structure(corners @ cell, cell, types, (symbol,)) for cell in cells]
     return float(volumes[potential(crystals).energy.argmin()])

@@ -15,7 +15,7 @@ from mgsym.data_tools.simulation.eam_kernel import (
     table_start,
     tables,
 )
-from mgsym.data_tools.simulation.regions import MARGIN, Region
+from mgsym.data_tools.simulation.regions import Region
 
 SAME = 1e-4  # Å²; nearer than this is the row itself
 
