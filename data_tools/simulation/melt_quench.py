@@ -39,6 +39,8 @@ SKIN = (
 )
 SAMPLE = 10  # steps between two looks at temperature and pressure
 SAVE_SECONDS = 60.0
+# how cells and atoms without a place show when neighbours are searched
+UNSTABLE = (InputError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 HOTTEST = 10.0  # times the melt's temperature: beyond it the run has exploded
 SIZES = (0.3, 3.0)  # times the first volume: a box outside has collapsed or evaporated
 
@@ -180,7 +182,7 @@ class _Run:
         for step in range(self.step, end):
             try:
                 state, forces = dynamics.step(state, forces, self._target(step + 1))
-            except (InputError, torch.linalg.LinAlgError) as error:  # no cell, no neighbours
+            except UNSTABLE as error:
                 hottest = int(dynamics.observe(state, forces).temperature.argmax())
                 raise self._unstable(hottest, step + 1, "the atoms flew apart") from error
             if (step + 1) % SAMPLE == 0 or step + 1 == end:

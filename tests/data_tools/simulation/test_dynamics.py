@@ -254,25 +254,25 @@ def test_velocities_have_the_temperature_asked_for_and_no_momentum() -> None:
 
 def test_nvt_samples_the_canonical_ensemble_of_oscillators() -> None:
     """Energies of f modes: mean f kT/2 and variance f (kT)²/2, kinetic and potential."""
-    systems, atoms, kelvin = 200, 4, 300.0
+    systems, atoms, kelvin = 400, 4, 300.0
     springs = Springs(systems, atoms)
     masses = torch.tensor([20.0, 33.0, 47.0, 60.0]).double().repeat(systems)
     target = torch.full((systems,), kelvin).double()
     velocities = maxwell_boltzmann(masses, springs.system, target, seeded(*range(systems)))
-    dynamics = Dynamics(springs, masses, timestep=0.006, thermostat=0.05)
+    dynamics = Dynamics(springs, masses, timestep=0.005, thermostat=0.02)
     cell = torch.eye(3).double()[None].expand(systems, 3, 3)
     state = stirred(dynamics, dynamics.start(torch.zeros_like(velocities), velocities, cell), 3)
     seen: list[Tensor] = []
-    run(dynamics, state, 2500, target, lambda s, f: seen.append(torch.stack((s.kinetic, f.energy))))
+    run(dynamics, state, 1500, target, lambda s, f: seen.append(torch.stack((s.kinetic, f.energy))))
     energy, freedom = BOLTZMANN * kelvin, 3 * atoms - 3
-    for samples in torch.stack(seen[300::7]).unbind(1):
-        assert float(samples.mean()) == pytest.approx(freedom * energy / 2, rel=0.03)
-        assert float(samples.var()) == pytest.approx(freedom * energy**2 / 2, rel=0.1)
+    for samples in torch.stack(seen[300::4]).unbind(1):
+        assert float(samples.mean()) == pytest.approx(freedom * energy / 2, rel=0.015)
+        assert float(samples.var()) == pytest.approx(freedom * energy**2 / 2, rel=0.05)
 
 
 def test_npt_samples_the_volumes_of_an_ideal_gas() -> None:
     """p V / kT follows the gamma distribution of N: mean N, variance N."""
-    systems, atoms, kelvin, pressure = 150, 20, 300.0, 1e-3
+    systems, atoms, kelvin, pressure = 400, 20, 300.0, 1e-3
     system = torch.repeat_interleave(torch.full((systems,), atoms))
     masses = torch.full((len(system),), 20.0).double()
     target = torch.full((systems,), kelvin).double()
@@ -286,7 +286,7 @@ def test_npt_samples_the_volumes_of_an_ideal_gas() -> None:
     run(
         dynamics,
         stirred(dynamics, dynamics.start(torch.zeros_like(velocities), velocities, cell), 4),
-        2000,
+        1500,
         target,
         lambda s, f: seen.append(dynamics.observe(s, f)),
     )
@@ -294,7 +294,7 @@ def test_npt_samples_the_volumes_of_an_ideal_gas() -> None:
     assert float(found.pressure.mean()) == pytest.approx(pressure, rel=0.02)
     assert float(found.temperature.mean()) == pytest.approx(kelvin, rel=0.02)
     assert float(found.volume.mean() / unit) == pytest.approx(atoms, rel=0.02)
-    assert float((found.volume / unit).var()) == pytest.approx(atoms, rel=0.1)
+    assert float((found.volume / unit).var()) == pytest.approx(atoms, rel=0.06)
 
 
 def test_npt_brings_a_crystal_to_the_pressure_asked_for() -> None:
