@@ -127,9 +127,9 @@ class _Stage:
     ) -> None:
         self.maker = RegionMaker(structure, potential, radius, settings.skin)
         self.cut = lru_cache(maxsize=max(16, slots))(self.maker.cut)
-        rows, width = self.maker.size()
+        rows = self.maker.rows()
         regions = RegionBatch(
-            potential, slots, rows, width, settings.skin, frozen=radius is not None, device=device
+            potential, slots, rows, settings.skin, frozen=radius is not None, device=device
         )
         self.batch = SearchBatch(regions, settings, refining)
         self.waiting: deque[Walk] = deque()

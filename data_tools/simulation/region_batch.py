@@ -9,15 +9,16 @@ from torch.nn.functional import pad
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.eam_kernel import (
     FAR,
+    STRIP,
     Neighborhood,
     Rim,
+    in_strips,
     row_forces,
     table_start,
     tables,
 )
 from mgsym.data_tools.simulation.regions import Region
-
-SAME = 1e-4  # Å²; nearer than this is the row itself
+from mgsym.neighbors import true_in_rows
 
 
 class RegionBatch:
@@ -30,7 +31,6 @@ class RegionBatch:
         potential: of all regions.
         slots: how many regions, b.
         rows: moving atoms in the largest one, a; it decides how sums are rounded.
-        width: neighbours of the atom that has most, m.
         skin: Å.
         frozen: whether there are frozen atoms at all.
         device: where to compute.
@@ -41,7 +41,6 @@ class RegionBatch:
         potential: EAM,
         slots: int,
         rows: int,
-        width: int,
         skin: float,
         *,
         frozen: bool,
@@ -52,11 +51,10 @@ class RegionBatch:
         self._tables = tables(potential, device, torch.float64)
         species = len(potential.species)
         # one more species, for what fills up: it has no neighbours
-        limit = pad(potential.reach + skin, (0, 1, 0, 1), value=0.0).square()
-        self._limit = limit.to(device)
-        self._rim_limit = (float(potential.density_reach.max()) + skin) ** 2
+        limit = (potential.reach + skin).square()
+        self._limit = pad(limit, (0, 1, 0, 1), value=-1.0).to(device)
         self._nobody = species
-        self._width, self._sites, self._rims, self._pairs = width, 1, 1, 1
+        self._sites, self._rims, self._pairs, self._length, self._most = 1, 1, 1, 1, 1
         self._row_types = self._full((rows,), species, torch.int64)
         self._base = self._full((1, 3), FAR, torch.float64)
         self._owner = self._full((1,), -1, torch.int64)
@@ -64,10 +62,12 @@ class RegionBatch:
         self._rim_of_site = self._full((1,), -1, torch.int64)
         self._rim_types = self._full((1,), 0, torch.int64)
         self._rim_fixed = self._full((1,), 0.0, torch.float64)
-        self._neighbor = self._full((rows, width), 0, torch.int32)
-        self._table = self._full((rows, width), 0, torch.int32)
-        self._back = self._full((rows, width), 0, torch.int32)
-        self._pair_slot = self._full((1,), rows * width - 1, torch.int64)
+        self._strips = self._full((rows, 1), -1, torch.int64)
+        self._row = self._full((1,), 0, torch.int64)
+        self._neighbor = self._full((1, STRIP), 0, torch.int32)
+        self._table = self._full((1, STRIP), 0, torch.int32)
+        self._back = self._full((1, STRIP), 0, torch.int32)
+        self._pair_slot = self._full((1,), 0, torch.int64)
         self._pair_rim = self._full((1,), 0, torch.int64)
         self._listed = self._full((3, rows), 0.0, torch.float64)
         self._where: Neighborhood | None = None
@@ -113,7 +113,7 @@ class RegionBatch:
             self._owner = pad(self._owner, more, value=-1)
             self._site_types = pad(self._site_types, more, value=self._nobody)
             self._rim_of_site = pad(self._rim_of_site, more, value=-1)
-            # what fills up rows is the last site
+            # what fills up strips is the last site
             filler = self._neighbor == self._sites - 1
             self._sites += more[1]
             self._neighbor[filler] = self._sites - 1
@@ -143,47 +143,74 @@ class RegionBatch:
 
     def _list(self, slot: int, x: Tensor) -> None:
         """Neighbours of all rows of one slot."""
-        sites = self._place_sites(x[None], slice(slot, slot + 1))[0]
-        square = torch.cdist(x.T, sites.T).square()
-        limit = self._limit[self._row_types[slot][:, None], self._site_types[slot][None, :]]
-        row, site = ((square < limit) & (square > SAME)).nonzero(as_tuple=True)
-        degree = torch.bincount(row, minlength=self.rows)
-        self._widen(int(degree.max()) + 1)
-        column = torch.arange(len(row), device=row.device) - (degree.cumsum(0) - degree)[row]
-        self._neighbor[slot] = self._sites - 1
-        self._neighbor[slot, row, column] = site.int()
-        receiver, giver = self._row_types[slot, row], self._site_types[slot, site]
-        self._table[slot] = 0
-        self._table[slot, row, column] = table_start(self._tables, giver, receiver)
-        self._back[slot] = 0
-        self._back[slot, row, column] = table_start(self._tables, receiver, giver)
+        degree, flat = true_in_rows(self._near(slot, x))
+        row = torch.repeat_interleave(degree)
+        site = flat - row * self._sites
+        most = -(-int(degree.max()) // STRIP)
+        strips, row_of_strip, begin = in_strips(degree, most)
+        length = len(row_of_strip)
+        # one strip more, of which every place stays empty
+        self._lengthen(length + 1, most)
+        place = (begin - (degree.cumsum(0) - degree))[row]
+        place += torch.arange(len(row), device=x.device)
+        receiver, giver = self._row_types[slot][row], self._site_types[slot][site]
+        for array, filler, values in (
+            (self._neighbor, self._sites - 1, site.int()),
+            (self._table, 0, table_start(self._tables, giver, receiver)),
+            (self._back, 0, table_start(self._tables, receiver, giver)),
+        ):
+            if array is not self._back or not self._tables.symmetric:
+                array[slot].fill_(filler).view(-1)[place] = values
+        self._strips[slot] = -1
+        self._strips[slot, :, :most] = torch.where(strips < length, strips, -1)
+        self._row[slot] = 0
+        self._row[slot, :length] = row_of_strip
         self._listed[slot] = x
         if self.frozen:
-            rim = self._rim_of_site[slot, site]
-            near = (rim >= 0) & (square[row, site] < self._rim_limit)
-            self._pair(slot, (row * self._width + column)[near], rim[near])
+            rim = self._rim_of_site[slot][site]
+            near = (rim >= 0).nonzero().squeeze(1)
+            self._pair(slot, place[near], rim[near])
+
+    def _near(self, slot: int, x: Tensor) -> Tensor:
+        """Whether a row and a site are within their species' reach, [a, s].
+
+        One matrix product gives the squared distances less the squared reaches.
+        """
+        sites = self._place_sites(x[None], slice(slot, slot + 1))[0]
+        species = torch.arange(self._nobody + 1, device=x.device)[:, None]
+        is_row = (self._row_types[slot] == species).double()
+        is_site = (self._site_types[slot] == species).double()
+        ones = torch.ones_like
+        left = torch.cat((-2.0 * x, x.square().sum(0, True), ones(x[:1]), -self._limit @ is_row))
+        right = torch.cat((sites, ones(sites[:1]), sites.square().sum(0, True), is_site))
+        near = left.T @ right < 0.0
+        owner = self._owner[slot]
+        itself = ((owner >= 0) & (self._base[slot] == 0.0).all(1)).nonzero().squeeze(1)
+        near[owner[itself], itself] = False
+        return near
 
     def _pair(self, slot: int, place: Tensor, rim: Tensor) -> None:
+        """Note where rim atoms are neighbours; the rest points to the last place, an empty one."""
         if len(place) > self._pairs:
             more = (0, round(len(place) * 1.05) - self._pairs)
-            # the last place of a row is never taken
-            self._pair_slot = pad(self._pair_slot, more, value=self._width - 1)
-            self._pair_rim = pad(self._pair_rim, more)
+            self._pair_slot, self._pair_rim = pad(self._pair_slot, more, value=-1), pad(self._pair_rim, more)
             self._pairs += more[1]
-        self._pair_slot[slot] = self._width - 1
+        self._pair_slot[slot] = -1
         self._pair_rim[slot] = 0
         self._pair_slot[slot, : len(place)] = place
         self._pair_rim[slot, : len(place)] = rim
 
-    def _widen(self, width: int) -> None:
-        if width <= self._width:
-            return
-        more = (0, 8 * -(-width // 8) - self._width)
-        row, column = self._pair_slot // self._width, self._pair_slot % self._width
-        self._width += more[1]
-        self._pair_slot = row * self._width + column
-        self._neighbor = pad(self._neighbor, more, value=self._sites - 1)
-        self._table, self._back = pad(self._table, more), pad(self._back, more)
+    def _lengthen(self, length: int, most: int) -> None:
+        if most > self._most:
+            self._strips = pad(self._strips, (0, most - self._most), value=-1)
+            self._most = most
+        if length > self._length:
+            more = round(length * 1.05) - self._length
+            self._row = pad(self._row, (0, more))
+            self._neighbor = pad(self._neighbor, (0, 0, 0, more), value=self._sites - 1)
+            self._table = pad(self._table, (0, 0, 0, more))
+            self._back = pad(self._back, (0, 0, 0, more))
+            self._length += more
 
     # --- forces ------------------------------------------------------------------------------
 
@@ -211,20 +238,26 @@ class RegionBatch:
         slot = torch.arange(self.slots, device=self.device)[:, None]
         types = self._row_types.clamp(max=self._nobody - 1).reshape(-1)
         first = (slot * self._sites).int()[..., None]
-        neighbor = (self._neighbor + first).view(-1, self._width)
+        neighbor = (self._neighbor + first).view(-1, STRIP)
+        row = (slot * self.rows + self._row).view(-1)
+        last = self.slots * self._length
+        strips = torch.where(
+            self._strips >= 0, slot[..., None] * self._length + self._strips, last
+        ).view(-1, self._most)
         nobody = self.slots * (self.rows + (self._rims if self.frozen else 0))
         embedded = torch.where(self._owner >= 0, slot * self.rows + self._owner, nobody)
         rim = None
         if self.frozen:
             at = self.slots * self.rows + slot * self._rims + self._rim_of_site
             embedded = torch.where(self._rim_of_site >= 0, at, embedded)
+            places = self._length * STRIP
             rim = Rim(
                 self._rim_types.reshape(-1),
                 self._rim_fixed.reshape(-1),
-                (slot * self.rows * self._width + self._pair_slot).reshape(-1),
+                ((slot + (self._pair_slot < 0)) * places + self._pair_slot).reshape(-1),
                 (slot * self._rims + self._pair_rim).reshape(-1),
                 torch.where(self._owner >= 0, 0.5, 1.0).to(torch.float64).reshape(-1),
             )
-        back = None if self._tables.symmetric else self._back.view(-1, self._width)
-        table = self._table.view(-1, self._width)
-        return Neighborhood(types, neighbor, table, back, embedded.reshape(-1), rim)
+        back = None if self._tables.symmetric else self._back.view(-1, STRIP)
+        table = self._table.view(-1, STRIP)
+        return Neighborhood(types, strips, row, neighbor, table, back, embedded.reshape(-1), rim)

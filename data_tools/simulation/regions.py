@@ -18,7 +18,6 @@ from mgsym.data_tools.simulation.spline import evaluate, locate
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
 
-SPARE = 12  # neighbours that an atom may gain before arrays grow
 MARGIN = 1.0  # Å that atoms at the edge of a region may move outwards
 
 
@@ -99,17 +98,15 @@ class RegionMaker:
             self.types[rim_atoms], fixed,
         )  # fmt: skip
 
-    def size(self) -> tuple[int, int]:
-        """Rows of the largest region, and neighbours of the atom that has most plus some room."""
-        positions, cell = self.structure.positions, self.structure.cell
-        periodic, atoms = self.structure.periodic, len(self.structure)
-        rows = atoms
-        if self.radius is not None:
-            inside = neighbor_pairs(positions, cell, periodic, self.radius).edge_index[1]
-            rows = int(torch.bincount(inside, minlength=atoms).max()) + 1
-        seen = neighbor_pairs(positions, cell, periodic, self.reach + self.skin).edge_index[1]
-        most = int(torch.bincount(seen, minlength=atoms).max())
-        return rows, 8 * -(-(most + SPARE) // 8)
+    def rows(self) -> int:
+        """Moving atoms of the largest region."""
+        structure, atoms = self.structure, len(self.structure)
+        if self.radius is None:
+            return atoms
+        pairs = neighbor_pairs(
+            structure.positions, structure.cell, structure.periodic, self.radius
+        )
+        return int(torch.bincount(pairs.edge_index[1], minlength=atoms).max()) + 1
 
     def _images(self, centre: int) -> tuple[Tensor, Tensor]:
         """Atoms and places, relative to the centre, of all images that a region may need."""
