@@ -184,11 +184,7 @@ class _Line:
             current = self.stages[stage]
             current.fill()
             upstream_empty = not more and not any(s.load for s in self.stages[:stage])
-            if (
-                upstream_empty
-                and not current.waiting
-                and current.batch.busy * 2 <= len(current.batch.walks)
-            ):
+            if upstream_empty and not current.waiting and current.batch.busy * 2 <= len(current.batch.walks):
                 current.batch.shrink()
             current.batch.tick()
             yield from self._pass_on(stage)
@@ -215,7 +211,9 @@ class _Line:
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
         near = (region.start.norm(dim=1) < self.settings.push_radius).nonzero().squeeze(1)
         push = torch.zeros(3, len(region.atoms), dtype=torch.float64)
-        push[:, near] = torch.randn(3, len(near), generator=generator, dtype=torch.float64)
+        push[:, near] = torch.randn(
+            3, len(near), generator=generator, dtype=torch.float64
+        )
         return push / push.norm()
 
     def _pass_on(self, stage: int) -> Iterator[Event]:
