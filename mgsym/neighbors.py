@@ -133,7 +133,7 @@ def _all_pairs(images: Images, reach: float) -> Iterator[_Candidates]:
         distance = torch.cdist(atoms[target], place, compute_mode="donot_use_mm_for_euclid_dist")
         near = distance <= reach
         near.scatter_(1, images.home[target].long()[:, None], False)
-        counts, image = _where(near)
+        counts, image = true_in_rows(near)
         image -= torch.repeat_interleave(every[: len(target)] * len(place), counts)
         yield _Candidates(target, counts, image.int())
 
@@ -229,7 +229,7 @@ def _columns(images: Images, reach: float) -> Iterator[_Candidates]:
         near = product < limit.index_select(0, atom).view(-1, BLOCK, 1)
         itself = torch.searchsorted(image, home.index_select(0, atom).view(-1, BLOCK))
         near.scatter_(2, itself.clamp_(max=size - 1)[:, :, None], False)
-        counts, found = _where(near.view(-1, size))
+        counts, found = true_in_rows(near.view(-1, size))
         # the rows of a block share its candidates
         row = torch.arange(len(counts), device=place.device)
         found -= torch.repeat_interleave((row - row // BLOCK) * size, counts)
@@ -258,7 +258,7 @@ def _in_reach(blocks: _Blocks, block: Tensor) -> Tensor:
     return image.sort(dim=1).values[:, :size].contiguous()
 
 
-def _where(mask: Tensor) -> tuple[Tensor, Tensor]:
+def true_in_rows(mask: Tensor) -> tuple[Tensor, Tensor]:
     """How often each row of a mask [r, c] is true [r], and the flat indices where it is [e]."""
     # numpy skips over what is false eight bytes at a time
     if mask.device.type == "cpu":

@@ -38,9 +38,11 @@ class EAM:
         pair: [s, s, bins, 4], cubics of r·φ(r), eV Å, symmetric in the species.
         density: [s, s, bins, 4], cubics of the density that an atom of the first species gives
             at an atom of the second.
-        embedding: [s, bins, 4], cubics of F(ρ), eV; beyond the last bin F goes on as a straight
-            line, as in LAMMPS.
+        embedding: [s, bins, 4], cubics of F(ρ), eV.
         name: for messages and records.
+
+    As in LAMMPS, a radial table that ends before the cutoff keeps its last value up to there, one
+    that goes beyond is cut off, and F goes on as a straight line beyond its table.
 
     Raises:
         InputError: species, masses, sizes or shapes are wrong; the message says which.
@@ -94,7 +96,8 @@ class EAM:
         batch = [structures] if isinstance(structures, Structure) else list(structures)
         if not batch:
             raise UsageError("there are no structures to evaluate")
-        field = EAMForces(self, batch, skin=0.0, device=device)
+        # compiling takes longer than evaluating once
+        field = EAMForces(self, batch, skin=0.0, device=device, compile=False)
         positions = torch.cat([structure.positions for structure in batch]).to(device)
         cell = torch.stack([structure.cell for structure in batch]).to(device)
         found = field(positions, cell)
@@ -130,12 +133,11 @@ class EAM:
         return self._end(self.density)
 
     def _end(self, cubics: Tensor) -> Tensor:
-        bins = cubics.shape[-2]
-        filled = (cubics != 0).any(dim=-1) * torch.arange(1, bins + 1, device=cubics.device)
-        last = filled.amax(dim=-1)
-        end = (last * self.spacing).to(torch.float64).clamp(max=self.cutoff)
+        order = torch.arange(1, cubics.shape[-2] + 1, device=cubics.device)
+        filled = ((cubics != 0).any(dim=-1) * order).amax(dim=-1)
+        end = (filled * self.spacing).to(torch.float64).clamp(max=self.cutoff)
         # beyond the table its last value holds
-        return torch.where(last == bins, self.cutoff, end)
+        return torch.where(knots(cubics)[..., -1] != 0, self.cutoff, end)
 
 
 def tabulated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -13,7 +14,9 @@ from torch.nn.functional import pad
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.eam_kernel import (
     FAR,
+    STRIP,
     Neighborhood,
+    in_strips,
     row_forces,
     table_start,
     tables,
@@ -23,7 +26,6 @@ from mgsym.neighbors import neighbor_pairs
 from mgsym.scatter import segment_sum
 from mgsym.structure import Structure
 
-WIDTH = 8  # rows are filled up to a multiple of this: whole vector registers
 XX_YY_ZZ_YZ_XZ_XY = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 
 
@@ -100,16 +102,28 @@ class EAMForces:
             found.append(self._pairs(positions[part], box, periodic, self._types[part], start))
             start += size
         source, target, shift = (torch.cat(parts) for parts in zip(*found, strict=True))
-        owner, steps, neighbor = _sites(source, target, shift, len(positions))
+        owner, steps, site = _sites(source, shift, len(positions))
         types = self._types
-        giver = torch.cat((types[owner], types.new_zeros(1)))[neighbor.long()]
-        receiver = types[:, None]
-        symmetric = self._tables.symmetric
+        degree = torch.bincount(target, minlength=len(positions))
+        most = -(-int(degree.max()) // STRIP)
+        strips, row, begin = in_strips(degree, most)
+        place = torch.arange(len(target), device=target.device)
+        place += (begin - (degree.cumsum(0) - degree))[target]
+
+        def fill(values: Tensor, filler: int) -> Tensor:
+            array = values.new_full((len(row), STRIP), filler)
+            array.view(-1)[place] = values
+            return array
+
+        giver, receiver = types[source], types[target]
+        back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
         where = Neighborhood(
             types,
-            neighbor,
-            table_start(self._tables, giver, receiver),
-            None if symmetric else table_start(self._tables, receiver, giver),
+            strips,
+            row,
+            fill(site, len(owner)),
+            fill(table_start(self._tables, giver, receiver), 0),
+            None if back is None else fill(back, 0),
             torch.cat((owner, owner.new_full((1,), len(positions)))),
         )
         return _Lists(where, owner, steps, positions.clone(), cell.clone(), self.skin)
@@ -178,37 +192,24 @@ class _Lists:
         return reach + 2.0 * moved <= (reach + self.skin) * shrink  # False when it is NaN
 
 
-def _sites(
-    source: Tensor, target: Tensor, shift: Tensor, atoms: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Number the periodic images that occur, and tabulate those that each atom sees.
+def _sites(source: Tensor, shift: Tensor, atoms: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Number the periodic images that occur among pairs.
 
     Returns:
-        The atom [s] and the steps [s, 3] of each image, and the neighbour matrix [n, m] int32,
-        filled up with s.
+        The atom [s] and the steps [s, 3] of each image, and the image [e] int32 of each pair.
     """
-    low, high = (
-        (f(shift, dim=0).tolist() for f in (torch.amin, torch.amax))
-        if len(shift)
-        else ([0] * 3,) * 2
-    )
-    key, count = source, 1
-    for axis in range(3):
-        number = high[axis] - low[axis] + 1
+    if len(source) == 0:
+        return source, shift.long(), source.int()
+    low, high = shift.amin(0).tolist(), shift.amax(0).tolist()
+    numbers = [b - a + 1 for a, b in zip(low, high, strict=True)]
+    key = source
+    for axis, number in enumerate(numbers):
         key = key * number + (shift[:, axis].long() - low[axis])
-        count *= number
-    used = torch.zeros(atoms * count, dtype=torch.bool, device=key.device)
+    used = torch.zeros(atoms * math.prod(numbers), dtype=torch.bool, device=key.device)
     used[key] = True
-    site = used.cumsum(0).int() - 1
-    images = used.nonzero().squeeze(1)
-    steps, rest = [], images
+    site = (used.cumsum(0).int() - 1)[key]
+    rest, steps = used.nonzero().squeeze(1), []
     for axis in (2, 1, 0):
-        number = high[axis] - low[axis] + 1
-        steps.append(rest % number + low[axis])
-        rest = rest // number
-    degree = torch.bincount(target, minlength=atoms)
-    width = -(-max(1, int(degree.max())) // WIDTH) * WIDTH
-    column = torch.arange(len(target), device=target.device) - (degree.cumsum(0) - degree)[target]
-    matrix = torch.full((atoms, width), len(images), dtype=torch.int32, device=target.device)
-    matrix[target, column] = site[key]
-    return rest, torch.stack(steps[::-1], dim=1), matrix
+        steps.append(rest % numbers[axis] + low[axis])
+        rest = rest // numbers[axis]
+    return rest, torch.stack(steps[::-1], dim=1), site

@@ -1,25 +1,28 @@
-"""The inner loop: EAM forces on rows of atoms from a padded matrix of their neighbours.
+"""The inner loop: EAM forces on atoms, from their neighbours in strips of equal length.
 
-Two passes over the matrix, as the embedding energy asks for: densities, then forces. Everything
+Two passes over the strips, as the embedding energy asks for: densities, then forces. Everything
 is a plain function of tensors, so that it runs eagerly in pieces that a core's cache holds, under
 `torch.compile` as two fused loops, on a GPU, and under autograd.
 
-Neighbours are *sites*: every atom or periodic image that any row can see. A site moves with the
-row that owns it or, in the frozen rim of a barrier search, not at all. One more site, far away,
-fills up short rows.
+An atom with forces is a *row*; its neighbours take up as many strips as they need. Neighbours are
+*sites*: every atom or periodic image that any row can see. A site moves with the row that owns it
+or, in the frozen rim of a barrier search, not at all. Sites far away fill up strips.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.compilation import compiled
 from mgsym.data_tools.simulation.eam import EAM
 
-FAR = 1e4  # Å; where the site that fills up rows is
+STRIP = 32  # neighbours in a strip
+FAR = 1e4  # Å; where the site that fills up strips is
 CHUNK = 2**15  # neighbours worked on at once without a compiler: what a core's cache holds
 
 
@@ -31,6 +34,7 @@ class Tables(NamedTuple):
             zero, which is where all distances beyond the cutoff are looked up.
         embedding: [s, rho_bins, 4].
         bins: of the radial tables, without the zero one.
+        cutoff: Å, where it cuts the last bin in two; None where that ends with it.
         inverse_spacing: 1/Å.
         density_spacing: of the embedding tables.
         symmetric: whether both atoms of a pair give each other the same density, for all pairs.
@@ -40,6 +44,7 @@ class Tables(NamedTuple):
     density: tuple[Tensor, Tensor, Tensor, Tensor]
     embedding: Tensor
     bins: int
+    cutoff: float | None
     inverse_spacing: float
     density_spacing: float
     symmetric: bool
@@ -50,9 +55,11 @@ class Neighborhood(NamedTuple):
 
     Attributes:
         types: [r] species of the rows.
-        neighbor: [r, m] int32, sites; the last site fills up.
-        table: [r, m] int32, where the radial table of this pair of species begins: that of the
-            density which the neighbour gives at the row.
+        strips: [r, k] int64, the strips of each row; v where it has fewer.
+        row: [v] int64, the row of each strip.
+        neighbor: [v, STRIP] int32, sites.
+        table: [v, STRIP] int32, where the radial table of this pair of species begins: that of
+            the density which the neighbour gives at the row.
         table_back: the same of the density that the row gives at the neighbour; None where
             densities are symmetric.
         embedded: [s] int64, where the embedding slope of a site is: among rows, then rim atoms,
@@ -61,6 +68,8 @@ class Neighborhood(NamedTuple):
     """
 
     types: Tensor
+    strips: Tensor
+    row: Tensor
     neighbor: Tensor
     table: Tensor
     table_back: Tensor | None
@@ -74,8 +83,8 @@ class Rim(NamedTuple):
     Attributes:
         types: [q] species.
         fixed: [q] the density that frozen atoms give.
-        slot: [k] int64, places in the flattened [r, m] matrix where a rim atom is the neighbour.
-        atom: [k] int64, which rim atom it is.
+        slot: [p] int64, places in the flattened [v, STRIP] where a rim atom is the neighbour.
+        atom: [p] int64, which rim atom it is.
         weight: [s] share of the pair energy that a row counts with this site: a half where the
             site is a row too, all of it where it is frozen.
     """
@@ -105,7 +114,7 @@ class RowForces(NamedTuple):
 
 
 class _Bonds(NamedTuple):
-    """Rows and their neighbours, after the first pass; each [rows, m]."""
+    """Rows and their neighbours, after the first pass; each [strips, STRIP]."""
 
     vector: tuple[Tensor, Tensor, Tensor]  # Å, from row to neighbour
     length: Tensor  # Å
@@ -119,9 +128,16 @@ class _Bonds(NamedTuple):
 
 def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
     """The potential on a device, laid out for the kernel."""
+    reach = float(potential.reach.max())
+    bins = math.ceil(reach / potential.spacing - 1e-6)
+    whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing
 
     def layout(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows = torch.nn.functional.pad(coefficients.flatten(0, 1), (0, 0, 0, 1))
+        rows = coefficients.flatten(0, 1)
+        # a table that ends too early holds its last value
+        held = pad(rows[:, -1:].sum(dim=-1, keepdim=True), (0, 3))
+        held = held.expand(-1, max(0, bins - rows.shape[1]), -1)
+        rows = pad(torch.cat((rows[:, :bins], held), dim=1), (0, 0, 0, 1))
         c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
         return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
 
@@ -130,7 +146,8 @@ def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Ta
         layout(potential.pair),
         layout(given),
         potential.embedding.to(device, dtype),
-        given.shape[2],
+        bins,
+        None if whole else reach,
         1.0 / potential.spacing,
         potential.density_spacing,
         torch.equal(given, given.transpose(0, 1)),
@@ -167,15 +184,15 @@ def row_forces(
         if whole is not None:
             return RowForces(*whole(tables, where, sites, rows, stress))
     size = CHUNK if rows.device.type == "cpu" else 2**25
-    pieces = torch.arange(rows.shape[1]).split(max(1, size // where.neighbor.shape[1]))
-    parts = [slice(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
+    length, piece = len(where.row), size // STRIP
+    parts = [slice(first, min(first + piece, length)) for first in range(0, length, piece)]
     return RowForces(*_in_parts(tables, where, sites, rows, stress, parts))
 
 
 def _whole(
     tables: Tables, where: Neighborhood, sites: Tensor, rows: Tensor, stress: bool
 ) -> tuple[Tensor, ...]:
-    return _in_parts(tables, where, sites, rows, stress, [slice(0, rows.shape[1])])
+    return _in_parts(tables, where, sites, rows, stress, [slice(0, len(where.row))])
 
 
 def _in_parts(
@@ -186,9 +203,9 @@ def _in_parts(
     stress: bool,
     parts: list[slice],
 ) -> tuple[Any, ...]:
-    """Both passes, a few rows at a time."""
+    """Both passes, a few strips at a time."""
     bonds = [_bonds(tables, where, part, sites, rows) for part in parts]
-    received = torch.cat([bond.received.sum(1) for bond in bonds])
+    received = _of_rows(torch.cat([bond.received.sum(1) for bond in bonds])[None], where)[0]
     rim = where.rim
     rim_energy = None
     if rim is None:
@@ -202,25 +219,27 @@ def _in_parts(
         energy, rim_energy = energies[: len(received)], energies[len(received) :]
     at_site = torch.cat((slope, slope.new_zeros(1))).index_select(0, where.embedded)
     sums = [
-        _sums(tables, where, part, bond, slope[part], at_site, stress)
+        _sums(tables, where, part, bond, slope, at_site, stress)
         for part, bond in zip(parts, bonds, strict=True)
     ]
-    joined = sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
+    joined = _of_rows(sums[0] if len(sums) == 1 else torch.cat(sums, dim=1), where)
     virial = joined[4:] if stress else None
     return energy + joined[0], joined[1:4], virial, rim_energy
 
 
 def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:
-    """Distances of some rows to their neighbours, and the densities they give each other."""
-    neighbor = where.neighbor[part]
-    x = _gather(sites[0], neighbor) - rows[0, part, None]
-    y = _gather(sites[1], neighbor) - rows[1, part, None]
-    z = _gather(sites[2], neighbor) - rows[2, part, None]
+    """Distances of some strips' rows to their neighbours, and the densities they give."""
+    neighbor, row = where.neighbor[part], where.row[part]
+    x = _gather(sites[0], neighbor) - rows[0].index_select(0, row)[:, None]
+    y = _gather(sites[1], neighbor) - rows[1].index_select(0, row)[:, None]
+    z = _gather(sites[2], neighbor) - rows[2].index_select(0, row)[:, None]
     length = (x * x + y * y + z * z).sqrt()
     place = length * tables.inverse_spacing
     bin = place.detach().to(torch.int32)
     place = place - bin
     bin = bin.clamp(max=tables.bins)
+    if tables.cutoff is not None:
+        bin = torch.where(length < tables.cutoff, bin, tables.bins)
     table = bin + where.table[part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:
@@ -239,10 +258,10 @@ def _sums(
     at_site: Tensor,
     stress: bool,
 ) -> Tensor:
-    """Sums over the neighbours of some rows: pair energy, force, and virial where asked for.
+    """Sums over some strips: pair energy, force, and virial where asked for.
 
     Returns:
-        [4 or 10, rows].
+        [4 or 10, strips].
     """
     x, y, z = bond.vector
     neighbor = where.neighbor[part]
@@ -250,7 +269,8 @@ def _sums(
     scaled, scaled_slope = _cubic(tables.pair, bond.table, bond.place)
     pair = scaled * inverse
     per_length = (scaled_slope * tables.inverse_spacing - pair) * inverse
-    embedded = slope[:, None] * bond.slope + _gather(at_site, neighbor) * bond.slope_back
+    own = slope.index_select(0, where.row[part])[:, None]
+    embedded = own * bond.slope + _gather(at_site, neighbor) * bond.slope_back
     # ∂E/∂d = tension × d
     tension = (per_length + embedded * tables.inverse_spacing) * inverse
     if where.rim is None:
@@ -263,6 +283,32 @@ def _sums(
         products = (x * x, y * y, z * z, y * z, x * z, x * y)
         sums += [(half * product).sum(1) for product in products]
     return torch.stack(sums)
+
+
+def _of_rows(sums: Tensor, where: Neighborhood) -> Tensor:
+    """Sums over rows [k, r] from those over their strips [k, v], in a fixed order."""
+    padded = torch.cat((sums, sums.new_zeros(len(sums), 1)), dim=1)
+    strips = where.strips
+    return padded.index_select(1, strips.reshape(-1)).view(len(sums), *strips.shape).sum(2)
+
+
+def in_strips(degree: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay out the neighbours of rows in strips.
+
+    Args:
+        degree: [r] neighbours of each row.
+        count: strips that one row can have, k.
+
+    Returns:
+        The strips of each row [r, k] (v where it has fewer), the row of each strip [v], and where
+        in the flattened [v, STRIP] each row begins [r].
+    """
+    number = (degree + (STRIP - 1)) // STRIP
+    first = number.cumsum(0) - number
+    row = torch.repeat_interleave(number)
+    step = torch.arange(count, device=degree.device)
+    strips = torch.where(step < number[:, None], first[:, None] + step, len(row))
+    return strips, row, first * STRIP
 
 
 def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from mgsym.data_tools.simulation.units import BAR
+
 
 class Forces(NamedTuple):
     """Energies and their derivatives.
@@ -26,6 +28,11 @@ class Forces(NamedTuple):
     forces: Tensor
     stress: Tensor
     atom_energy: Tensor
+
+    @property
+    def pressure(self) -> Tensor:
+        """[b, 3, 3] bar, of the forces alone (atoms at rest): −stress; its mean diagonal is p."""
+        return -BAR * self.stress
 
 
 class ForceField(Protocol):
