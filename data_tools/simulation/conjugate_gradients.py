@@ -16,9 +16,10 @@ from mgsym.data_tools.simulation.flat_batch import FlatBatch
 LARGEST_STEP = 0.1  # Å, of an atom in one line search
 STIFFNESS = 10.0  # eV/Å², a guess for the very first step
 DECREASE = 1e-4  # of the energy, as a part of what the slope promises (Armijo)
-FLATNESS = 0.4  # slope at an accepted point over that at the start of its line (strong Wolfe)
+FLATNESS = 0.2  # slope at an accepted point over that at the start of its line (strong Wolfe)
 ROUNDING = 1e-12  # of the energy, below which it cannot tell up from down
-TRIES = 12  # points on a line before it is left
+STRICT_TRIES = 4  # points on a line before any that is low enough will do: a kink is never flat
+TRIES = 12  # before the line is left
 
 
 class ConjugateGradients:
@@ -74,7 +75,8 @@ class ConjugateGradients:
         lower = point.value <= allowed + ROUNDING * self.value.abs()
         flat = descent.abs() <= FLATNESS * self.descent
         far = (self.step >= self.cap) & (descent > 0)
-        accepted = (lower & (flat | far)) | ~moving
+        enough = flat | far | (self.tries >= STRICT_TRIES)
+        accepted = (lower & enough) | ~moving
         self._narrow(descent, lower)
         if bool(accepted.any()):
             self._turn(x, point, descent, accepted)
