@@ -10,6 +10,7 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
+    from mgsym.data_tools.simulation.quench_files import Glass
     from mgsym.metrics import Scores, SplitScores
 
 # fmt: off
@@ -197,3 +198,21 @@ def explanation_view(found: Explained) -> None:
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
     console.table(title, names, proof)
+
+
+def glasses_table(glasses: Iterable[Glass]) -> None:
+    """What each quenched glass is like, one row a glass."""
+    rows = [
+        (
+            g.name,
+            len(g.structure),
+            f"{g.rate:g}",
+            f"{g.density:.3f}",
+            f"{g.energy:.4f}",
+            f"{g.first_peak:.2f}",
+            " ".join(f"{symbol} {value:.2f}" for symbol, value in g.coordination.items()),
+        )
+        for g in glasses
+    ]
+    columns = ("glass", "atoms", "rate/(K/s)", "g/cm³", "eV/atom", "g(r) peak/Å", "coord. 3.8 Å")
+    console.table("", columns, rows)
