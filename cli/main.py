@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),
     "check": ("mgsym.cli.check", "Check a model's invariance and other properties."),
     "info": ("mgsym.cli.info", "Say what a structure, graph, run or checkpoint holds."),
+    "relax": ("mgsym.cli.relax", "Bring structures to a minimum of their energy."),
     "convert": ("mgsym.cli.convert", "Convert structures between file formats."),
     "fetch": ("mgsym.cli.fetch", "Download the public dataset and check it."),
 }

@@ -10,6 +10,7 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
+    from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
     from mgsym.metrics import Scores, SplitScores
 
 # fmt: off
@@ -197,3 +198,30 @@ def explanation_view(found: Explained) -> None:
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
     console.table(title, names, proof)
+
+
+def relaxation_table(found: Iterable[RelaxedFile]) -> None:
+    """What a relaxation changed, one row a structure."""
+    rows = [
+        (
+            r.name,
+            r.atoms,
+            f"{r.energy_before:.6g}",
+            f"{r.energy_after:.6f}",
+            f"{r.largest_force:.1e}",
+            f"{r.pressure:.3f}",
+            f"{r.density_before:.3f}",
+            f"{r.density_after:.3f}",
+            f"{r.moved:.3f}",
+            r.steps,
+            r.converged,
+        )
+        for r in found
+    ]
+    # fmt: off
+    names = (
+        "structure", "atoms", "eV/atom before", "after", "force eV/Å", "GPa", "g/cm³ before",
+        "after", "moved/Å", "steps", "minimum",
+    )
+    # fmt: on
+    console.table("", names, rows)
