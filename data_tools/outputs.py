@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mgsym.atomic import refuse_existing
-from mgsym.data_tools.formats import write
+from mgsym.data_tools.formats import output_format, write
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
 
@@ -24,14 +24,20 @@ def output_paths(
         overwrite: existing files may be replaced.
 
     Raises:
-        UsageError: `out` is one file for several inputs, a path exists, or two structures have
-            one name.
+        UsageError: `out` is one file for several inputs or of no known format, a path exists, or
+            two structures have one name.
     """
     if out.suffix and not out.is_dir():
         if files > 1:
             raise UsageError(
                 f"{out} is one file, but {files} are given: name a folder with -o, or take them "
                 "one after the other"
+            )
+        found = output_format(out)
+        if len(structures) > 1 and not found.many:
+            raise UsageError(
+                f"{out}: {found.name} holds one structure, {len(structures)} given: name a folder "
+                "with -o, or choose one of --frames"
             )
         paths = [out] * len(structures)
     else:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from mgsym.atomic import refuse_existing
 from mgsym.checkpoint import load_checkpoint
 from mgsym.data_tools.graphs import read_structures, read_systems
 from mgsym.data_tools.outputs import output_paths, write_all
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError
 from mgsym.figures import check_figure, parity_figure
 from mgsym.graph import Graph, build_graph, match_species
 from mgsym.metrics import SplitScores, score_graphs

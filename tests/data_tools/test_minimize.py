@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -223,7 +224,7 @@ def test_conjugate_gradients_end_at_an_accepted_point() -> None:
         float(minimize(field, field.start, field.cell, method="cg", max_steps=k).forces.energy)
         for k in range(15)
     ]
-    assert all(after <= before for before, after in zip(energies, energies[1:], strict=False))
+    assert all(after <= before for before, after in itertools.pairwise(energies))
     assert energies[-1] < energies[0]
 
 
@@ -287,7 +288,10 @@ def test_progress_counts_systems_at_rest() -> None:
     field = LennardJones([dimer(DIMER), dimer(1.0), dimer(1.4)], 3.0)
     told: list[tuple[int, int]] = []
     minimize(
-        field, field.start, field.cell, progress=lambda done, total, **info: told.append((done, total))
+        field,
+        field.start,
+        field.cell,
+        progress=lambda done, total, **info: told.append((done, total)),
     )
     assert told[0] == (1, 3)
     assert told[-1] == (3, 3)
