@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,29 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+def changed_settings(settings: Any, table: str, texts: Iterable[str]) -> Any:
+    """A dataclass of settings with some of them changed.
+
+    Args:
+        settings: a frozen dataclass of plain values.
+        table: what its settings are called before the dot.
+        texts: such as ``artn.radius=9.5`` for the table ``artn``.
+
+    Raises:
+        UsageError: no such setting, or a value of the wrong type or range.
+    """
+    flat = {f"{table}.{field.name}": getattr(settings, field.name) for field in fields(settings)}
+    changes = {}
+    for key, value in map(parse_override, texts):
+        if key not in flat:
+            raise UsageError(_unknown(key, flat))
+        try:
+            changes[key.rpartition(".")[2]] = _like(flat[key], value)
+        except TypeError as error:
+            raise UsageError(f"{key} is {value!r}, expected {error}") from None
+    return replace(settings, **changes)
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

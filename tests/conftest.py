@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,3 +38,15 @@ def mendelev() -> Path:
         if candidate.name == name and candidate.exists():
             return candidate
     pytest.skip(f"{name} is not here: set MGSYM_POTENTIAL to the file (NIST potentials repository)")
+
+
+@pytest.fixture
+def fake_searches(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A search engine that draws its events takes the place of the real one (fakes/)."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "fakes"))  # workers look there too
+    fake = import_module("fake_searches")
+    barriers = import_module("mgsym.data_tools.simulation.barriers")
+    labelling = import_module("mgsym.data_tools.simulation.labelling")
+    monkeypatch.setattr(barriers, "run_searches", fake.run_searches)
+    monkeypatch.setattr(labelling, "ArtnSettings", fake.FakeSettings)
+    return fake

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -23,7 +22,6 @@ from mgsym.data_tools.simulation.region_batch import RegionBatch
 from mgsym.data_tools.simulation.regions import Region, RegionMaker
 from mgsym.data_tools.simulation.search_batch import SearchBatch, Walk
 from mgsym.errors import InputError
-from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
 
 DEFAULT_RADIUS = 10.0  # Å
@@ -40,6 +38,7 @@ def run_searches(
     seed: int = 0,
     slots: int = 64,
     device: str | torch.device = "cpu",
+    compile: bool = True,
 ) -> Iterator[Event]:
     """Make searches and yield them as they end.
 
@@ -55,6 +54,7 @@ def run_searches(
         seed: of the pushes.
         slots: how many searches go on at once.
         device: where to compute.
+        compile: whether a compiler may be used, which takes half a minute and then pays.
 
     Raises:
         InputError: the structure is not at a minimum, or too small for the active region.
@@ -62,7 +62,9 @@ def run_searches(
     settings = settings or ArtnSettings()
     check_minimum(structure, potential, settings.start_force)
     radius = active_radius(structure, settings.radius)
-    yield from _Line(structure, potential, settings, radius, seed, slots, device).run(searches)
+    yield from _Line(structure, potential, settings, radius, seed, slots, device, compile).run(
+        searches
+    )
 
 
 def check_minimum(structure: Structure, potential: EAM, largest: float) -> None:
@@ -124,12 +126,19 @@ class _Stage:
         refining: bool,
         slots: int,
         device: str | torch.device,
+        compile: bool,
     ) -> None:
         self.maker = RegionMaker(structure, potential, radius, settings.skin)
         self.cut = lru_cache(maxsize=max(16, slots))(self.maker.cut)
         rows = self.maker.rows()
         regions = RegionBatch(
-            potential, slots, rows, settings.skin, frozen=radius is not None, device=device
+            potential,
+            slots,
+            rows,
+            settings.skin,
+            frozen=radius is not None,
+            device=device,
+            compile=compile,
         )
         self.batch = SearchBatch(regions, settings, refining)
         self.waiting: deque[Walk] = deque()
@@ -155,6 +164,7 @@ class _Line:
         seed: int,
         slots: int,
         device: str | torch.device,
+        compile: bool,
     ) -> None:
         self.structure, self.settings, self.seed = structure, settings, seed
         half = half_width(structure)
@@ -167,7 +177,7 @@ class _Line:
         for index, size in enumerate(radii):
             count = slots if index == 0 else max(1, slots // 4)
             self.stages.append(
-                _Stage(structure, potential, settings, size, index > 0, count, device)
+                _Stage(structure, potential, settings, size, index > 0, count, device, compile)
             )
 
     def run(self, searches: Iterator[Search]) -> Iterator[Event]:
@@ -184,7 +194,11 @@ class _Line:
             current = self.stages[stage]
             current.fill()
             upstream_empty = not more and not any(s.load for s in self.stages[:stage])
-            if upstream_empty and not current.waiting and current.batch.busy * 2 <= len(current.batch.walks):
+            if (
+                upstream_empty
+                and not current.waiting
+                and current.batch.busy * 2 <= len(current.batch.walks)
+            ):
                 current.batch.shrink()
             current.batch.tick()
             yield from self._pass_on(stage)
@@ -211,9 +225,7 @@ class _Line:
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
         near = (region.start.norm(dim=1) < self.settings.push_radius).nonzero().squeeze(1)
         push = torch.zeros(3, len(region.atoms), dtype=torch.float64)
-        push[:, near] = torch.randn(
-            3, len(near), generator=generator, dtype=torch.float64
-        )
+        push[:, near] = torch.randn(3, len(near), generator=generator, dtype=torch.float64)
         return push / push.norm()
 
     def _pass_on(self, stage: int) -> Iterator[Event]:

@@ -10,19 +10,31 @@ from typing import Any
 
 import torch
 
+MOST_VERSIONS = 64
 SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
 
 
 @cache
-def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., Any] | None:
+def compiled(
+    function: Callable[..., Any], device_type: str, sizes_change: bool
+) -> Callable[..., Any] | None:
     """A compiled version of a function of tensors; None where nothing can compile it.
 
-    The first call takes some seconds; PyTorch keeps what it compiled on disk. One version serves
-    all sizes.
+    The first call takes some seconds; PyTorch keeps what it compiled on disk.
+
+    Args:
+        function: of tensors.
+        device_type: cpu or cuda.
+        sizes_change: whether one version is to serve all sizes; otherwise each size has its own,
+            which is a third quicker.
     """
     if not can_compile(device_type):
         return None
-    return torch.compile(function, dynamic=True)
+    from torch._dynamo import config as dynamo_config
+
+    # one version per size of the regions of each stage of each run in this process
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, MOST_VERSIONS)
+    return torch.compile(function, dynamic=sizes_change)
 
 
 def can_compile(device_type: str) -> bool:

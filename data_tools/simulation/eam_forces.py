@@ -105,22 +105,19 @@ class EAMForces:
         owner, steps, site = _sites(source, shift, len(positions))
         types = self._types
         degree = torch.bincount(target, minlength=len(positions))
-        most = -(-int(degree.max()) // STRIP)
-        strips, row, begin = in_strips(degree, most)
-        place = torch.arange(len(target), device=target.device)
-        place += (begin - (degree.cumsum(0) - degree))[target]
+        strips = in_strips(degree)
 
         def fill(values: Tensor, filler: int) -> Tensor:
-            array = values.new_full((len(row), STRIP), filler)
-            array.view(-1)[place] = values
+            array = values.new_full((STRIP, len(strips.row)), filler)
+            array[strips.rank, strips.strip] = values
             return array
 
         giver, receiver = types[source], types[target]
         back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
         where = Neighborhood(
             types,
-            strips,
-            row,
+            strips.of_row,
+            strips.row,
             fill(site, len(owner)),
             fill(table_start(self._tables, giver, receiver), 0),
             None if back is None else fill(back, 0),

@@ -57,8 +57,8 @@ class Neighborhood(NamedTuple):
         types: [r] species of the rows.
         strips: [r, k] int64, the strips of each row; v where it has fewer.
         row: [v] int64, the row of each strip.
-        neighbor: [v, STRIP] int32, sites.
-        table: [v, STRIP] int32, where the radial table of this pair of species begins: that of
+        neighbor: [STRIP, v] int32, sites.
+        table: [STRIP, v] int32, where the radial table of this pair of species begins: that of
             the density which the neighbour gives at the row.
         table_back: the same of the density that the row gives at the neighbour; None where
             densities are symmetric.
@@ -83,7 +83,7 @@ class Rim(NamedTuple):
     Attributes:
         types: [q] species.
         fixed: [q] the density that frozen atoms give.
-        slot: [p] int64, places in the flattened [v, STRIP] where a rim atom is the neighbour.
+        slot: [p] int64, places in the flattened [STRIP, v] where a rim atom is the neighbour.
         atom: [p] int64, which rim atom it is.
         weight: [s] share of the pair energy that a row counts with this site: a half where the
             site is a row too, all of it where it is frozen.
@@ -114,7 +114,7 @@ class RowForces(NamedTuple):
 
 
 class _Bonds(NamedTuple):
-    """Rows and their neighbours, after the first pass; each [strips, STRIP]."""
+    """Rows and their neighbours, after the first pass; each [STRIP, strips]."""
 
     vector: tuple[Tensor, Tensor, Tensor]  # Å, from row to neighbour
     length: Tensor  # Å
@@ -168,6 +168,7 @@ def row_forces(
     *,
     stress: bool = False,
     compile: bool = True,
+    sizes_change: bool = True,
 ) -> RowForces:
     """Energies and forces of rows.
 
@@ -178,9 +179,10 @@ def row_forces(
         rows: [3, r] Å.
         stress: whether to give the virial too.
         compile: use a compiler where there is one (never under autograd).
+        sizes_change: whether sizes differ from call to call; see `compiled`.
     """
     if compile and not (sites.requires_grad or rows.requires_grad):
-        whole = compiled(_whole, rows.device.type)
+        whole = compiled(_whole, rows.device.type, sizes_change)
         if whole is not None:
             return RowForces(*whole(tables, where, sites, rows, stress))
     size = CHUNK if rows.device.type == "cpu" else 2**25
@@ -205,13 +207,13 @@ def _in_parts(
 ) -> tuple[Any, ...]:
     """Both passes, a few strips at a time."""
     bonds = [_bonds(tables, where, part, sites, rows) for part in parts]
-    received = _of_rows(torch.cat([bond.received.sum(1) for bond in bonds])[None], where)[0]
+    received = _of_rows(torch.cat([bond.received.sum(0) for bond in bonds])[None], where)[0]
     rim = where.rim
     rim_energy = None
     if rim is None:
         energy, slope = _embedding(tables, where.types, received)
     else:
-        back = torch.cat([bond.given.reshape(-1) for bond in bonds])
+        back = torch.cat([bond.given for bond in bonds], dim=1).view(-1)
         density = rim.fixed.index_add(0, rim.atom, back.index_select(0, rim.slot))
         energies, slope = _embedding(
             tables, torch.cat((where.types, rim.types)), torch.cat((received, density))
@@ -229,10 +231,10 @@ def _in_parts(
 
 def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:
     """Distances of some strips' rows to their neighbours, and the densities they give."""
-    neighbor, row = where.neighbor[part], where.row[part]
-    x = _gather(sites[0], neighbor) - rows[0].index_select(0, row)[:, None]
-    y = _gather(sites[1], neighbor) - rows[1].index_select(0, row)[:, None]
-    z = _gather(sites[2], neighbor) - rows[2].index_select(0, row)[:, None]
+    neighbor, row = where.neighbor[:, part], where.row[part]
+    x = _gather(sites[0], neighbor) - rows[0].index_select(0, row)
+    y = _gather(sites[1], neighbor) - rows[1].index_select(0, row)
+    z = _gather(sites[2], neighbor) - rows[2].index_select(0, row)
     length = (x * x + y * y + z * z).sqrt()
     place = length * tables.inverse_spacing
     bin = place.detach().to(torch.int32)
@@ -240,12 +242,12 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     bin = bin.clamp(max=tables.bins)
     if tables.cutoff is not None:
         bin = torch.where(length < tables.cutoff, bin, tables.bins)
-    table = bin + where.table[part]
+    table = bin + where.table[:, part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:
         given, slope_back = received, slope
     else:
-        given, slope_back = _cubic(tables.density, bin + where.table_back[part], place)
+        given, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
     return _Bonds((x, y, z), length, place, table, received, given, slope, slope_back)
 
 
@@ -264,24 +266,24 @@ def _sums(
         [4 or 10, strips].
     """
     x, y, z = bond.vector
-    neighbor = where.neighbor[part]
+    neighbor = where.neighbor[:, part]
     inverse = 1.0 / bond.length
     scaled, scaled_slope = _cubic(tables.pair, bond.table, bond.place)
     pair = scaled * inverse
     per_length = (scaled_slope * tables.inverse_spacing - pair) * inverse
-    own = slope.index_select(0, where.row[part])[:, None]
+    own = slope.index_select(0, where.row[part])
     embedded = own * bond.slope + _gather(at_site, neighbor) * bond.slope_back
     # ∂E/∂d = tension × d
     tension = (per_length + embedded * tables.inverse_spacing) * inverse
     if where.rim is None:
-        shared = pair.sum(1) * 0.5
+        shared = pair.sum(0) * 0.5
     else:
-        shared = (pair * _gather(where.rim.weight, neighbor)).sum(1)
-    sums = [shared, (tension * x).sum(1), (tension * y).sum(1), (tension * z).sum(1)]
+        shared = (pair * _gather(where.rim.weight, neighbor)).sum(0)
+    sums = [shared, (tension * x).sum(0), (tension * y).sum(0), (tension * z).sum(0)]
     if stress:
         half = 0.5 * tension
         products = (x * x, y * y, z * z, y * z, x * z, x * y)
-        sums += [(half * product).sum(1) for product in products]
+        sums += [(half * product).sum(0) for product in products]
     return torch.stack(sums)
 
 
@@ -292,23 +294,35 @@ def _of_rows(sums: Tensor, where: Neighborhood) -> Tensor:
     return padded.index_select(1, strips.reshape(-1)).view(len(sums), *strips.shape).sum(2)
 
 
-def in_strips(degree: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay out the neighbours of rows in strips.
+class Strips(NamedTuple):
+    """Where the neighbours of rows are.
+
+    Attributes:
+        of_row: [r, k] int64, the strips of each row; v where it has fewer.
+        row: [v] int64, the row of each strip.
+        rank, strip: [e] int64, the place of each neighbour in [STRIP, v].
+    """
+
+    of_row: Tensor
+    row: Tensor
+    rank: Tensor
+    strip: Tensor
+
+
+def in_strips(degree: Tensor) -> Strips:
+    """Lay out the neighbours of rows, sorted by row, in strips.
 
     Args:
         degree: [r] neighbours of each row.
-        count: strips that one row can have, k.
-
-    Returns:
-        The strips of each row [r, k] (v where it has fewer), the row of each strip [v], and where
-        in the flattened [v, STRIP] each row begins [r].
     """
     number = (degree + (STRIP - 1)) // STRIP
     first = number.cumsum(0) - number
     row = torch.repeat_interleave(number)
-    step = torch.arange(count, device=degree.device)
-    strips = torch.where(step < number[:, None], first[:, None] + step, len(row))
-    return strips, row, first * STRIP
+    step = torch.arange(int(number.max()), device=degree.device)
+    of_row = torch.where(step < number[:, None], first[:, None] + step, len(row))
+    of_pair = torch.repeat_interleave(degree)
+    rank = torch.arange(len(of_pair), device=degree.device) - (degree.cumsum(0) - degree)[of_pair]
+    return Strips(of_row, row, rank % STRIP, first[of_pair] + rank // STRIP)
 
 
 def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,8 @@ class Lanczos:
             are not done mean nothing); eigenvalues are in `value`.
         """
         step = self.step[slots]
-        deepest = int(step.max()) + 1
-        basis = self.basis[slots, :deepest]
+        # all vectors, used or not: a sum is then rounded alike whatever other slots do
+        basis = self.basis[slots]
         # against all earlier vectors, twice, so that no rounding brings them back
         overlap = torch.bmm(basis, product[:, :, None])
         rest = product - torch.bmm(overlap.transpose(1, 2), basis).squeeze(1)
@@ -71,7 +71,7 @@ class Lanczos:
         self.matrix[slots, step, step] = overlap.squeeze(2).gather(1, step[:, None]).squeeze(1)
 
         before = self.value[slots]
-        matrix = self.matrix[slots, :deepest, :deepest]
+        matrix = self.matrix[slots]
         values, vectors = torch.linalg.eigh(matrix)
         value = values[:, 0]
         self.value[slots] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -20,6 +22,9 @@ from mgsym.data_tools.simulation.eam_kernel import (
 from mgsym.data_tools.simulation.regions import Region
 from mgsym.neighbors import true_in_rows
 
+# sizes are multiples of this, so that a sum is rounded alike in every slot
+VECTOR = 16
+
 
 class RegionBatch:
     """Regions in slots, with neighbour lists that are made anew as atoms move.
@@ -34,6 +39,7 @@ class RegionBatch:
         skin: Å.
         frozen: whether there are frozen atoms at all.
         device: where to compute.
+        compile: whether a compiler may be used; it pays from some fifty searches on.
     """
 
     def __init__(
@@ -45,31 +51,37 @@ class RegionBatch:
         *,
         frozen: bool,
         device: str | torch.device = "cpu",
+        compile: bool = True,
     ) -> None:
-        self.slots, self.rows, self.skin, self.frozen = slots, rows, skin, frozen
+        self._compile, self._changed = compile, False
+        self.slots, self.skin, self.frozen = slots, skin, frozen
+        self.rows = VECTOR * math.ceil(rows / VECTOR)
         self.device = torch.device(device)
         self._tables = tables(potential, device, torch.float64)
         species = len(potential.species)
         # one more species, for what fills up: it has no neighbours
         limit = (potential.reach + skin).square()
         self._limit = pad(limit, (0, 1, 0, 1), value=-1.0).to(device)
+        self._rim_limit = (float(potential.density_reach.max()) + skin) ** 2
         self._nobody = species
-        self._sites, self._rims, self._pairs, self._length, self._most = 1, 1, 1, 1, 1
-        self._row_types = self._full((rows,), species, torch.int64)
+        # sites, rim atoms and strips of a slot; strips of all slots
+        self._sites, self._rims, self._length, self._all = 1, 1, 1, slots
+        self._row_types = self._full((self.rows,), species, torch.int64)
         self._base = self._full((1, 3), FAR, torch.float64)
         self._owner = self._full((1,), -1, torch.int64)
         self._site_types = self._full((1,), species, torch.int64)
         self._rim_of_site = self._full((1,), -1, torch.int64)
         self._rim_types = self._full((1,), 0, torch.int64)
         self._rim_fixed = self._full((1,), 0.0, torch.float64)
-        self._strips = self._full((rows, 1), -1, torch.int64)
+        self._strips = self._full((self.rows, 1), -1, torch.int64)
         self._row = self._full((1,), 0, torch.int64)
-        self._neighbor = self._full((1, STRIP), 0, torch.int32)
-        self._table = self._full((1, STRIP), 0, torch.int32)
-        self._back = self._full((1, STRIP), 0, torch.int32)
-        self._pair_slot = self._full((1,), 0, torch.int64)
+        self._listed = self._full((3, self.rows), 0.0, torch.float64)
+        # as the kernel reads them: over the strips of all slots, sites counted through all slots
+        slot = torch.arange(slots, device=self.device)
+        self._neighbor = slot.int().expand(STRIP, slots)[..., None].clone()
+        self._table, self._back = torch.zeros_like(self._neighbor), torch.zeros_like(self._neighbor)
+        self._pair_place = slot[:, None].clone()
         self._pair_rim = self._full((1,), 0, torch.int64)
-        self._listed = self._full((3, rows), 0.0, torch.float64)
         self._where: Neighborhood | None = None
 
     def _full(self, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
@@ -100,37 +112,67 @@ class RegionBatch:
 
     def keep(self, slots: Tensor) -> None:
         """Drop all other slots."""
-        self.slots = len(slots)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor) and name not in ("_limit",):
-                setattr(self, name, value[slots].clone())
-        self._where = None
+        self._changed = True
+        self._lay_out(slots, self._sites, self._length)
+        for name in (
+            "_row_types", "_base", "_owner", "_site_types", "_rim_of_site", "_rim_types",
+            "_rim_fixed", "_strips", "_row", "_listed", "_pair_rim",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name)[slots].clone())
 
     def _make_room(self, sites: int, rims: int) -> None:
         if sites > self._sites:
-            more = (0, round(sites * 1.05) - self._sites)
+            more = (0, _room(sites) - self._sites)
             self._base = pad(self._base, (0, 0, *more), value=FAR)
             self._owner = pad(self._owner, more, value=-1)
             self._site_types = pad(self._site_types, more, value=self._nobody)
             self._rim_of_site = pad(self._rim_of_site, more, value=-1)
-            # what fills up strips is the last site
-            filler = self._neighbor == self._sites - 1
-            self._sites += more[1]
-            self._neighbor[filler] = self._sites - 1
+            everyone = torch.arange(self.slots, device=self.device)
+            self._lay_out(everyone, _room(sites), self._length)
         if rims > self._rims:
-            more = (0, round(rims * 1.05) - self._rims)
+            more = (0, _room(rims) - self._rims)
             self._rim_types = pad(self._rim_types, more)
             self._rim_fixed = pad(self._rim_fixed, more)
-            self._rims += more[1]
+            self._rims = _room(rims)
+
+    def _make_strips(self, length: int, most: int, pairs: int) -> None:
+        if most > self._strips.shape[2]:
+            self._strips = pad(self._strips, (0, most - self._strips.shape[2]), value=-1)
+        if length > self._length:
+            self._row = pad(self._row, (0, _room(length) - self._length))
+            everyone = torch.arange(self.slots, device=self.device)
+            self._lay_out(everyone, self._sites, _room(length))
+        more = (0, _room(pairs) - self._pair_rim.shape[1])
+        if pairs > self._pair_rim.shape[1]:
+            empty = self._empty_place()
+            self._pair_place = torch.cat((self._pair_place, empty.expand(-1, more[1])), dim=1)
+            self._pair_rim = pad(self._pair_rim, more)
+
+    def _empty_place(self) -> Tensor:
+        """[b, 1] a place in each slot's strips that is never filled: in the last strip."""
+        slot = torch.arange(self.slots, device=self.device)[:, None]
+        return slot * self._length + self._length - 1
+
+    def _lay_out(self, slots: Tensor, sites: int, length: int) -> None:
+        """Count sites and strips of the slots that stay anew, for other numbers of them a slot."""
+        neighbor = self._neighbor[:, slots] - (slots * self._sites).int()[:, None]
+        # the last site fills up strips, the last strip is empty
+        neighbor[neighbor == self._sites - 1] = sites - 1
+        rank, rest = self._pair_place[slots] // self._all, self._pair_place[slots] % self._all
+        strip = rest - slots[:, None] * self._length
+        strip[strip == self._length - 1] = length - 1
+        more, self.slots = (0, length - self._length), len(slots)
+        self._sites, self._length, self._all = sites, length, len(slots) * length
+        slot = torch.arange(self.slots, device=self.device)[:, None]
+        self._neighbor = pad(neighbor, more, value=sites - 1) + (slot * sites).int()
+        self._table, self._back = pad(self._table[:, slots], more), pad(self._back[:, slots], more)
+        self._pair_place = rank * self._all + slot * length + strip
+        self._where = None
 
     # --- neighbour lists ---------------------------------------------------------------------
 
-    def refresh(self, x: Tensor) -> Tensor:
-        """Make the lists anew that positions [b, 3, a] call for; NaN lists always.
-
-        Returns:
-            [b] whether every atom is still where its region has all neighbours of it.
-        """
+    def refresh(self, x: Tensor) -> None:
+        """Make the lists anew that positions [b, 3, a] call for."""
         moved = (x - self._listed).square().sum(1)
         # two atoms near each other by what both of them moved
         two = moved.topk(min(2, self.rows), dim=1).values.sqrt().sum(1)
@@ -139,42 +181,48 @@ class RegionBatch:
             self._list(slot, x[slot])
         if len(stale):
             self._where = None
-        return torch.ones(self.slots, dtype=torch.bool, device=self.device)
 
     def _list(self, slot: int, x: Tensor) -> None:
         """Neighbours of all rows of one slot."""
-        degree, flat = true_in_rows(self._near(slot, x))
+        excess = self._excess(slot, x)
+        degree, flat = true_in_rows(excess < 0.0)
         row = torch.repeat_interleave(degree)
         site = flat - row * self._sites
-        most = -(-int(degree.max()) // STRIP)
-        strips, row_of_strip, begin = in_strips(degree, most)
-        length = len(row_of_strip)
-        # one strip more, of which every place stays empty
-        self._lengthen(length + 1, most)
-        place = (begin - (degree.cumsum(0) - degree))[row]
-        place += torch.arange(len(row), device=x.device)
+        strips = in_strips(degree)
+        length, most = len(strips.row), strips.of_row.shape[1]
         receiver, giver = self._row_types[slot][row], self._site_types[slot][site]
+        rim = self._rim_of_site[slot][site]
+        square = excess.view(-1)[flat] + self._limit[giver, receiver]
+        near = ((rim >= 0) & (square < self._rim_limit)).nonzero().squeeze(1)
+        self._make_strips(length + 1, most, len(near) if self.frozen else 0)
+
+        back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
+        table = table_start(self._tables, giver, receiver)
+        first = slot * self._sites
         for array, filler, values in (
-            (self._neighbor, self._sites - 1, site.int()),
-            (self._table, 0, table_start(self._tables, giver, receiver)),
-            (self._back, 0, table_start(self._tables, receiver, giver)),
+            (self._neighbor, first + self._sites - 1, site.int() + first),
+            (self._table, 0, table),
+            (self._back, 0, back),
         ):
-            if array is not self._back or not self._tables.symmetric:
-                array[slot].fill_(filler).view(-1)[place] = values
+            if values is not None:
+                mine = array[:, slot].fill_(filler)
+                mine[strips.rank, strips.strip] = values
         self._strips[slot] = -1
-        self._strips[slot, :, :most] = torch.where(strips < length, strips, -1)
+        self._strips[slot, :, :most] = torch.where(strips.of_row < length, strips.of_row, -1)
         self._row[slot] = 0
-        self._row[slot, :length] = row_of_strip
+        self._row[slot, :length] = strips.row
         self._listed[slot] = x
         if self.frozen:
-            rim = self._rim_of_site[slot][site]
-            near = (rim >= 0).nonzero().squeeze(1)
-            self._pair(slot, place[near], rim[near])
+            place = strips.rank[near] * self._all + slot * self._length + strips.strip[near]
+            self._pair_place[slot] = self._empty_place()[slot]
+            self._pair_place[slot, : len(near)] = place
+            self._pair_rim[slot] = 0
+            self._pair_rim[slot, : len(near)] = rim[near]
 
-    def _near(self, slot: int, x: Tensor) -> Tensor:
-        """Whether a row and a site are within their species' reach, [a, s].
+    def _excess(self, slot: int, x: Tensor) -> Tensor:
+        """Squared distances of rows and sites less their species' squared reach, [a, s].
 
-        One matrix product gives the squared distances less the squared reaches.
+        One matrix product gives them all; that of a row and itself is positive too.
         """
         sites = self._place_sites(x[None], slice(slot, slot + 1))[0]
         species = torch.arange(self._nobody + 1, device=x.device)[:, None]
@@ -183,34 +231,11 @@ class RegionBatch:
         ones = torch.ones_like
         left = torch.cat((-2.0 * x, x.square().sum(0, True), ones(x[:1]), -self._limit @ is_row))
         right = torch.cat((sites, ones(sites[:1]), sites.square().sum(0, True), is_site))
-        near = left.T @ right < 0.0
+        excess = left.T @ right
         owner = self._owner[slot]
         itself = ((owner >= 0) & (self._base[slot] == 0.0).all(1)).nonzero().squeeze(1)
-        near[owner[itself], itself] = False
-        return near
-
-    def _pair(self, slot: int, place: Tensor, rim: Tensor) -> None:
-        """Note where rim atoms are neighbours; the rest points to the last place, an empty one."""
-        if len(place) > self._pairs:
-            more = (0, round(len(place) * 1.05) - self._pairs)
-            self._pair_slot, self._pair_rim = pad(self._pair_slot, more, value=-1), pad(self._pair_rim, more)
-            self._pairs += more[1]
-        self._pair_slot[slot] = -1
-        self._pair_rim[slot] = 0
-        self._pair_slot[slot, : len(place)] = place
-        self._pair_rim[slot, : len(place)] = rim
-
-    def _lengthen(self, length: int, most: int) -> None:
-        if most > self._most:
-            self._strips = pad(self._strips, (0, most - self._most), value=-1)
-            self._most = most
-        if length > self._length:
-            more = round(length * 1.05) - self._length
-            self._row = pad(self._row, (0, more))
-            self._neighbor = pad(self._neighbor, (0, 0, 0, more), value=self._sites - 1)
-            self._table = pad(self._table, (0, 0, 0, more))
-            self._back = pad(self._back, (0, 0, 0, more))
-            self._length += more
+        excess[owner[itself], itself] = 1.0
+        return excess
 
     # --- forces ------------------------------------------------------------------------------
 
@@ -220,7 +245,14 @@ class RegionBatch:
             self._where = self._flatten()
         sites = self._place_sites(x, slice(None)).transpose(0, 1).reshape(3, -1)
         rows = x.transpose(0, 1).reshape(3, -1)
-        found = row_forces(self._tables, self._where, sites, rows)
+        found = row_forces(
+            self._tables,
+            self._where,
+            sites,
+            rows,
+            compile=self._compile,
+            sizes_change=self._changed,
+        )
         energy = found.energy.view(self.slots, -1).sum(1)
         if found.rim_energy is not None:
             energy = energy + found.rim_energy.view(self.slots, -1).sum(1)
@@ -237,27 +269,28 @@ class RegionBatch:
         """The arrays of all slots as the kernel reads them."""
         slot = torch.arange(self.slots, device=self.device)[:, None]
         types = self._row_types.clamp(max=self._nobody - 1).reshape(-1)
-        first = (slot * self._sites).int()[..., None]
-        neighbor = (self._neighbor + first).view(-1, STRIP)
         row = (slot * self.rows + self._row).view(-1)
-        last = self.slots * self._length
         strips = torch.where(
-            self._strips >= 0, slot[..., None] * self._length + self._strips, last
-        ).view(-1, self._most)
+            self._strips >= 0, slot[..., None] * self._length + self._strips, self._all
+        ).view(-1, self._strips.shape[2])
         nobody = self.slots * (self.rows + (self._rims if self.frozen else 0))
         embedded = torch.where(self._owner >= 0, slot * self.rows + self._owner, nobody)
         rim = None
         if self.frozen:
             at = self.slots * self.rows + slot * self._rims + self._rim_of_site
             embedded = torch.where(self._rim_of_site >= 0, at, embedded)
-            places = self._length * STRIP
             rim = Rim(
                 self._rim_types.reshape(-1),
                 self._rim_fixed.reshape(-1),
-                ((slot + (self._pair_slot < 0)) * places + self._pair_slot).reshape(-1),
+                self._pair_place.reshape(-1),
                 (slot * self._rims + self._pair_rim).reshape(-1),
                 torch.where(self._owner >= 0, 0.5, 1.0).to(torch.float64).reshape(-1),
             )
-        back = None if self._tables.symmetric else self._back.view(-1, STRIP)
-        table = self._table.view(-1, STRIP)
+        back = None if self._tables.symmetric else self._back.view(STRIP, -1)
+        neighbor, table = self._neighbor.view(STRIP, -1), self._table.view(STRIP, -1)
         return Neighborhood(types, strips, row, neighbor, table, back, embedded.reshape(-1), rim)
+
+
+def _room(number: int) -> int:
+    """Room for a number and some more, in whole vectors of numbers."""
+    return VECTOR * math.ceil(number * 1.08 / VECTOR)

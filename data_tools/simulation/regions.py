@@ -103,9 +103,7 @@ class RegionMaker:
         structure, atoms = self.structure, len(self.structure)
         if self.radius is None:
             return atoms
-        pairs = neighbor_pairs(
-            structure.positions, structure.cell, structure.periodic, self.radius
-        )
+        pairs = neighbor_pairs(structure.positions, structure.cell, structure.periodic, self.radius)
         return int(torch.bincount(pairs.edge_index[1], minlength=atoms).max()) + 1
 
     def _images(self, centre: int) -> tuple[Tensor, Tensor]:
@@ -127,9 +125,7 @@ class RegionMaker:
         """The density [q] that moving atoms give to rim atoms in the minimum."""
         sites = (rim >= 0).nonzero().squeeze(1)
         count = int(rim.max()) + 1 if len(rim) else 0
-        length = torch.cdist(
-            place[sites], start, compute_mode="donot_use_mm_for_euclid_dist"
-        )
+        length = torch.cdist(place[sites], start, compute_mode="donot_use_mm_for_euclid_dist")
         site, row = (length < self.density_reach).nonzero(as_tuple=True)
         found = density_at(
             self.potential, types[row], self.types[atom[sites[site]]], length[site, row]
@@ -165,7 +161,10 @@ def _images_in_sphere(
     """
     # an image n cells away lies at least (n − ½) cell heights off
     heights = torch.linalg.inv(cell).norm(dim=0)
-    most = [max(0, math.ceil(radius * h - 0.5)) if p else 0 for h, p in zip(heights.tolist(), periodic, strict=True)]
+    most = [
+        max(0, math.ceil(radius * h - 0.5)) if p else 0
+        for h, p in zip(heights.tolist(), periodic, strict=True)
+    ]
     steps = torch.cartesian_prod(*(torch.arange(-m, m + 1) for m in most)).double()
     atoms, places = [], []
     for translation in steps @ cell:

@@ -94,7 +94,9 @@ class SearchBatch:
         self.lost = zeros(dtype=torch.int64)
         self.calls, self.calls_leave = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
         self.fire = PerpendicularFire(slots, rows, device)
-        self.lanczos = Lanczos(slots, 3 * rows, CURVE_REFINING[1] if refining else CURVE_LEAVING[1], device)
+        self.lanczos = Lanczos(
+            slots, 3 * rows, CURVE_REFINING[1] if refining else CURVE_LEAVING[1], device
+        )
 
     @property
     def free(self) -> int:
@@ -202,9 +204,7 @@ class SearchBatch:
         product = (self.force[slots] - force).flatten(1) / self.settings.difference
         leaving = self.leaving[slots]
         stages = (CURVE_REFINING,) * 2 if self.refining else (CURVE_LEAVING, CURVE_CLIMBING)
-        least, most, tolerance = (
-            torch.where(leaving, a, b) for a, b in zip(*stages, strict=True)
-        )
+        least, most, tolerance = (torch.where(leaving, a, b) for a, b in zip(*stages, strict=True))
         done, mode = self.lanczos.advance(slots, product, least, most, tolerance)
         ended = slots[done]
         if len(ended) == 0:

@@ -1,0 +1,68 @@
+"""`mgsym label`: barriers from searches for saddle points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mgsym.cli import console
+from mgsym.cli import options as opt
+
+
+@click.command()
+@click.argument("file", required=False, type=opt.FILE)
+@opt.potential_option
+@click.option("--searches", type=int, metavar="N", help="Searches an atom, at most.  [default: 20]")
+@click.option("--events", type=int, metavar="M", help="Stop an atom at this many successes.")
+@click.option("--atoms", metavar="ROWS", help="Rows from 0: 0:100, 1,5,9, random:100.")
+@click.option("--ids", metavar="IDS", help="Atoms by id: 1:100, 1,5,9.")
+@click.option("--radius", type=opt.POSITIVE, metavar="Å", help="Of the region that moves.")
+@click.option("--set", "changes", multiple=True, metavar="artn.KEY=VALUE", help="Any setting.")
+@click.option("--shard", metavar="I/N", help="The I-th of N shares of the atoms; then mgsym merge.")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run ended, if there was one.")
+@click.option(
+    "--slots", type=click.IntRange(1), default=64, help="Searches together.  [default: 64]"
+)
+@opt.jobs_option
+@opt.types_option
+@opt.frames_option
+@opt.out_option(what="Labelled structure  [default: FILE-labelled.xyz]")
+@opt.overwrite_option
+@opt.seed_option
+@opt.device_option
+@opt.json_option
+@opt.verbosity_options
+def label(
+    file: Path | None,
+    potential: Path | None,
+    radius: float | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Label the atoms of a structure FILE with their energy barriers.
+
+    From every atom, searches climb to saddle points (activation-relaxation technique); the label
+    is the mean barrier in eV, with its standard error. FILE must be at a minimum of the potential
+    (mgsym relax). Each search is kept as it finishes, in OUT.events.csv. Without FILE, a few atoms
+    of the sample's test glass show how it goes.
+    """
+    from mgsym.cli.label_view import label_view
+    from mgsym.data_tools.simulation.labelling import artn_settings, label_file
+    from mgsym.data_tools.simulation.potential_files import load_potential
+
+    settings = artn_settings(changes, radius)
+    model = load_potential(potential)
+    console.say(f"Potential: {model.name}")
+    if file is None:
+        console.say(
+            "No FILE given: a demonstration on the sample's test glass, relaxed in this potential; "
+            "a few atoms and searches, unless told otherwise"
+        )
+    with console.progress("Searching") as step, console.interruptible() as should_stop:
+        chosen.update(progress=step, should_stop=should_stop)
+        found = label_file(file, model, settings=settings, seed=seed or 0, **chosen)
+    label_view(found, as_json)

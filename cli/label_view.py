@@ -1,0 +1,51 @@
+"""How labels are shown."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mgsym.cli import console
+
+if TYPE_CHECKING:
+    from mgsym.data_tools.simulation.barriers import Labels
+    from mgsym.data_tools.simulation.labelling import Labelled
+
+
+def label_view(found: Labelled, as_json: bool = False) -> None:
+    """Labels as facts or JSON, then their warnings and files."""
+    labels = found.labels
+    if as_json:
+        console.emit_json(found.to_dict())
+    else:
+        console.facts(labels.structure.name, label_facts(labels))
+    for warning in labels.warnings:
+        console.warn(warning)
+    console.wrote(found.paths)
+
+
+def label_facts(labels: Labels) -> dict[str, console.Cell]:
+    """What is to be said of labels, by name."""
+    s = labels.statistics()
+    failures = [f"{n} {status}" for status, n in labels.statuses.items() if status != "found"]
+    rate = labels.made / labels.seconds if labels.made and labels.seconds else math.nan
+    return {
+        "atoms labelled": f"{len(labels.rows) - len(labels.unlabelled)} of {len(labels.rows)}",
+        "searches": labels.searches,
+        "successful": None if not labels.searches else f"{100 * labels.success:.0f} %",
+        "failed": ", ".join(failures),
+        "force calls": None if math.isnan(labels.calls) else f"{labels.calls:.0f} a search",
+        "mean barrier": _energy(s["mean"]),
+        "between atoms": _energy(s["sd"], "standard deviation"),
+        "standard error": _energy(s["mean_stderr"], "mean over atoms"),
+        "noise ceiling": _number(s["ceiling"], "Pearson that a perfect predictor would reach"),
+        "this run": None if math.isnan(rate) else f"{labels.made} searches, {rate:.3g} a second",
+    }
+
+
+def _energy(value: float, note: str = "") -> str | None:
+    return None if math.isnan(value) else f"{value:.4f} eV{f' ({note})' if note else ''}"
+
+
+def _number(value: float, note: str) -> str | None:
+    return None if math.isnan(value) else f"{value:.3f} ({note})"

@@ -1,0 +1,45 @@
+"""`mgsym merge`: the searches of several runs into labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mgsym.cli import console
+from mgsym.cli import options as opt
+
+
+@click.command()
+@click.argument("file", type=opt.FILE)
+@click.argument("event_files", nargs=-1, required=True, type=opt.FILE)
+@click.option("-o", "--out", type=opt.FILE, required=True, help="Labelled structure.")
+@click.option("--searches", type=int, metavar="N", help="Searches an atom, at most.")
+@click.option("--events", type=int, metavar="M", help="Successes of an atom that count.")
+@opt.types_option
+@opt.frames_option
+@opt.overwrite_option
+@opt.json_option
+@opt.verbosity_options
+def merge(
+    file: Path,
+    event_files: tuple[Path, ...],
+    out: Path,
+    searches: int | None,
+    events: int | None,
+    types: dict[int, str] | None,
+    frames: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Label the structure FILE from EVENT_FILES, which the shards of mgsym label wrote.
+
+    All must come of the same structure, potential, settings and seed. --searches and --events
+    choose which of the searches count; by default, those that the shards were asked for.
+    """
+    from mgsym.cli.label_view import label_view
+    from mgsym.data_tools.simulation.labelling import merge_files
+
+    console.detail(f"Merging {len(event_files)} files")
+    found = merge_files(file, event_files, out, searches, events, types, frames, overwrite)
+    label_view(found, as_json)

@@ -1,0 +1,184 @@
+"""Run a schedule of searches here or in several processes; events come as they finish."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.events import Event
+from mgsym.data_tools.simulation.schedule import Schedule
+from mgsym.errors import MgsymError
+from mgsym.structure import Structure
+
+# run_searches(structure, potential, searches, settings, *, seed, slots, device)
+Engine = Callable[..., Iterable[Event]]
+HEARTBEAT = 0.5  # s between looks at whether to stop
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every process works on.
+
+    Attributes:
+        engine: a function that a new process can import by its name.
+        structure: at a minimum of the potential.
+        potential: EAM.
+        settings: of the search, whatever the engine takes.
+        seed: of the run.
+        slots: searches that advance together in each process.
+        device: where to compute.
+    """
+
+    engine: Engine
+    structure: Structure
+    potential: EAM
+    settings: Any
+    seed: int
+    slots: int
+    device: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the atoms as plain fields, since frozen columns do not pickle."""
+        atoms = {f.name: getattr(self.structure, f.name) for f in fields(Structure)}
+        del atoms["columns"]
+        return {**self.__dict__, "structure": atoms}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, structure=Structure(**state["structure"]))
+
+    def events(self, schedule: Schedule) -> Iterator[Event]:
+        """Make all searches of a schedule, which hears of each as it finishes."""
+        while schedule.unfinished:
+            before = schedule.recorded
+            for event in self.engine(
+                self.structure,
+                self.potential,
+                schedule.searches(),
+                self.settings,
+                seed=self.seed,
+                slots=self.slots,
+                device=self.device,
+            ):
+                schedule.record(event)
+                yield event
+            if schedule.recorded == before:
+                raise MgsymError("the search engine ended without an event (a bug)")
+
+
+def run(task: Task, schedule: Schedule, jobs: int = 1) -> Generator[Event | None, None, None]:
+    """Make all searches of a schedule.
+
+    Args:
+        task: what to search in, and how.
+        schedule: hears of each search as it finishes.
+        jobs: processes, each of one thread and with its share of the atoms; 1 stays in this one.
+
+    Yields:
+        each finished search; None now and then while nothing finishes.
+
+    Raises:
+        MgsymError: a process died; whatever a search raises comes through too.
+    """
+    if jobs == 1:
+        yield from task.events(schedule)
+        return
+    parts = [schedule.part(i, jobs) for i in range(jobs)]
+    workers = [_Worker(task, part) for part in parts if part.unfinished]
+    try:
+        with _interrupts_ignored():  # Ctrl-C is for the parent to hear, which ends the workers
+            for worker in workers:
+                worker.start()
+        yield from _collect(workers, schedule)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+class _Worker:
+    """A process, and the pipe on which its events come."""
+
+    def __init__(self, task: Task, schedule: Schedule) -> None:
+        context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
+        self.pipe, self._far = context.Pipe(duplex=False)
+        given = (task, schedule, self._far)
+        self.process: BaseProcess = context.Process(target=_work, args=given, daemon=True)
+
+    def start(self) -> None:
+        self.process.start()
+        self._far.close()  # so that the pipe ends when the process does
+
+    def end(self) -> None:
+        if self.process.pid is not None:
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+def _collect(workers: list[_Worker], schedule: Schedule) -> Iterator[Event | None]:
+    by_pipe = {worker.pipe: worker for worker in workers}
+    while by_pipe:
+        for pipe in wait(list(by_pipe), HEARTBEAT):
+            worker = by_pipe[pipe]  # type: ignore[index]
+            message = _receive(worker)
+            if message is None:
+                del by_pipe[worker.pipe]
+            elif isinstance(message, Exception):
+                raise message
+            else:
+                schedule.record(message)
+                yield message
+        yield None
+
+
+def _receive(worker: _Worker) -> Event | Exception | None:
+    """An event, what a worker raised, or None when it is done."""
+    try:
+        message: Event | Exception | None = worker.pipe.recv()
+        return message
+    except (EOFError, OSError):
+        worker.process.join()
+        return MgsymError(
+            f"a worker process died (exit code {worker.process.exitcode}; -9 is often a lack of "
+            "memory): take fewer --jobs or --slots and go on with --resume; no finished search "
+            "is lost"
+        )
+
+
+def _work(task: Task, schedule: Schedule, pipe: Connection) -> None:
+    """What a worker does: send each event, then None; or what went wrong."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    try:
+        for event in task.events(schedule):
+            pipe.send(event)
+        pipe.send(None)
+    except BrokenPipeError:
+        pass  # the parent is gone
+    except Exception as error:
+        pipe.send(error)
+    finally:
+        pipe.close()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile never hear Ctrl-C, not even while they import."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
