@@ -48,7 +48,7 @@ def relax(
     positions. A free cell ends with 1.6 MPa (1e-5 eV/Å³) or less on it beside --pressure. What
     has not reached --fmax after --max-steps is written as it stands, and the command fails.
 
-    cg needs fewer steps near a minimum, fire where atoms overlap.
+    fire needs fewer steps where atoms overlap; near a minimum cg often does.
     """
     from mgsym.cli.views import relaxation_table
     from mgsym.data_tools.simulation.potential_files import load_potential

@@ -129,8 +129,8 @@ def check_converged(found: Sequence[RelaxedFile]) -> None:
     raise MgsymError(
         f"{len(restless)} of {len(found)} structures not at a minimum after {worst.steps} steps "
         f"({worst.name}: largest force {worst.largest_force:.2g} eV/Å, {worst.pressure:.3g} GPa), "
-        "written as they stand: relax the output further, with more --max-steps or --method "
-        "cg, or ask less with --fmax"
+        "written as they stand: relax the output further, with more --max-steps, or ask less "
+        "with --fmax"
     )
 
 
