@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
     from mgsym.data_tools.simulation.quench_files import Glass
+    from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
     from mgsym.metrics import Scores, SplitScores
 
 # fmt: off
@@ -216,3 +217,30 @@ def glasses_table(glasses: Iterable[Glass]) -> None:
     ]
     columns = ("glass", "atoms", "rate/(K/s)", "g/cm³", "eV/atom", "g(r) peak/Å", "coord. 3.8 Å")
     console.table("", columns, rows)
+
+
+def relaxation_table(found: Iterable[RelaxedFile]) -> None:
+    """What a relaxation changed, one row a structure."""
+    rows = [
+        (
+            r.name,
+            r.atoms,
+            f"{r.energy_before:.6g}",
+            f"{r.energy_after:.6f}",
+            f"{r.largest_force:.1e}",
+            f"{r.pressure:.3f}",
+            f"{r.density_before:.3f}",
+            f"{r.density_after:.3f}",
+            f"{r.moved:.3f}",
+            r.steps,
+            r.converged,
+        )
+        for r in found
+    ]
+    # fmt: off
+    names = (
+        "structure", "atoms", "eV/atom before", "after", "force eV/Å", "GPa", "g/cm³ before",
+        "after", "moved/Å", "steps", "minimum",
+    )
+    # fmt: on
+    console.table("", names, rows)

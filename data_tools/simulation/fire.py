@@ -1,8 +1,8 @@
 """FIRE: minimisation by damped dynamics that is stopped whenever it runs uphill.
 
 Bitzek, Koskinen, Gähler, Moseler & Gumbsch, Phys. Rev. Lett. 97, 170201 (2006), with its
-parameters except the longest time step. Each system of the batch has its own time step, mixing and count. Masses are 1, so
-that the time is in Å/√eV.
+parameters except the longest time step. Each system of the batch has its own time step, mixing
+and count. Masses are 1, so that the time is in Å/√eV.
 """
 
 from __future__ import annotations

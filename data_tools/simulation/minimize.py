@@ -15,7 +15,7 @@ from mgsym.errors import MgsymError, UsageError
 
 Method: TypeAlias = Literal["fire", "cg"]
 
-METHODS = {"fire": Fire, "cg": ConjugateGradients}
+METHODS: dict[str, type[Fire] | type[ConjugateGradients]] = {"fire": Fire, "cg": ConjugateGradients}
 FREE_CELLS = (None, "isotropic", "full")
 FMAX = 1e-4  # eV/Å
 STRESS_TOLERANCE = 1e-5  # eV/Å³, 1.6 MPa: about 1e-5 of a metal's volume

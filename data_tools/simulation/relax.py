@@ -211,5 +211,5 @@ def _closest(structure: Structure, positions: Tensor, cell: Tensor) -> str:
         return ""
     distance = pairs.vector.norm(dim=1)
     nearest = int(distance.argmin())
-    first, second = structure.ids[pairs.edge_index[:, nearest]].tolist()
+    first, second = sorted(structure.ids[pairs.edge_index[:, nearest]].tolist())
     return f"; atoms {first} and {second} are closest, {float(distance[nearest]):.2f} Å apart"
