@@ -26,8 +26,9 @@ LEAVING_FORCE = 0.05  # eV/Å; across the push, where relaxing stops
 ACROSS_FORCE = 0.025  # eV/Å; across the mode, where the parallel force is smaller
 LEAVING_RELAX = 3  # steps across the push, and where the curvature is positive
 MOST_RELAX = 16  # steps across the mode
-# Lanczos vectors at least and at most, and relative tolerance: leaving, climbing, refining
-CURVE_LEAVING, CURVE_CLIMBING, CURVE_REFINING = (6, 15, 0.01), (4, 12, 0.01), (8, 20, 0.005)
+REFINING_RELAX = 40  # in a larger region, where the mode is known already
+# Lanczos vectors at least and at most, and relative tolerance
+CURVE_LEAVING, CURVE_CLIMBING = (6, 15, 0.01), (4, 12, 0.01)
 
 
 @dataclass(eq=False)
@@ -94,9 +95,7 @@ class SearchBatch:
         self.lost = zeros(dtype=torch.int64)
         self.calls, self.calls_leave = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
         self.fire = PerpendicularFire(slots, rows, device)
-        self.lanczos = Lanczos(
-            slots, 3 * rows, CURVE_REFINING[1] if refining else CURVE_LEAVING[1], device
-        )
+        self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device)
 
     @property
     def free(self) -> int:
@@ -154,8 +153,7 @@ class SearchBatch:
             self._curve(curving, force[curving])
         if len(starting):
             self.energy_0[starting] = energy[starting]
-            # a refinement looks at the curvature first
-            limit = 0 if self.refining else LEAVING_RELAX
+            limit = REFINING_RELAX if self.refining else LEAVING_RELAX
             self._start_relaxing(starting, torch.full_like(starting, limit))
         exhausted = (self.phase != IDLE) & (self.calls >= self._call_limit())
         self._finish(exhausted, "call-limit")
@@ -203,8 +201,9 @@ class SearchBatch:
             return
         product = (self.force[slots] - force).flatten(1) / self.settings.difference
         leaving = self.leaving[slots]
-        stages = (CURVE_REFINING,) * 2 if self.refining else (CURVE_LEAVING, CURVE_CLIMBING)
-        least, most, tolerance = (torch.where(leaving, a, b) for a, b in zip(*stages, strict=True))
+        least, most, tolerance = (
+            torch.where(leaving, a, b) for a, b in zip(CURVE_LEAVING, CURVE_CLIMBING, strict=True)
+        )
         done, mode = self.lanczos.advance(slots, product, least, most, tolerance)
         ended = slots[done]
         if len(ended) == 0:
@@ -237,10 +236,6 @@ class SearchBatch:
     def _test(self, slots: Tensor) -> None:
         """After each climbing step and its relaxation."""
         settings = self.settings
-        if self.refining:
-            first = self.climbs[slots] == 0
-            self._climb(slots[first], step=False)
-            slots = slots[~first]
         value = self.curvature[slots]
         size = self.force[slots].square().sum((1, 2)).sqrt()
         found = (size < settings.force) & (value < 0)
@@ -253,7 +248,7 @@ class SearchBatch:
         self._finish_some(slots[over], "climb-limit")
         self._climb(slots[~found & ~lost & ~over])
 
-    def _climb(self, slots: Tensor, step: bool = True) -> None:
+    def _climb(self, slots: Tensor) -> None:
         """One step along the mode against the force, then relax across it."""
         if len(slots) == 0:
             return
@@ -264,12 +259,11 @@ class SearchBatch:
         uphill = -parallel.sign() * length.clamp(max=settings.climb_step)
         convex = value > 0
         along = torch.where(convex, outwards.sign() * settings.climb_step, uphill)
-        if step:
-            self.x[slots] += along[:, None, None] * mode
+        self.x[slots] += along[:, None, None] * mode
         self.axis[slots] = mode
         limit = (4 * (self.climbs[slots] + 1)).clamp(max=MOST_RELAX)
         if self.refining:
-            limit = torch.full_like(limit, MOST_RELAX)
+            limit = torch.full_like(limit, REFINING_RELAX)
         self.climbs[slots] += 1
         self._start_relaxing(slots, torch.where(convex, LEAVING_RELAX, limit))
 
