@@ -23,7 +23,7 @@ from mgsym.data_tools.simulation.regions import Region
 
 IDLE, START, RELAX, CURVE = range(4)  # what a slot asks of the next force call
 LEAVING_FORCE = 0.05  # eV/Å; across the push, where relaxing stops
-ACROSS_FORCE = 0.025  # eV/Å; across the mode, where the parallel force is smaller
+ACROSS_SHARE = 0.5  # of a saddle's force; relaxing across the mode goes no further
 LEAVING_RELAX = 3  # steps across the push, and where the curvature is positive
 MOST_RELAX = 16  # steps across the mode
 REFINING_RELAX = 40  # in a larger region, where the mode is known already
@@ -177,9 +177,8 @@ class SearchBatch:
         axis = self.axis[slots]
         parallel = (force * axis).sum((1, 2))
         across = force - parallel[:, None, None] * axis
-        enough = torch.where(
-            self.leaving[slots], LEAVING_FORCE, parallel.abs().clamp(min=ACROSS_FORCE)
-        )
+        least = ACROSS_SHARE * self.settings.force
+        enough = torch.where(self.leaving[slots], LEAVING_FORCE, parallel.abs().clamp(min=least))
         settled = across.square().sum((1, 2)).sqrt() < enough
         done = settled | (self.relax_steps[slots] >= self.relax_limit[slots])
         going = slots[~done]
