@@ -173,7 +173,7 @@ class _Line:
             radii.append(wider if wider <= ROOM * half else None)
             if radii[-1] is None:
                 break
-        self.stages = []
+        self.radii, self.stages = radii, []
         for index, size in enumerate(radii):
             count = slots if index == 0 else max(1, slots // 4)
             self.stages.append(
@@ -264,7 +264,7 @@ class _Line:
             attempt=search.attempt,
             seed=self.seed,
             status=last.status if len(walks) == 1 or found else "refinement",
-            barrier=last.barrier if found else nan,
+            barrier=self._relaxed(walks) if found else nan,
             barrier_local=first.barrier if first.status == FOUND else nan,
             eigenvalue=last.eigenvalue,
             max_force=last.force,
@@ -277,4 +277,14 @@ class _Line:
             displacement_largest=float(moved[largest].sqrt()),
             distance_largest=float(last.region.start[largest].norm()),
             participation=float(moved.sum() ** 2 / moved.square().sum()),
+        )
+
+    def _relaxed(self, walks: list[Walk]) -> float:
+        """The barrier with all atoms free, eV: as measured, or from the last two radii."""
+        last, radius, exponent = walks[-1], self.radii[-1], self.settings.relaxation_exponent
+        if radius is None or len(walks) < 2 or exponent == 0.0:
+            return last.barrier
+        before = self.radii[-2] or radius
+        return last.barrier - (walks[-2].barrier - last.barrier) / (
+            (radius / before) ** exponent - 1.0
         )

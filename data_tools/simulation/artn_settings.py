@@ -16,8 +16,11 @@ class ArtnSettings:
     Attributes:
         radius: Å; atoms this near to the centre are free, the others are frozen. 0 takes 10 Å,
             or a little less than half of a small box.
-        refine_radii: Å; a saddle is converged again with this many atoms free, one radius after
-            the other; a radius that exceeds half of the box frees all atoms.
+        refine_radii: Å; a saddle is converged again with the atoms within this radius free, one
+            radius after the other; a radius that exceeds half of the box frees all atoms.
+        relaxation_exponent: what freezing atoms beyond R adds to a barrier falls as R to this
+            negative power; it takes barriers from the last two radii to an infinite one. 0 leaves
+            them as they are.
         push_radius: Å; atoms this near to the centre are pushed.
         push: Å, length of the first push.
         leave_step: Å, length of each further push.
@@ -37,7 +40,8 @@ class ArtnSettings:
     """
 
     radius: float = 0.0
-    refine_radii: tuple[float, ...] = (14.0, 18.0)
+    refine_radii: tuple[float, ...] = (14.0,)
+    relaxation_exponent: float = 3.25
     push_radius: float = 3.6
     push: float = 0.5
     leave_step: float = 0.3
@@ -62,4 +66,4 @@ class ArtnSettings:
                 raise UsageError(f"artn.{field.name} is {value:g}, expected a positive number")
 
 
-MAY_BE_ZERO = ("radius", "leave_curvature")
+MAY_BE_ZERO = ("radius", "relaxation_exponent", "leave_curvature")
