@@ -41,7 +41,7 @@ class ArtnSettings:
 
     radius: float = 0.0
     refine_radii: tuple[float, ...] = (14.0,)
-    relaxation_exponent: float = 3.25
+    relaxation_exponent: float = 3.0
     push_radius: float = 3.6
     push: float = 0.5
     leave_step: float = 0.3
