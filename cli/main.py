@@ -147,7 +147,10 @@ def _line_for(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return f"error: {_usage_line(error)}", error.exit_code
     if _out_of_memory(error):
-        return "error: out of memory: take a smaller --batch, or --device cpu for more room", 1
+        return (
+            "error: out of memory: take --set training.batch_size=1, or --device cpu for more room",
+            1,
+        )
     if isinstance(error, OSError):
         return f"error: {_os_line(error)}", 1
     if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):

@@ -160,14 +160,14 @@ class _Line:
         structure: Structure,
         potential: EAM,
         settings: ArtnSettings,
-        radius: float,
         seed: int,
         slots: int,
         device: str | torch.device,
         compile: bool,
     ) -> None:
         self.structure, self.settings, self.seed = structure, settings, seed
-        half = half_width(structure)
+        check_minimum(structure, potential, settings.start_force)
+        radius, half = active_radius(structure, settings.radius), half_width(structure)
         radii: list[float | None] = [radius]
         for wider in settings.refine_radii:
             radii.append(wider if wider <= ROOM * half else None)
@@ -180,7 +180,8 @@ class _Line:
                 _Stage(structure, potential, settings, size, index > 0, count, device, compile)
             )
 
-    def run(self, searches: Iterator[Search]) -> Iterator[Event]:
+    def run(self, searches: Iterator[Search]) -> Iterator[Walk]:
+        """Make searches; yields the last walk of each."""
         first, more = self.stages[0], True
         while True:
             while more and first.batch.free > len(first.waiting):
@@ -228,8 +229,8 @@ class _Line:
         push[:, near] = torch.randn(3, len(near), generator=generator, dtype=torch.float64)
         return push / push.norm()
 
-    def _pass_on(self, stage: int) -> Iterator[Event]:
-        """Walks that ended go on to the next radius, or leave as events."""
+    def _pass_on(self, stage: int) -> Iterator[Walk]:
+        """Walks that ended go on to the next radius, or leave."""
         ended, batch = self.stages[stage].batch.finished, self.stages[stage].batch
         batch.finished = []
         for walk in ended:
@@ -237,7 +238,7 @@ class _Line:
             if walk.status == FOUND and stage + 1 < len(self.stages):
                 self.stages[stage + 1].waiting.append(self._widen(walk, self.stages[stage + 1]))
             else:
-                yield self._event(walk)
+                yield walk
 
     def _widen(self, walk: Walk, stage: _Stage) -> Walk:
         """The same saddle in a larger region."""
@@ -250,7 +251,8 @@ class _Line:
         mode[:, place] = walk.mode.cpu()
         return Walk(region, start, mode / mode.norm(), True, tag=walk.tag)
 
-    def _event(self, last: Walk) -> Event:
+    def event(self, last: Walk) -> Event:
+        """The record of a search."""
         search, walks = last.tag[0], last.tag[1:]
         first = walks[0]
         moved = (last.end.cpu() - last.region.start.T).square().sum(0)
