@@ -59,12 +59,27 @@ def run_searches(
     Raises:
         InputError: the structure is not at a minimum, or too small for the active region.
     """
-    settings = settings or ArtnSettings()
-    check_minimum(structure, potential, settings.start_force)
-    radius = active_radius(structure, settings.radius)
-    yield from _Line(structure, potential, settings, radius, seed, slots, device, compile).run(
-        searches
-    )
+    line = _Line(structure, potential, settings or ArtnSettings(), seed, slots, device, compile)
+    for last in line.run(searches):
+        yield line.event(last)
+
+
+def barriers_by_radius(
+    structure: Structure,
+    potential: EAM,
+    searches: Iterator[Search],
+    settings: ArtnSettings,
+    slots: int = 24,
+) -> Iterator[list[float]]:
+    """The barriers (eV) of each saddle at all radii, the active one and those of refinement.
+
+    Searches that end before the last radius are left out. For what freezing costs; see
+    `run_searches`.
+    """
+    line = _Line(structure, potential, settings, 0, slots, "cpu", True)
+    for last in line.run(searches):
+        if last.status == FOUND:
+            yield [walk.barrier for walk in last.tag[1:]]
 
 
 def check_minimum(structure: Structure, potential: EAM, largest: float) -> None:
@@ -73,7 +88,7 @@ def check_minimum(structure: Structure, potential: EAM, largest: float) -> None:
     Raises:
         InputError: it has; the message names the atom and what to do.
     """
-    field = EAMForces(potential, [structure], skin=0.0)
+    field = EAMForces(potential, [structure], skin=0.0, compile=False)
     force = field(structure.positions, structure.cell[None]).forces.norm(dim=1)
     worst = int(force.argmax())
     if not float(force[worst]) <= largest:

