@@ -34,6 +34,7 @@ class ArtnSettings:
         call_limit: force calls of a search before refinement.
         refine_call_limit: force calls of each refinement.
         energy_limit: eV above the minimum.
+        connect: whether to relax to both sides of each saddle, to see if it leads back.
         difference: Å, of the finite differences in the Lanczos recursion.
         skin: Å, of the neighbour lists.
         start_force: eV/Å; the largest force on an atom that a minimum may have.
@@ -55,6 +56,7 @@ class ArtnSettings:
     call_limit: int = 3000
     refine_call_limit: int = 1000
     energy_limit: float = 20.0
+    connect: bool = False
     difference: float = 0.005
     skin: float = 0.6
     start_force: float = 0.01
@@ -66,4 +68,4 @@ class ArtnSettings:
                 raise UsageError(f"artn.{field.name} is {value:g}, expected a positive number")
 
 
-MAY_BE_ZERO = ("radius", "relaxation_exponent", "leave_curvature")
+MAY_BE_ZERO = ("radius", "connect", "relaxation_exponent", "leave_curvature")

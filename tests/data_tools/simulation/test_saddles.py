@@ -17,7 +17,7 @@ from mgsym.data_tools.simulation.lanczos import Lanczos
 from mgsym.data_tools.simulation.minimize import minimize
 from mgsym.data_tools.simulation.region_batch import RegionBatch
 from mgsym.data_tools.simulation.regions import Region, RegionMaker
-from mgsym.data_tools.simulation.search_batch import SearchBatch, Walk
+from mgsym.data_tools.simulation.search_batch import Kind, SearchBatch, Walk
 from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
@@ -99,12 +99,12 @@ def region_of_one(start: Tensor) -> Region:
 
 def test_the_saddle_of_a_double_well_is_exact() -> None:
     settings = ArtnSettings(force=1e-7)
-    batch = SearchBatch(DoubleWell(4), settings, refining=False)
+    batch = SearchBatch(DoubleWell(4), settings, Kind.CLIMB)
     start = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64)
     for push in ([1.0, 0.3, 0.0], [1.0, -0.5, 0.2], [0.8, 0.1, -0.4], [1.0, 0.0, 0.05]):
         axis = torch.tensor(push, dtype=torch.float64)[:, None]
         axis = axis / axis.norm()
-        batch.insert(Walk(region_of_one(start), start[:, None] + 0.5 * axis, axis, False))
+        batch.insert(Walk(region_of_one(start), start[:, None] + 0.5 * axis, axis))
     while batch.busy:
         batch.tick()
     for walk in batch.finished:
@@ -126,10 +126,10 @@ def test_the_saddle_of_a_double_well_is_exact() -> None:
     ],
 )
 def test_searches_that_fail_say_why(settings: ArtnSettings, status: str) -> None:
-    batch = SearchBatch(DoubleWell(1), settings, refining=False)
+    batch = SearchBatch(DoubleWell(1), settings, Kind.CLIMB)
     start = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64)
     axis = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
-    batch.insert(Walk(region_of_one(start), start[:, None] + 0.5 * axis, axis, False))
+    batch.insert(Walk(region_of_one(start), start[:, None] + 0.5 * axis, axis))
     while batch.busy:
         batch.tick()
     assert [walk.status for walk in batch.finished] == [status]
@@ -221,10 +221,10 @@ def test_the_hop_of_a_vacancy_goes_over_the_midpoint() -> None:
 
     region = RegionMaker(minimum, potential, None, 0.6).cut(hopper)
     regions = RegionBatch(potential, 1, len(minimum), 0.6, frozen=False, compile=False)
-    batch = SearchBatch(regions, ArtnSettings(force=0.005), refining=False)
+    batch = SearchBatch(regions, ArtnSettings(force=0.005), Kind.CLIMB)
     axis = torch.zeros(3, len(minimum), dtype=torch.float64)
     axis[:, hopper] = -rest.positions[hopper] / rest.positions[hopper].norm()
-    batch.insert(Walk(region, region.start.T + 0.5 * axis, axis, False))
+    batch.insert(Walk(region, region.start.T + 0.5 * axis, axis))
     while batch.busy:
         batch.tick()
     (walk,) = batch.finished
