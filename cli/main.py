@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),
     "check": ("mgsym.cli.check", "Check a model's invariance and other properties."),
     "info": ("mgsym.cli.info", "Say what a structure, graph, run or checkpoint holds."),
+    "quench": ("mgsym.cli.quench", "Make glasses by melting and cooling."),
+    "relax": ("mgsym.cli.relax", "Bring structures to a minimum of their energy."),
     "label": ("mgsym.cli.label", "Compute barriers by searching for saddle points."),
     "merge": ("mgsym.cli.merge", "Join the searches of several runs into labels."),
     "convert": ("mgsym.cli.convert", "Convert structures between file formats."),
@@ -145,7 +147,10 @@ def _line_for(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return f"error: {_usage_line(error)}", error.exit_code
     if _out_of_memory(error):
-        return "error: out of memory: take a smaller --batch, or --device cpu for more room", 1
+        return (
+            "error: out of memory: take --set training.batch_size=1, or --device cpu for more room",
+            1,
+        )
     if isinstance(error, OSError):
         return f"error: {_os_line(error)}", 1
     if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):

@@ -10,6 +10,8 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
+    from mgsym.data_tools.simulation.quench_files import Glass
+    from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
     from mgsym.metrics import Scores, SplitScores
 
 # fmt: off
@@ -205,3 +207,48 @@ def explanation_view(found: Explained) -> None:
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
     console.table(title, names, proof)
+
+
+def glasses_table(glasses: Iterable[Glass]) -> None:
+    """What each quenched glass is like, one row a glass."""
+    rows = [
+        (
+            g.name,
+            len(g.structure),
+            f"{g.rate:g}",
+            f"{g.density:.3f}",
+            f"{g.energy:.4f}",
+            f"{g.first_peak:.2f}",
+            " ".join(f"{symbol} {value:.2f}" for symbol, value in g.coordination.items()),
+        )
+        for g in glasses
+    ]
+    columns = ("glass", "atoms", "rate/(K/s)", "g/cm³", "eV/atom", "g(r) peak/Å", "coord. 3.8 Å")
+    console.table("", columns, rows)
+
+
+def relaxation_table(found: Iterable[RelaxedFile]) -> None:
+    """What a relaxation changed, one row a structure."""
+    rows = [
+        (
+            r.name,
+            r.atoms,
+            f"{r.energy_before:.6g}",
+            f"{r.energy_after:.6f}",
+            f"{r.largest_force:.1e}",
+            f"{r.pressure:.3f}",
+            f"{r.density_before:.3f}",
+            f"{r.density_after:.3f}",
+            f"{r.moved:.3f}",
+            r.steps,
+            r.converged,
+        )
+        for r in found
+    ]
+    # fmt: off
+    names = (
+        "structure", "atoms", "eV/atom before", "after", "force eV/Å", "GPa", "g/cm³ before",
+        "after", "moved/Å", "steps", "minimum",
+    )
+    # fmt: on
+    console.table("", names, rows)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from mgsym.atomic import refuse_existing
 from mgsym.checkpoint import load_checkpoint
-from mgsym.data_tools.formats import write
 from mgsym.data_tools.graphs import read_structures, read_systems
-from mgsym.errors import InputError, UsageError
+from mgsym.data_tools.outputs import output_paths, write_all
+from mgsym.errors import InputError
 from mgsym.figures import check_figure, parity_figure
 from mgsym.graph import Graph, build_graph, match_species
 from mgsym.metrics import SplitScores, score_graphs
@@ -92,7 +91,7 @@ def predict_files(
     checkpoints = run_checkpoints(run)
     models = load_models(run, device)
     structures = read_structures(files, types, frames)
-    paths = _outputs(Path(out), structures, len(files), overwrite)
+    paths = output_paths(Path(out), structures, len(files), overwrite)
     metadata = load_checkpoint(checkpoints[0])[1]
     predicted, summaries = [], []
     for i, structure in enumerate(structures):
@@ -103,8 +102,7 @@ def predict_files(
         summaries.append(_summary(structure, found, len(models), paths[i], warnings))
         if progress is not None:
             progress(i + 1, len(structures))
-    for path in dict.fromkeys(paths):
-        write([s for s, p in zip(predicted, paths, strict=True) if p == path], path, overwrite)
+    write_all(predicted, paths, overwrite)
     return summaries
 
 
@@ -198,24 +196,6 @@ def check_rotations(
             if progress is not None:
                 progress(len(checks), len(models) * len(systems))
     return checks
-
-
-def _outputs(out: Path, structures: Sequence[Structure], files: int, overwrite: bool) -> list[Path]:
-    """Where each structure goes; existing files are refused before anything is computed."""
-    if out.suffix and not out.is_dir():
-        if files > 1:
-            raise UsageError(
-                f"{out} is one file, but {files} are given: name a folder with -o, or predict "
-                "one after the other"
-            )
-        paths = [out] * len(structures)
-    else:
-        paths = [out / f"{structure.name}.extxyz" for structure in structures]
-        if len(set(paths)) < len(paths):
-            raise UsageError("two structures have one name: predict them into separate folders")
-    for path in paths:
-        refuse_existing(path, overwrite)
-    return paths
 
 
 def _with_prediction(structure: Structure, found: Prediction, models: int) -> Structure:

@@ -164,18 +164,21 @@ def save_safely(path: str | Path, content: Mapping[str, Any], overwrite: bool = 
             raise MgsymError(f"{path}: could not be written ({_first_line(error)})") from error
 
 
-def load_safely(path: Path, kind: str, version: int) -> dict[str, Any]:
+def load_safely(
+    path: Path, kind: str, version: int, wanted: str = "a file that mgsym train wrote (best.pt)"
+) -> dict[str, Any]:
     """Read what `save_safely` wrote, onto the CPU, executing nothing.
 
     Args:
         path: the file.
         kind: what its ``format`` must say.
         version: what its ``format_version`` must say.
+        wanted: what to ask for in errors.
 
     Raises:
         InputError: no such file, not such a file, damaged, or of another version.
     """
-    hint = "expected a file that mgsym train wrote, such as best.pt"
+    hint = f"expected {wanted}"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -190,7 +193,7 @@ def load_safely(path: Path, kind: str, version: int) -> dict[str, Any]:
     if content.get("format_version") != version:
         raise InputError(
             f"{kind} version {content.get('format_version')}, this mgsym reads version {version}: "
-            "use the mgsym that wrote it, or train again",
+            "use the mgsym that wrote it, or make it again",
             path=path,
         )
     return dict(content)

@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+# tests of the physics compile nothing but where they say so: compiling takes longer than they do
+os.environ.setdefault("MGSYM_COMPILE", "0")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

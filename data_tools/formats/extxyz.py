@@ -227,9 +227,17 @@ def _species(table: dict[str, Array]) -> Species:
     raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
 
 
-def write(structures: Sequence[Structure], file: BinaryIO) -> None:
-    """Write frames with species, position, id and every column, as ASE and OVITO read them."""
-    for structure in structures:
+def write(
+    structures: Sequence[Structure], file: BinaryIO, facts: Sequence[Mapping[str, str]] = ()
+) -> None:
+    """Write frames with species, position, id and every column, as ASE and OVITO read them.
+
+    Args:
+        structures: the frames.
+        file: the output.
+        facts: more pairs for the comment line of each frame, such as how it was made.
+    """
+    for frame, structure in enumerate(structures):
         columns = dict(named_columns(structure, (*SPECIES_NAMES, "pos", "id")))
         table = [structure.symbols, *map(texts, structure.positions.numpy().T)]
         table.append(texts(structure.ids.numpy()))
@@ -240,12 +248,17 @@ def write(structures: Sequence[Structure], file: BinaryIO) -> None:
             properties += f":{name}:{kind}:{array.shape[1]}"
             for part in array.T:
                 table.append(["FT"[v] for v in part.tolist()] if kind == "L" else texts(part))
-        comment = _comment(structure, properties, columns)
+        comment = _comment(structure, properties, columns, facts[frame] if facts else {})
         file.write(f"{len(structure)}\n{comment}\n".encode())
         file.write(rows(table))
 
 
-def _comment(structure: Structure, properties: str, columns: Mapping[str, Column]) -> str:
+def _comment(
+    structure: Structure,
+    properties: str,
+    columns: Mapping[str, Column],
+    more: Mapping[str, str],
+) -> str:
     def numbers(values: torch.Tensor) -> str:
         return " ".join(map(repr, values.reshape(-1).tolist()))
 
@@ -261,6 +274,7 @@ def _comment(structure: Structure, properties: str, columns: Mapping[str, Column
     units = " ".join(f"{name}={column.unit}" for name, column in columns.items() if column.unit)
     if units:
         pairs["column_units"] = units
+    pairs |= more
     return " ".join(f"{key}={_quoted(value)}" for key, value in pairs.items())
 
 

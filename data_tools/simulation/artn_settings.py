@@ -16,8 +16,11 @@ class ArtnSettings:
     Attributes:
         radius: Å; atoms this near to the centre are free, the others are frozen. 0 takes 10 Å,
             or a little less than half of a small box.
-        refine_radii: Å; a saddle is converged again with this many atoms free, one radius after
-            the other; a radius that exceeds half of the box frees all atoms.
+        refine_radii: Å; a saddle is converged again with the atoms within this radius free, one
+            radius after the other; a radius that exceeds half of the box frees all atoms.
+        relaxation_exponent: what freezing atoms beyond R adds to a barrier falls as R to this
+            negative power; it takes barriers from the last two radii to an infinite one. 0 leaves
+            them as they are.
         push_radius: Å; atoms this near to the centre are pushed.
         push: Å, length of the first push.
         leave_step: Å, length of each further push.
@@ -31,13 +34,15 @@ class ArtnSettings:
         call_limit: force calls of a search before refinement.
         refine_call_limit: force calls of each refinement.
         energy_limit: eV above the minimum.
+        connect: whether to relax to both sides of each saddle, to see if it leads back.
         difference: Å, of the finite differences in the Lanczos recursion.
         skin: Å, of the neighbour lists.
         start_force: eV/Å; the largest force on an atom that a minimum may have.
     """
 
     radius: float = 0.0
-    refine_radii: tuple[float, ...] = (14.0, 18.0)
+    refine_radii: tuple[float, ...] = (14.0,)
+    relaxation_exponent: float = 3.0
     push_radius: float = 3.6
     push: float = 0.5
     leave_step: float = 0.3
@@ -51,6 +56,7 @@ class ArtnSettings:
     call_limit: int = 3000
     refine_call_limit: int = 1000
     energy_limit: float = 20.0
+    connect: bool = False
     difference: float = 0.005
     skin: float = 0.6
     start_force: float = 0.01
@@ -62,4 +68,4 @@ class ArtnSettings:
                 raise UsageError(f"artn.{field.name} is {value:g}, expected a positive number")
 
 
-MAY_BE_ZERO = ("radius", "leave_curvature")
+MAY_BE_ZERO = ("radius", "connect", "relaxation_exponent", "leave_curvature")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from mgsym.data_tools.simulation.eam_kernel import (
     row_forces,
     table_start,
     tables,
+    with_room,
 )
 from mgsym.data_tools.simulation.forces import Forces
 from mgsym.neighbors import neighbor_pairs
@@ -72,6 +73,7 @@ class EAMForces:
         self._tables = tables(potential, device, dtype)
         self._reach = potential.reach.to(device)
         self._lists: _Lists | None = None
+        self._room = _Room(0, 0, 0)
 
     def __call__(self, positions: Tensor, cell: Tensor) -> Forces:
         """Energies, forces and stresses at positions [n, 3] in cells [b, 3, 3], Å."""
@@ -87,6 +89,7 @@ class EAMForces:
             rows,
             stress=True,
             compile=self.compile,
+            sizes_change=False,
         )
         energy = segment_sum(result.energy, self.system, len(cell))
         virial = segment_sum(cast(Tensor, result.virial).T, self.system, len(cell))
@@ -106,22 +109,25 @@ class EAMForces:
         types = self._types
         degree = torch.bincount(target, minlength=len(positions))
         strips = in_strips(degree)
+        used = len(strips.row)
+        room = self._room = self._room.for_lists(used, strips.of_row.shape[1], len(owner) + 1)
 
         def fill(values: Tensor, filler: int) -> Tensor:
-            array = values.new_full((STRIP, len(strips.row)), filler)
+            array = values.new_full((STRIP, room.strips), filler)
             array[strips.rank, strips.strip] = values
             return array
 
         giver, receiver = types[source], types[target]
         back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
+        of_row = torch.where(strips.of_row < used, strips.of_row, room.strips)
         where = Neighborhood(
             types,
-            strips.of_row,
-            strips.row,
+            pad(of_row, (0, room.of_row - of_row.shape[1]), value=room.strips),
+            pad(strips.row, (0, room.strips - used)),
             fill(site, len(owner)),
             fill(table_start(self._tables, giver, receiver), 0),
             None if back is None else fill(back, 0),
-            torch.cat((owner, owner.new_full((1,), len(positions)))),
+            pad(owner, (0, room.sites - len(owner)), value=len(positions)),
         )
         return _Lists(where, owner, steps, positions.clone(), cell.clone(), self.skin)
 
@@ -144,6 +150,28 @@ class EAMForces:
         return source[near] + start, target[near] + start, shift[near]
 
 
+class _Room(NamedTuple):
+    """The sizes of neighbour lists, with room to spare: compiled code serves one set of sizes.
+
+    Attributes:
+        strips: in all.
+        of_row: that one atom can have.
+        sites: images, and one far away.
+    """
+
+    strips: int
+    of_row: int
+    sites: int
+
+    def for_lists(self, strips: int, of_row: int, sites: int) -> _Room:
+        """The same where it suffices, else a larger one."""
+        return _Room(
+            self.strips if strips <= self.strips else with_room(strips),
+            self.of_row if of_row <= self.of_row else of_row + 1,
+            self.sites if sites <= self.sites else with_room(sites),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _Lists:
     """Neighbour lists, and when they were made.
@@ -164,14 +192,14 @@ class _Lists:
     skin: float
 
     def sites(self, positions: Tensor, cell: Tensor, system: Tensor) -> Tensor:
-        """Where the sites are, [3, s + 1]; the last one is far away."""
+        """Where the sites are, [3, s]; those that fill up are far away."""
         at = positions.index_select(0, self.owner)
         if len(cell) == 1:
             at = at + self.steps.to(cell.dtype) @ cell[0]
         else:
             boxes = cell[system[self.owner]]
             at = at + (self.steps.to(cell.dtype)[:, None, :] @ boxes).squeeze(1)
-        return pad(at.T, (0, 1), value=FAR)
+        return pad(at.T, (0, len(self.where.embedded) - len(at)), value=FAR)
 
     def serve(self, positions: Tensor, cell: Tensor, system: Tensor, reach: float) -> bool:
         """Whether no pair can have come within reach unseen.

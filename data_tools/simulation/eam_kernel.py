@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from mgsym.data_tools.simulation.compilation import compiled
 from mgsym.data_tools.simulation.eam import EAM
 
+VECTOR = 16  # numbers that a processor works on at once, at most
 STRIP = 32  # neighbours in a strip
 FAR = 1e4  # Å; where the site that fills up strips is
 CHUNK = 2**15  # neighbours worked on at once without a compiler: what a core's cache holds
@@ -323,6 +324,11 @@ def in_strips(degree: Tensor) -> Strips:
     of_pair = torch.repeat_interleave(degree)
     rank = torch.arange(len(of_pair), device=degree.device) - (degree.cumsum(0) - degree)[of_pair]
     return Strips(of_row, row, rank % STRIP, first[of_pair] + rank // STRIP)
+
+
+def with_room(number: int) -> int:
+    """A little more than a number, in whole vectors: sums are then rounded alike everywhere."""
+    return VECTOR * math.ceil(number * 1.08 / VECTOR)
 
 
 def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mgsym.data_tools.simulation.artn_settings import ArtnSettings
 from mgsym.data_tools.simulation.barriers import Labels, label, merge
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.event_files import event_lines, write_events
+from mgsym.data_tools.simulation.relax import relax
 from mgsym.data_tools.simulation.schedule import Plan
 from mgsym.data_tools.simulation.selection import parse_rows, parse_shard, rows_of_ids
 from mgsym.devices import resolve_device
@@ -188,6 +188,4 @@ def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | N
 def _demonstration(potential: EAM) -> Structure:
     """The sample's test glass at a minimum of this potential, which may not be its own."""
     (test,) = [structure for structure in sample_structures() if structure.split == "test"]
-    relax = import_module("mgsym.data_tools.simulation.relax").relax
-    relaxed: Structure = relax([test], potential)[0].structure
-    return relaxed
+    return relax([test], potential)[0].structure

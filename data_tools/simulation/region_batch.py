@@ -12,18 +12,17 @@ from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.eam_kernel import (
     FAR,
     STRIP,
+    VECTOR,
     Neighborhood,
     Rim,
     in_strips,
     row_forces,
     table_start,
     tables,
+    with_room,
 )
 from mgsym.data_tools.simulation.regions import Region
 from mgsym.neighbors import true_in_rows
-
-# sizes are multiples of this, so that a sum is rounded alike in every slot
-VECTOR = 16
 
 
 class RegionBatch:
@@ -92,7 +91,7 @@ class RegionBatch:
     def insert(self, slot: int, region: Region) -> None:
         """Put a region in a slot; lists are made when `refresh` is next called with it."""
         sites, rims, atoms = len(region.site_types), len(region.rim_types), len(region.atoms)
-        self._make_room(sites + 1, rims + 1)
+        self._makewith_room(sites + 1, rims + 1)
         row = self._row_types[slot].fill_(self._nobody)
         row[:atoms] = region.types
         for array, values, empty in (
@@ -120,29 +119,29 @@ class RegionBatch:
         ):  # fmt: skip
             setattr(self, name, getattr(self, name)[slots].clone())
 
-    def _make_room(self, sites: int, rims: int) -> None:
+    def _makewith_room(self, sites: int, rims: int) -> None:
         if sites > self._sites:
-            more = (0, _room(sites) - self._sites)
+            more = (0, with_room(sites) - self._sites)
             self._base = pad(self._base, (0, 0, *more), value=FAR)
             self._owner = pad(self._owner, more, value=-1)
             self._site_types = pad(self._site_types, more, value=self._nobody)
             self._rim_of_site = pad(self._rim_of_site, more, value=-1)
             everyone = torch.arange(self.slots, device=self.device)
-            self._lay_out(everyone, _room(sites), self._length)
+            self._lay_out(everyone, with_room(sites), self._length)
         if rims > self._rims:
-            more = (0, _room(rims) - self._rims)
+            more = (0, with_room(rims) - self._rims)
             self._rim_types = pad(self._rim_types, more)
             self._rim_fixed = pad(self._rim_fixed, more)
-            self._rims = _room(rims)
+            self._rims = with_room(rims)
 
     def _make_strips(self, length: int, most: int, pairs: int) -> None:
         if most > self._strips.shape[2]:
             self._strips = pad(self._strips, (0, most - self._strips.shape[2]), value=-1)
         if length > self._length:
-            self._row = pad(self._row, (0, _room(length) - self._length))
+            self._row = pad(self._row, (0, with_room(length) - self._length))
             everyone = torch.arange(self.slots, device=self.device)
-            self._lay_out(everyone, self._sites, _room(length))
-        more = (0, _room(pairs) - self._pair_rim.shape[1])
+            self._lay_out(everyone, self._sites, with_room(length))
+        more = (0, with_room(pairs) - self._pair_rim.shape[1])
         if pairs > self._pair_rim.shape[1]:
             empty = self._empty_place()
             self._pair_place = torch.cat((self._pair_place, empty.expand(-1, more[1])), dim=1)
@@ -289,8 +288,3 @@ class RegionBatch:
         back = None if self._tables.symmetric else self._back.view(STRIP, -1)
         neighbor, table = self._neighbor.view(STRIP, -1), self._table.view(STRIP, -1)
         return Neighborhood(types, strips, row, neighbor, table, back, embedded.reshape(-1), rim)
-
-
-def _room(number: int) -> int:
-    """Room for a number and some more, in whole vectors of numbers."""
-    return VECTOR * math.ceil(number * 1.08 / VECTOR)

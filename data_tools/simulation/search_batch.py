@@ -9,6 +9,7 @@ appears, climb along the mode while relaxing across it, stop where the force van
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
@@ -21,13 +22,30 @@ from mgsym.data_tools.simulation.perpendicular_fire import PerpendicularFire
 from mgsym.data_tools.simulation.region_batch import RegionBatch
 from mgsym.data_tools.simulation.regions import Region
 
+
+class Kind(Enum):
+    """What the walks of a batch do."""
+
+    CLIMB = "climb"  # leave the basin and climb to a saddle
+    REFINE = "refine"  # converge a saddle again with more atoms free
+    DESCEND = "descend"  # relax to a minimum
+
+
 IDLE, START, RELAX, CURVE = range(4)  # what a slot asks of the next force call
 LEAVING_FORCE = 0.05  # eV/Å; across the push, where relaxing stops
-ACROSS_FORCE = 0.025  # eV/Å; across the mode, where the parallel force is smaller
+END_SHARE = 0.4  # of a saddle's force; a minimum's is smaller
+ACROSS_SHARE = 0.5  # of a saddle's force; relaxing across the mode goes no further
 LEAVING_RELAX = 3  # steps across the push, and where the curvature is positive
 MOST_RELAX = 16  # steps across the mode
-# Lanczos vectors at least and at most, and relative tolerance: leaving, climbing, refining
-CURVE_LEAVING, CURVE_CLIMBING, CURVE_REFINING = (6, 15, 0.01), (4, 12, 0.01), (8, 20, 0.005)
+REFINING_RELAX = 40  # in a larger region, where the mode is known already
+END_RELAX = 600  # down to an end
+FIRST_RELAX = {
+    Kind.CLIMB: LEAVING_RELAX,
+    Kind.REFINE: REFINING_RELAX,
+    Kind.DESCEND: END_RELAX,
+}
+# Lanczos vectors at least and at most, and relative tolerance
+CURVE_LEAVING, CURVE_CLIMBING = (6, 15, 0.01), (4, 12, 0.01)
 
 
 @dataclass(eq=False)
@@ -37,8 +55,7 @@ class Walk:
     Attributes:
         region: around its centre.
         start: [3, a] where it sets out, Å from the centre.
-        axis: [3, a] the push, or the mode to be refined; of length 1.
-        refining: whether a saddle of a smaller region is being refined.
+        axis: [3, a] the push, or the mode to be refined, of length 1; zero for a descent.
         tag: whatever the caller wants back.
         status: how it ended.
         barrier, highest: eV above the minimum.
@@ -51,7 +68,6 @@ class Walk:
     region: Region
     start: Tensor
     axis: Tensor
-    refining: bool
     tag: Any = None
     status: str = ""
     barrier: float = float("nan")
@@ -70,11 +86,12 @@ class SearchBatch:
     Args:
         regions: empty, with as many slots as walks go on at once.
         settings: of the search.
-        refining: whether these are refinements.
+        kind: what these walks are.
     """
 
-    def __init__(self, regions: RegionBatch, settings: ArtnSettings, refining: bool) -> None:
-        self.regions, self.settings, self.refining = regions, settings, refining
+    def __init__(self, regions: RegionBatch, settings: ArtnSettings, kind: Kind) -> None:
+        self.regions, self.settings, self.kind = regions, settings, kind
+        self.refining = kind is Kind.REFINE
         self.finished: list[Walk] = []
         slots, rows, device = regions.slots, regions.rows, regions.device
         self.walks: list[Walk | None] = [None] * slots
@@ -94,9 +111,7 @@ class SearchBatch:
         self.lost = zeros(dtype=torch.int64)
         self.calls, self.calls_leave = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
         self.fire = PerpendicularFire(slots, rows, device)
-        self.lanczos = Lanczos(
-            slots, 3 * rows, CURVE_REFINING[1] if refining else CURVE_LEAVING[1], device
-        )
+        self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device)
 
     @property
     def free(self) -> int:
@@ -125,7 +140,7 @@ class SearchBatch:
         for counter in (self.pushes, self.climbs, self.lost, self.calls, self.calls_leave):
             counter[slot] = 0
         self.phase[slot] = START
-        self.leaving[slot] = not walk.refining
+        self.leaving[slot] = self.kind is Kind.CLIMB
         self.curvature[slot] = torch.nan
         self.highest[slot] = 0.0
 
@@ -154,15 +169,13 @@ class SearchBatch:
             self._curve(curving, force[curving])
         if len(starting):
             self.energy_0[starting] = energy[starting]
-            # a refinement looks at the curvature first
-            limit = 0 if self.refining else LEAVING_RELAX
-            self._start_relaxing(starting, torch.full_like(starting, limit))
+            self._start_relaxing(starting, torch.full_like(starting, FIRST_RELAX[self.kind]))
         exhausted = (self.phase != IDLE) & (self.calls >= self._call_limit())
         self._finish(exhausted, "call-limit")
 
     def _call_limit(self) -> int:
         settings = self.settings
-        return settings.refine_call_limit if self.refining else settings.call_limit
+        return settings.call_limit if self.kind is Kind.CLIMB else settings.refine_call_limit
 
     # --- relaxing across the axis ----------------------------------------------------------------
 
@@ -179,9 +192,9 @@ class SearchBatch:
         axis = self.axis[slots]
         parallel = (force * axis).sum((1, 2))
         across = force - parallel[:, None, None] * axis
-        enough = torch.where(
-            self.leaving[slots], LEAVING_FORCE, parallel.abs().clamp(min=ACROSS_FORCE)
-        )
+        share = END_SHARE if self.kind is Kind.DESCEND else ACROSS_SHARE
+        least = share * self.settings.force
+        enough = torch.where(self.leaving[slots], LEAVING_FORCE, parallel.abs().clamp(min=least))
         settled = across.square().sum((1, 2)).sqrt() < enough
         done = settled | (self.relax_steps[slots] >= self.relax_limit[slots])
         going = slots[~done]
@@ -189,7 +202,10 @@ class SearchBatch:
             self.x[going] += self.fire.move(going, across[~done])
             self.relax_steps[going] += 1
         ended = slots[done]
-        if len(ended):
+        if self.kind is Kind.DESCEND:
+            self._finish_some(slots[settled], FOUND)
+            self._finish_some(slots[done & ~settled], "climb-limit")
+        elif len(ended):
             self.phase[ended] = CURVE
             self.lanczos.start(ended, self.mode[ended].flatten(1))
         too_high = torch.zeros_like(self.leaving)
@@ -203,8 +219,9 @@ class SearchBatch:
             return
         product = (self.force[slots] - force).flatten(1) / self.settings.difference
         leaving = self.leaving[slots]
-        stages = (CURVE_REFINING,) * 2 if self.refining else (CURVE_LEAVING, CURVE_CLIMBING)
-        least, most, tolerance = (torch.where(leaving, a, b) for a, b in zip(*stages, strict=True))
+        least, most, tolerance = (
+            torch.where(leaving, a, b) for a, b in zip(CURVE_LEAVING, CURVE_CLIMBING, strict=True)
+        )
         done, mode = self.lanczos.advance(slots, product, least, most, tolerance)
         ended = slots[done]
         if len(ended) == 0:
@@ -237,10 +254,6 @@ class SearchBatch:
     def _test(self, slots: Tensor) -> None:
         """After each climbing step and its relaxation."""
         settings = self.settings
-        if self.refining:
-            first = self.climbs[slots] == 0
-            self._climb(slots[first], step=False)
-            slots = slots[~first]
         value = self.curvature[slots]
         size = self.force[slots].square().sum((1, 2)).sqrt()
         found = (size < settings.force) & (value < 0)
@@ -253,7 +266,7 @@ class SearchBatch:
         self._finish_some(slots[over], "climb-limit")
         self._climb(slots[~found & ~lost & ~over])
 
-    def _climb(self, slots: Tensor, step: bool = True) -> None:
+    def _climb(self, slots: Tensor) -> None:
         """One step along the mode against the force, then relax across it."""
         if len(slots) == 0:
             return
@@ -264,12 +277,11 @@ class SearchBatch:
         uphill = -parallel.sign() * length.clamp(max=settings.climb_step)
         convex = value > 0
         along = torch.where(convex, outwards.sign() * settings.climb_step, uphill)
-        if step:
-            self.x[slots] += along[:, None, None] * mode
+        self.x[slots] += along[:, None, None] * mode
         self.axis[slots] = mode
         limit = (4 * (self.climbs[slots] + 1)).clamp(max=MOST_RELAX)
         if self.refining:
-            limit = torch.full_like(limit, MOST_RELAX)
+            limit = torch.full_like(limit, REFINING_RELAX)
         self.climbs[slots] += 1
         self._start_relaxing(slots, torch.where(convex, LEAVING_RELAX, limit))
 

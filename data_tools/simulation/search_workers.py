@@ -20,9 +20,10 @@ from mgsym.data_tools.simulation.schedule import Schedule
 from mgsym.errors import MgsymError
 from mgsym.structure import Structure
 
-# run_searches(structure, potential, searches, settings, *, seed, slots, device)
+# run_searches(structure, potential, searches, settings, *, seed, slots, device, compile)
 Engine = Callable[..., Iterable[Event]]
 HEARTBEAT = 0.5  # s between looks at whether to stop
+MANY = 60  # searches in one process from which on compiling pays
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,16 @@ class Task:
         """Make all searches of a schedule, which hears of each as it finishes."""
         while schedule.unfinished:
             before = schedule.recorded
+            left = schedule.total - schedule.done
             for event in self.engine(
                 self.structure,
                 self.potential,
                 schedule.searches(),
                 self.settings,
                 seed=self.seed,
-                slots=self.slots,
+                slots=min(self.slots, max(1, left)),
                 device=self.device,
+                compile=left >= MANY,
             ):
                 schedule.record(event)
                 yield event

@@ -181,7 +181,6 @@ def test_wrong_requests(capsys: Captured, options: list[str], code: int, message
 
 
 def test_without_a_file_a_demonstration(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mgsym.data_tools.simulation.relax")
     assert main(["label"]) == 0
     told, notes = capsys.readouterr()
     assert "No FILE given: a demonstration on the sample's test glass" in notes

@@ -108,7 +108,7 @@ def test_help_and_version_import_no_torch() -> None:
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             1,
-            "error: out of memory: take a smaller --batch, or --device cpu for more room",
+            "error: out of memory: take --set training.batch_size=1, or --device cpu for more room",
         ),
         (
             KeyError("x"),

@@ -39,6 +39,7 @@ def run_searches(
     seed: int,
     slots: int = 64,
     device: str = "cpu",
+    compile: bool = True,
 ) -> Iterator[Event]:
     _go_wrong(settings.fault)
     running: list[tuple[float, Event]] = []

@@ -1,0 +1,78 @@
+"""`mgsym quench`: glasses by melting and cooling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mgsym.cli import console
+from mgsym.cli import options as opt
+from mgsym.errors import UsageError
+
+
+@click.command()
+@click.option("--composition", default="Cu64Zr36", show_default=True, help="Such as Cu64Zr36.")
+@click.option("--atoms", type=int, default=500, show_default=True, help="In each glass.")
+@click.option(
+    "--rate",
+    "rates",
+    type=float,
+    multiple=True,
+    help="K/s; several make several glasses.  [default: 1e13]",
+)
+@click.option(
+    "--glasses",
+    type=click.IntRange(min=1),
+    help="How many of each rate, with the next seeds.",
+)
+@opt.seed_option
+@click.option("--seeds", metavar="0:4", callback=opt.parse_seeds, help="One glass per seed.")
+@click.option("--melt", type=float, default=50.0, show_default=True, help="Time of melting, ps.")
+@click.option(
+    "--temperature", type=float, default=2000.0, show_default=True, help="Of the melt, K."
+)
+@click.option("--final", type=float, default=1.0, show_default=True, help="Where cooling ends, K.")
+@click.option("--timestep", type=float, default=1.0, show_default=True, help="fs.")
+@click.option("--pressure", type=float, default=0.0, show_default=True, help="GPa.")
+@click.option(
+    "--density", type=float, default=0.0, help="At the start, g/cm³.  [default: from the potential]"
+)
+@opt.potential_option
+@opt.out_option("glass.xyz", "file for all glasses, or a folder (no suffix) for one file each")
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@opt.overwrite_option
+@opt.device_option
+@opt.json_option
+@opt.verbosity_options
+def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Make glasses: melt random atoms, cool them at a constant rate, and relax what results."""
+    from mgsym.cli.views import glasses_table
+    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.simulation.quench_files import quench
+    from mgsym.data_tools.simulation.recipe import Recipe
+    from mgsym.devices import resolve_device
+
+    first, glasses, seeds = (chosen.pop(name) for name in ("seed", "glasses", "seeds"))
+    if seeds and (first is not None or glasses is not None):
+        clash = "--seed" if first is not None else "--glasses"
+        raise UsageError(f"give {clash} or --seeds, not both")
+    seeds = seeds or range(first or 0, (first or 0) + (glasses or 1))
+    asked = {name: chosen.pop(name) for name in ("resume", "overwrite")}
+    asked["device"] = resolve_device(chosen.pop("device"))
+    chosen["rates"] = chosen["rates"] or (1e13,)
+    recipe = Recipe(seeds=tuple(seeds), **chosen)
+    loaded = load_potential(potential)
+    if potential is None:
+        console.say(f"Without --potential: {loaded.name}")
+    with console.progress("Quench") as step, console.interruptible() as should_stop:
+        made, written = quench(recipe, loaded, out, progress=step, should_stop=should_stop, **asked)
+    if as_json:
+        console.emit_json({"glasses": [glass.facts() for glass in made], "written": written})
+    else:
+        glasses_table(made)
+    for glass in made:
+        if not glass.relaxed:
+            console.warn(f"{glass.name}: the relaxation did not converge: run mgsym relax on it")
+    console.wrote(written)
