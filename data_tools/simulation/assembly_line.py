@@ -15,7 +15,7 @@ from torch import Tensor
 from mgsym.data_tools.simulation.artn_settings import ArtnSettings
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.events import FOUND, Event, Search
-from mgsym.data_tools.simulation.region_batch import RegionBatch
+from mgsym.data_tools.simulation.region_groups import RegionGroups
 from mgsym.data_tools.simulation.regions import Region, RegionMaker
 from mgsym.data_tools.simulation.search_batch import Kind, SearchBatch, Walk
 from mgsym.structure import Structure
@@ -62,7 +62,7 @@ class Stage:
         self.maker = RegionMaker(structure, potential, radius, settings.skin)
         self.cut = lru_cache(maxsize=max(16, slots))(self.maker.cut)
         rows = self.maker.rows()
-        regions = RegionBatch(
+        regions = RegionGroups(
             potential,
             slots,
             rows,

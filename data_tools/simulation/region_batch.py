@@ -1,8 +1,9 @@
-"""Many active regions at once, in arrays of one shape, and the forces in all of them."""
+"""Active regions in arrays of one shape, and the forces in all of them by one call."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,33 @@ from mgsym.data_tools.simulation.eam_kernel import (
 )
 from mgsym.data_tools.simulation.regions import Region
 from mgsym.neighbors import true_in_rows
+
+
+class Sizes(NamedTuple):
+    """How much room each slot has.
+
+    Attributes:
+        sites: the last one fills up strips.
+        rims: rim atoms.
+        strips: the last one is empty.
+        of_row: strips of one row.
+        pairs: of a row and a rim atom.
+    """
+
+    sites: int
+    rims: int
+    strips: int
+    of_row: int
+    pairs: int
+
+    def with_room(self, **needed: int) -> Sizes:
+        """Sizes that suffice for what is needed; those that are too small get some more."""
+        grown = {
+            name: number if name == "of_row" else with_room(number)
+            for name, number in needed.items()
+            if number > getattr(self, name)
+        }
+        return self._replace(**grown)
 
 
 class RegionBatch:
@@ -52,7 +80,7 @@ class RegionBatch:
         device: str | torch.device = "cpu",
         compile: bool = True,
     ) -> None:
-        self._compile, self._changed = compile, False
+        self._compile = compile
         self.slots, self.skin, self.frozen = slots, skin, frozen
         self.rows = VECTOR * math.ceil(rows / VECTOR)
         self.device = torch.device(device)
@@ -63,8 +91,7 @@ class RegionBatch:
         self._limit = pad(limit, (0, 1, 0, 1), value=-1.0).to(device)
         self._rim_limit = (float(potential.density_reach.max()) + skin) ** 2
         self._nobody = species
-        # sites, rim atoms and strips of a slot; strips of all slots
-        self._sites, self._rims, self._length, self._all = 1, 1, 1, slots
+        self.sizes = Sizes(1, 1, 1, 1, 1)
         self._row_types = self._full((self.rows,), species, torch.int64)
         self._base = self._full((1, 3), FAR, torch.float64)
         self._owner = self._full((1,), -1, torch.int64)
@@ -91,7 +118,7 @@ class RegionBatch:
     def insert(self, slot: int, region: Region) -> None:
         """Put a region in a slot; lists are made when `refresh` is next called with it."""
         sites, rims, atoms = len(region.site_types), len(region.rim_types), len(region.atoms)
-        self._makewith_room(sites + 1, rims + 1)
+        self.grow(self.sizes.with_room(sites=sites + 1, rims=rims + 1))
         row = self._row_types[slot].fill_(self._nobody)
         row[:atoms] = region.types
         for array, values, empty in (
@@ -109,64 +136,38 @@ class RegionBatch:
         self._listed[slot] = float("nan")
         self._where = None
 
-    def keep(self, slots: Tensor) -> None:
-        """Drop all other slots."""
-        self._changed = True
-        self._lay_out(slots, self._sites, self._length)
-        for name in (
-            "_row_types", "_base", "_owner", "_site_types", "_rim_of_site", "_rim_types",
-            "_rim_fixed", "_strips", "_row", "_listed", "_pair_rim",
-        ):  # fmt: skip
-            setattr(self, name, getattr(self, name)[slots].clone())
-
-    def _makewith_room(self, sites: int, rims: int) -> None:
-        if sites > self._sites:
-            more = (0, with_room(sites) - self._sites)
-            self._base = pad(self._base, (0, 0, *more), value=FAR)
-            self._owner = pad(self._owner, more, value=-1)
-            self._site_types = pad(self._site_types, more, value=self._nobody)
-            self._rim_of_site = pad(self._rim_of_site, more, value=-1)
-            everyone = torch.arange(self.slots, device=self.device)
-            self._lay_out(everyone, with_room(sites), self._length)
-        if rims > self._rims:
-            more = (0, with_room(rims) - self._rims)
-            self._rim_types = pad(self._rim_types, more)
-            self._rim_fixed = pad(self._rim_fixed, more)
-            self._rims = with_room(rims)
-
-    def _make_strips(self, length: int, most: int, pairs: int) -> None:
-        if most > self._strips.shape[2]:
-            self._strips = pad(self._strips, (0, most - self._strips.shape[2]), value=-1)
-        if length > self._length:
-            self._row = pad(self._row, (0, with_room(length) - self._length))
-            everyone = torch.arange(self.slots, device=self.device)
-            self._lay_out(everyone, self._sites, with_room(length))
-        more = (0, with_room(pairs) - self._pair_rim.shape[1])
-        if pairs > self._pair_rim.shape[1]:
-            empty = self._empty_place()
-            self._pair_place = torch.cat((self._pair_place, empty.expand(-1, more[1])), dim=1)
-            self._pair_rim = pad(self._pair_rim, more)
+    def grow(self, sizes: Sizes) -> None:
+        """Make room; nothing is lost and nothing gets smaller."""
+        old = self.sizes
+        new = self.sizes = Sizes(*map(max, old, sizes))
+        if new == old:
+            return
+        self._where = None
+        sites, rims = (0, new.sites - old.sites), (0, new.rims - old.rims)
+        strips, pairs = (0, new.strips - old.strips), (0, new.pairs - old.pairs)
+        self._base = pad(self._base, (0, 0, *sites), value=FAR)
+        self._owner = pad(self._owner, sites, value=-1)
+        self._site_types = pad(self._site_types, sites, value=self._nobody)
+        self._rim_of_site = pad(self._rim_of_site, sites, value=-1)
+        self._rim_types, self._rim_fixed = pad(self._rim_types, rims), pad(self._rim_fixed, rims)
+        self._strips = pad(self._strips, (0, new.of_row - old.of_row), value=-1)
+        self._row = pad(self._row, strips)
+        self._table, self._back = pad(self._table, strips), pad(self._back, strips)
+        slot = torch.arange(self.slots, device=self.device)[:, None]
+        neighbor = self._neighbor - (slot * old.sites).int()
+        neighbor[neighbor == old.sites - 1] = new.sites - 1  # the last site fills up strips
+        self._neighbor = pad(neighbor, strips, value=new.sites - 1) + (slot * new.sites).int()
+        every = self.slots * old.strips
+        rank, strip = self._pair_place // every, self._pair_place % every - slot * old.strips
+        strip[strip == old.strips - 1] = new.strips - 1  # the last strip is empty
+        place = rank * self.slots * new.strips + slot * new.strips + strip
+        self._pair_place = torch.cat((place, self._empty_place().expand(-1, pairs[1])), dim=1)
+        self._pair_rim = pad(self._pair_rim, pairs)
 
     def _empty_place(self) -> Tensor:
         """[b, 1] a place in each slot's strips that is never filled: in the last strip."""
         slot = torch.arange(self.slots, device=self.device)[:, None]
-        return slot * self._length + self._length - 1
-
-    def _lay_out(self, slots: Tensor, sites: int, length: int) -> None:
-        """Count sites and strips of the slots that stay anew, for other numbers of them a slot."""
-        neighbor = self._neighbor[:, slots] - (slots * self._sites).int()[:, None]
-        # the last site fills up strips, the last strip is empty
-        neighbor[neighbor == self._sites - 1] = sites - 1
-        rank, rest = self._pair_place[slots] // self._all, self._pair_place[slots] % self._all
-        strip = rest - slots[:, None] * self._length
-        strip[strip == self._length - 1] = length - 1
-        more, self.slots = (0, length - self._length), len(slots)
-        self._sites, self._length, self._all = sites, length, len(slots) * length
-        slot = torch.arange(self.slots, device=self.device)[:, None]
-        self._neighbor = pad(neighbor, more, value=sites - 1) + (slot * sites).int()
-        self._table, self._back = pad(self._table[:, slots], more), pad(self._back[:, slots], more)
-        self._pair_place = rank * self._all + slot * length + strip
-        self._where = None
+        return slot * self.sizes.strips + self.sizes.strips - 1
 
     # --- neighbour lists ---------------------------------------------------------------------
 
@@ -186,20 +187,21 @@ class RegionBatch:
         excess = self._excess(slot, x)
         degree, flat = true_in_rows(excess < 0.0)
         row = torch.repeat_interleave(degree)
-        site = flat - row * self._sites
+        site = flat - row * self.sizes.sites
         strips = in_strips(degree)
         length, most = len(strips.row), strips.of_row.shape[1]
         receiver, giver = self._row_types[slot][row], self._site_types[slot][site]
         rim = self._rim_of_site[slot][site]
         square = excess.view(-1)[flat] + self._limit[giver, receiver]
         near = ((rim >= 0) & (square < self._rim_limit)).nonzero().squeeze(1)
-        self._make_strips(length + 1, most, len(near) if self.frozen else 0)
+        pairs = len(near) if self.frozen else 0
+        self.grow(self.sizes.with_room(strips=length + 1, of_row=most, pairs=pairs))
 
         back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
         table = table_start(self._tables, giver, receiver)
-        first = slot * self._sites
+        first = slot * self.sizes.sites
         for array, filler, values in (
-            (self._neighbor, first + self._sites - 1, site.int() + first),
+            (self._neighbor, first + self.sizes.sites - 1, site.int() + first),
             (self._table, 0, table),
             (self._back, 0, back),
         ):
@@ -212,7 +214,7 @@ class RegionBatch:
         self._row[slot, :length] = strips.row
         self._listed[slot] = x
         if self.frozen:
-            place = strips.rank[near] * self._all + slot * self._length + strips.strip[near]
+            place = (strips.rank[near] * self.slots + slot) * self.sizes.strips + strips.strip[near]
             self._pair_place[slot] = self._empty_place()[slot]
             self._pair_place[slot, : len(near)] = place
             self._pair_rim[slot] = 0
@@ -250,7 +252,7 @@ class RegionBatch:
             sites,
             rows,
             compile=self._compile,
-            sizes_change=self._changed,
+            sizes_change=False,
         )
         energy = found.energy.view(self.slots, -1).sum(1)
         if found.rim_energy is not None:
@@ -270,19 +272,21 @@ class RegionBatch:
         types = self._row_types.clamp(max=self._nobody - 1).reshape(-1)
         row = (slot * self.rows + self._row).view(-1)
         strips = torch.where(
-            self._strips >= 0, slot[..., None] * self._length + self._strips, self._all
-        ).view(-1, self._strips.shape[2])
-        nobody = self.slots * (self.rows + (self._rims if self.frozen else 0))
+            self._strips >= 0,
+            slot[..., None] * self.sizes.strips + self._strips,
+            self.slots * self.sizes.strips,
+        ).view(-1, self.sizes.of_row)
+        nobody = self.slots * (self.rows + (self.sizes.rims if self.frozen else 0))
         embedded = torch.where(self._owner >= 0, slot * self.rows + self._owner, nobody)
         rim = None
         if self.frozen:
-            at = self.slots * self.rows + slot * self._rims + self._rim_of_site
+            at = self.slots * self.rows + slot * self.sizes.rims + self._rim_of_site
             embedded = torch.where(self._rim_of_site >= 0, at, embedded)
             rim = Rim(
                 self._rim_types.reshape(-1),
                 self._rim_fixed.reshape(-1),
                 self._pair_place.reshape(-1),
-                (slot * self._rims + self._pair_rim).reshape(-1),
+                (slot * self.sizes.rims + self._pair_rim).reshape(-1),
                 torch.where(self._owner >= 0, 0.5, 1.0).to(torch.float64).reshape(-1),
             )
         back = None if self._tables.symmetric else self._back.view(STRIP, -1)

@@ -19,7 +19,7 @@ from mgsym.data_tools.simulation.artn_settings import ArtnSettings
 from mgsym.data_tools.simulation.events import FOUND
 from mgsym.data_tools.simulation.lanczos import Lanczos
 from mgsym.data_tools.simulation.perpendicular_fire import PerpendicularFire
-from mgsym.data_tools.simulation.region_batch import RegionBatch
+from mgsym.data_tools.simulation.region_groups import RegionGroups
 from mgsym.data_tools.simulation.regions import Region
 
 
@@ -89,7 +89,7 @@ class SearchBatch:
         kind: what these walks are.
     """
 
-    def __init__(self, regions: RegionBatch, settings: ArtnSettings, kind: Kind) -> None:
+    def __init__(self, regions: RegionGroups, settings: ArtnSettings, kind: Kind) -> None:
         self.regions, self.settings, self.kind = regions, settings, kind
         self.refining = kind is Kind.REFINE
         self.finished: list[Walk] = []
@@ -154,7 +154,7 @@ class SearchBatch:
             shape = (len(curving), 3, self.regions.rows)
             probe = at.clone()
             probe[curving] += self.settings.difference * self.lanczos.asked(curving).view(shape)
-        energy, force = self.regions.forces(probe)
+        energy, force = self.regions.forces(probe, self.phase != IDLE)
         self.calls += self.phase != IDLE
         self.calls_leave += (self.phase != IDLE) & self.leaving
 
@@ -311,12 +311,14 @@ class SearchBatch:
             self.finished.append(walk)
 
     def shrink(self) -> None:
-        """Drop the empty slots: for when no more walks come."""
-        busy = [slot for slot, walk in enumerate(self.walks) if walk is not None]
-        slots = torch.tensor(busy, device=self.phase.device)
-        self.walks = [self.walks[slot] for slot in busy]
+        """Drop slots that are empty, for when no more walks come."""
+        kept = self.regions.keep_busy([walk is not None for walk in self.walks])
+        if len(kept) == len(self.walks):
+            return
+        self.walks = [self.walks[slot] for slot in kept]
+        slots = torch.tensor(kept, device=self.phase.device)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value[slots].clone())
-        for part in (self.regions, self.fire, self.lanczos):
+        for part in (self.fire, self.lanczos):
             part.keep(slots)

@@ -1,0 +1,86 @@
+"""Any number of active regions, in batches that a processor's cache holds or that fill a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.region_batch import RegionBatch, Sizes
+from mgsym.data_tools.simulation.regions import Region
+
+CACHED_ROWS = 1200  # moving atoms whose neighbours a core's cache holds, more or less
+
+
+class RegionGroups:
+    """Regions in slots, a few of them in each batch; all batches have one shape.
+
+    Args:
+        potential: of all regions.
+        slots: how many regions at least; there may be some more, to fill the last batch.
+        rows: moving atoms in the largest one.
+        skin: Å, of neighbour lists.
+        frozen: whether there are frozen atoms at all.
+        device: where to compute.
+        compile: whether a compiler may be used.
+
+    Attributes:
+        slots: how many regions there can be, b.
+        rows: room for moving atoms in each, a.
+    """
+
+    def __init__(
+        self,
+        potential: EAM,
+        slots: int,
+        rows: int,
+        skin: float,
+        *,
+        frozen: bool,
+        device: str | torch.device = "cpu",
+        compile: bool = True,
+    ) -> None:
+        self.device = torch.device(device)
+        whole = slots if self.device.type != "cpu" else max(1, CACHED_ROWS // rows)
+        self.together = min(slots, whole)
+        self.batches = [
+            RegionBatch(
+                potential, self.together, rows, skin, frozen=frozen, device=device, compile=compile
+            )
+            for _ in range(-(-slots // self.together))
+        ]
+        self.slots, self.rows = self.together * len(self.batches), self.batches[0].rows
+
+    def insert(self, slot: int, region: Region) -> None:
+        """Put a region in a slot."""
+        self.batches[slot // self.together].insert(slot % self.together, region)
+
+    def refresh(self, x: Tensor) -> None:
+        """Make the neighbour lists anew that positions [b, 3, a] call for."""
+        for batch, part in zip(self.batches, x.split(self.together), strict=True):
+            batch.refresh(part)
+        sizes = Sizes(*map(max, *(batch.sizes for batch in self.batches), self.batches[0].sizes))
+        for batch in self.batches:
+            batch.grow(sizes)
+
+    def forces(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies [b] (eV, up to a constant of each region) and forces [b, 3, a] at [b, 3, a].
+
+        Batches of which no slot is wanted [b] give zeros.
+        """
+        energy, force = x.new_zeros(self.slots), torch.zeros_like(x)
+        for index, batch in enumerate(self.batches):
+            part = slice(index * self.together, (index + 1) * self.together)
+            if bool(wanted[part].any()):
+                energy[part], force[part] = batch.forces(x[part])
+        return energy, force
+
+    def keep_busy(self, busy: Sequence[bool]) -> list[int]:
+        """Drop the batches without a busy slot; the slots that stay, in order."""
+        size = self.together
+        stay = [k for k in range(len(self.batches)) if any(busy[k * size : (k + 1) * size])]
+        self.batches = [self.batches[k] for k in stay]
+        self.slots = size * len(stay)
+        return [slot for k in stay for slot in range(k * size, (k + 1) * size)]
