@@ -122,3 +122,44 @@ def test_the_public_data(
         lines = [[part.replace("test0.pickle", "test0.xyz") for part in line] for line in lines]
     shown = run_all([expanded(line) for line in lines], capsys)
     assert "test0: node 42" in shown
+
+
+SMALLER = {
+    "quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5"},
+    "label": {"--searches": "3"},
+}
+
+
+def smaller(line: list[str]) -> list[str]:
+    """The same command on a glass that takes seconds."""
+    changed = list(line)
+    for option, value in SMALLER.get(line[0], {}).items():
+        changed[changed.index(option) + 1] = value
+    return [*changed, "--atoms", "0:8"] if line[0] == "label" else changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "title"),
+    [
+        ("docs/physics.md", "From a composition to an explanation"),
+        ("README.md", "Your own labelled glasses"),
+    ],
+)
+def test_a_glass_that_did_not_exist_before(
+    file: str,
+    title: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MGSYM_POTENTIAL", raising=False)
+    lines = commands(section(title, file))
+    assert [line[0] for line in lines][:4] == ["quench", "relax", "label", "build-graph"]
+    run_all([smaller(line) for line in lines], capsys)
+    labelled = mgsym.read("labelled.xyz")
+    assert len(labelled) == 200
+    assert int(labelled.columns["events"].values.sum()) > 0
+    if lines[-1][0] == "explain":
+        assert list(tmp_path.glob("runs/new/explanations/*-node42.csv"))
