@@ -12,6 +12,7 @@ import torch
 
 from mgsym.data_tools.simulation.artn_settings import ArtnSettings
 from mgsym.data_tools.simulation.assembly_line import Line
+from mgsym.data_tools.simulation.at_rest import check_at_rest
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.eam_forces import EAMForces
 from mgsym.data_tools.simulation.events import Event, Search
@@ -54,7 +55,9 @@ def run_searches(
         InputError: the structure is not at a minimum, or too small for the active region.
     """
     settings = settings or ArtnSettings()
-    check_minimum(structure, potential, settings.start_force)
+    field = EAMForces(potential, [structure], skin=0.0, compile=False)
+    forces = field(structure.positions, structure.cell[None]).forces
+    check_at_rest(structure, forces, settings.start_force)
     line = Line(
         structure, potential, settings, radii_of(structure, settings),
         seed=seed, slots=slots, device=device, compile=compile,
@@ -82,23 +85,6 @@ def barriers_by_radius(
     for record in line.run(searches):
         if record.found:
             yield [walk.barrier for walk in record.walks]
-
-
-def check_minimum(structure: Structure, potential: EAM, largest: float) -> None:
-    """Refuse a structure that has a larger force (eV/Å) on any atom.
-
-    Raises:
-        InputError: it has; the message names the atom and what to do.
-    """
-    field = EAMForces(potential, [structure], skin=0.0, compile=False)
-    force = field(structure.positions, structure.cell[None]).forces.norm(dim=1)
-    worst = int(force.argmax())
-    if not float(force[worst]) <= largest:
-        raise InputError(
-            f"{structure.name or 'the structure'} is not at a minimum: the force on the atom of id "
-            f"{int(structure.ids[worst])} is {float(force[worst]):.3g} eV/Å, expected at most "
-            f"{largest:g}: relax it first with mgsym relax, with the same potential"
-        )
 
 
 def half_width(structure: Structure) -> float:

@@ -17,15 +17,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.bonds import EAMBonds, eam_bonds
+from mgsym.data_tools.simulation.at_rest import check_at_rest, not_at_rest
+from mgsym.data_tools.simulation.bonds import eam_bonds
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.hessian import BlockRows, Mapping, eam_hessian
-from mgsym.errors import InputError
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Column, Structure
 
 RADII = (6.0, 9.0)  # Å, of the clusters
-AT_REST = 0.01  # eV/Å; with larger forces a structure is not at a minimum
 _NARROW, _WIDE = 6.5, 13.0  # Å, of the groups of atoms that are worked on at once
 
 Progress = Callable[[int, int], None]
@@ -62,7 +61,7 @@ def physical_inputs(
             cluster), or the potential lacks an element.
     """
     bonds = eam_bonds(potential, structure, device)
-    _refuse_forces(structure, bonds)
+    check_at_rest(structure, bonds.forces())
     stress = bonds.virials() / (structure.volume / len(structure))
     eigenvalues = torch.linalg.eigvalsh(eam_hessian(bonds).diagonal_blocks())
     found = {
@@ -266,27 +265,9 @@ def _von_mises(stress: Tensor) -> Tensor:
     return (1.5 * deviator.square().sum((1, 2))).sqrt()
 
 
-def _refuse_forces(structure: Structure, bonds: EAMBonds) -> None:
-    size = bonds.forces().norm(dim=1)
-    worst = int(size.argmax())
-    if float(size[worst]) > AT_REST:
-        raise _not_at_rest(
-            structure,
-            f"the force on atom id {int(structure.ids[worst])} is {float(size[worst]):.3g} eV/Å, "
-            f"expected at most {AT_REST:g}",
-        )
-
-
 def _refuse_unstable(structure: Structure, atom: int, radius: float) -> None:
-    raise _not_at_rest(
+    raise not_at_rest(
         structure,
         f"the atoms within {radius:g} Å of atom id {int(structure.ids[atom])} are not at a "
         "minimum of the energy (their Hessian has an eigenvalue that is not positive)",
-    )
-
-
-def _not_at_rest(structure: Structure, what: str) -> InputError:
-    return InputError(
-        f"{what}: relax it first with this potential, mgsym relax FILE",
-        path=structure.name or None,
     )
