@@ -189,7 +189,7 @@ class Line:
             if walk.status != FOUND or stage + 1 == len(self.stages):
                 yield record
             elif self.stages[stage + 1].batch.kind is Kind.DESCEND:
-                self.stages[stage + 1].waiting.extend(_descents(walk))
+                self.stages[stage + 1].waiting.extend(descents(walk))
             else:
                 self.stages[stage + 1].waiting.append(self._widen(walk, self.stages[stage + 1]))
 
@@ -207,7 +207,7 @@ class Line:
         """The record of a search, in numbers."""
         search, walks, found = record.search, record.walks, record.found
         first, last = walks[0], walks[-1]
-        connected, barrier_back = _connection(record)
+        connected, barrier_back = connection(record)
         moved = (last.end.cpu() - last.region.start.T).square().sum(0)
         largest = int(moved.argmax())
         centre = int((last.region.atoms == search.atom).nonzero())
@@ -245,7 +245,7 @@ class Line:
         )
 
 
-def _descents(saddle: Walk) -> list[Walk]:
+def descents(saddle: Walk) -> list[Walk]:
     """Walks down both sides of a saddle."""
     nowhere = torch.zeros_like(saddle.end)
     return [
@@ -254,7 +254,7 @@ def _descents(saddle: Walk) -> list[Walk]:
     ]
 
 
-def _connection(record: Record) -> tuple[int, float]:
+def connection(record: Record) -> tuple[int, float]:
     """Whether one end of a saddle is the start (−1: not asked), and the barrier from the other."""
     if len(record.ends) < 2:
         return -1, NAN

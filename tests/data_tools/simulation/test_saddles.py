@@ -11,6 +11,7 @@ from torch import Tensor
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation.artn import active_radius, run_searches
 from mgsym.data_tools.simulation.artn_settings import ArtnSettings
+from mgsym.data_tools.simulation.assembly_line import Record, connection, descents
 from mgsym.data_tools.simulation.eam_forces import EAMForces
 from mgsym.data_tools.simulation.events import Search
 from mgsym.data_tools.simulation.lanczos import Lanczos
@@ -133,6 +134,30 @@ def test_searches_that_fail_say_why(settings: ArtnSettings, status: str) -> None
     while batch.busy:
         batch.tick()
     assert [walk.status for walk in batch.finished] == [status]
+
+
+@pytest.mark.parametrize(("minimum", "connected"), [(-1.0, 1), (1.0, 1), (0.2, 0)])
+def test_both_ends_of_a_saddle(minimum: float, connected: int) -> None:
+    """Where the search began in a minimum beside the saddle, one end leads back to it."""
+    origin = torch.tensor([minimum, 0.0, 0.0], dtype=torch.float64)
+    axis = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    saddle = Walk(region_of_one(origin), torch.zeros(3, 1).double(), axis)
+    saddle.status, saddle.barrier, saddle.end, saddle.mode = "found", 1.0, 0 * axis, axis
+    record = saddle.tag = Record(Search(0, 0), [saddle])
+    assert connection(record)[0] == -1
+    batch = SearchBatch(DoubleWell(2), ArtnSettings(force=1e-4), Kind.DESCEND)
+    for walk in descents(saddle):
+        batch.insert(walk)
+    while batch.busy:
+        batch.tick()
+    record.ends = batch.finished
+    assert sorted(float(walk.end[0]) for walk in record.ends) == pytest.approx([-1, 1], abs=1e-4)
+    found, back = connection(record)
+    assert found == connected
+    if connected:
+        assert back == pytest.approx(1.0, abs=1e-6)
+    else:
+        assert back != back
 
 
 # --- active regions ------------------------------------------------------------------------------

@@ -159,7 +159,10 @@ def test_units_and_progress(toy_eam: Toy) -> None:
 def test_a_structure_under_force_is_refused() -> None:
     moved = copper((3, 3, 3), 3.65)
     moved.positions[40, 0] += 0.05
-    with pytest.raises(InputError, match=r"copper: not at a minimum: the force on atom id 41 is .* mgsym relax FILE"):
+    with pytest.raises(
+        InputError,
+        match=r"copper: not at a minimum: the force on atom id 41 is .* mgsym relax FILE",
+    ):
         physical_inputs(zhou_cu_zr(), moved)
 
 
