@@ -110,7 +110,9 @@ class EAMForces:
         degree = torch.bincount(target, minlength=len(positions))
         strips = in_strips(degree)
         used = len(strips.row)
-        room = self._room = self._room.for_lists(used, strips.of_row.shape[1], len(owner) + 1)
+        room = self._room = self._room.for_lists(
+            max(1, used), strips.of_row.shape[1], len(owner) + 1
+        )
 
         def fill(values: Tensor, filler: int) -> Tensor:
             array = values.new_full((STRIP, room.strips), filler)
