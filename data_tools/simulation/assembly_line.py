@@ -75,11 +75,13 @@ class Stage:
         self.waiting: deque[Walk] = deque()
 
     def fill(self) -> None:
+        """Begin walks that wait, as long as there are empty slots."""
         while self.waiting and self.batch.free:
             self.batch.insert(self.waiting.popleft())
 
     @property
     def load(self) -> int:
+        """Walks here, going on or waiting."""
         return self.batch.busy + len(self.waiting)
 
 

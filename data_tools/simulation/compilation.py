@@ -15,18 +15,15 @@ SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
 
 
 @cache
-def compiled(
-    function: Callable[..., Any], device_type: str, sizes_change: bool
-) -> Callable[..., Any] | None:
+def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., Any] | None:
     """A compiled version of a function of tensors; None where nothing can compile it.
 
-    The first call takes some seconds; PyTorch keeps what it compiled on disk.
+    Every set of sizes gets a version of its own, a third quicker than one that serves them all.
+    Making it takes some seconds; PyTorch keeps it on disk.
 
     Args:
         function: of tensors.
         device_type: cpu or cuda.
-        sizes_change: whether one version is to serve all sizes; otherwise each size has its own,
-            which is a third quicker.
     """
     if not can_compile(device_type):
         return None
@@ -38,7 +35,7 @@ def compiled(
     options: dict[str, Any] | None = None
     if device_type == "cpu":
         options = {"assert_indirect_indexing": False}
-    return torch.compile(function, dynamic=sizes_change, options=options)
+    return torch.compile(function, dynamic=False, options=options)
 
 
 def can_compile(device_type: str) -> bool:

@@ -89,7 +89,6 @@ class EAMForces:
             rows,
             stress=True,
             compile=self.compile,
-            sizes_change=False,
         )
         energy = segment_sum(result.energy, self.system, len(cell))
         virial = segment_sum(cast(Tensor, result.virial).T, self.system, len(cell))

@@ -169,7 +169,6 @@ def row_forces(
     *,
     stress: bool = False,
     compile: bool = True,
-    sizes_change: bool = True,
 ) -> RowForces:
     """Energies and forces of rows.
 
@@ -180,10 +179,9 @@ def row_forces(
         rows: [3, r] Å.
         stress: whether to give the virial too.
         compile: use a compiler where there is one (never under autograd).
-        sizes_change: whether sizes differ from call to call; see `compiled`.
     """
     if compile and not (sites.requires_grad or rows.requires_grad):
-        whole = compiled(_whole, rows.device.type, sizes_change)
+        whole = compiled(_whole, rows.device.type)
         if whole is not None:
             return RowForces(*whole(tables, where, sites, rows, stress))
     size = CHUNK if rows.device.type == "cpu" else 2**25

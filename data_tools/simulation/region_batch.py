@@ -252,7 +252,6 @@ class RegionBatch:
             sites,
             rows,
             compile=self._compile,
-            sizes_change=False,
         )
         energy = found.energy.view(self.slots, -1).sum(1)
         if found.rim_energy is not None:
