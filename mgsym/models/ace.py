@@ -79,11 +79,10 @@ class AceOptions:
     def __post_init__(self) -> None:
         for name in ("physical_inputs", "smoothing"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("width", "layers", "channels", "features", "degree"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"ace: {name} is {getattr(self, name)}, expected at least 1")
-        if self.edge_radial < 2:
-            raise UsageError(f"ace: edge_radial is {self.edge_radial}, expected at least 2")
+        least = dict.fromkeys(("width", "layers", "channels", "features", "degree"), 1)
+        for name, low in {**least, "edge_radial": 2, "vectors": 0}.items():
+            if getattr(self, name) < low:
+                raise UsageError(f"ace: {name} is {getattr(self, name)}, expected at least {low}")
         check_inputs("ace", self)
 
 

@@ -34,6 +34,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
     "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
+    "ace types vectors": ("ace", {"node_input": "types", "width": 16, "vectors": 3}),
+    "ace physical ridge": ("ace", {"width": 16, **PHYSICAL, "ridge": 10.0}),
 }
 
 
