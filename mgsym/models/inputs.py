@@ -11,6 +11,7 @@ A model that lets its user choose takes its options from `InputOptions` and inhe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ class InputOptions:
         for name in ("physical_inputs", "smoothing"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_choices(self, {"node_input": ("types", "descriptors")})
+        check_range(self, "width", 1)
         if any(not length > 0 for length in self.smoothing):
             raise UsageError(f"model.smoothing is {self.smoothing}, expected lengths above 0 Å")
 
@@ -75,6 +77,18 @@ def check_choices(options: Any, choices: Mapping[str, Sequence[str]]) -> None:
             )
 
 
+def check_range(options: Any, name: str, low: float, below: float = math.inf) -> None:
+    """Refuse an option of a model that is less than `low`, or not less than `below`.
+
+    Raises:
+        UsageError: names the option, what it is and what it may be.
+    """
+    value = getattr(options, name)
+    if not low <= value < below:
+        bound = "" if below == math.inf else f" and less than {below:g}"
+        raise UsageError(f"model.{name} is {value}, expected at least {low:g}{bound}")
+
+
 class InputModel(BarrierModel):
     """A model whose atoms start from the inputs that InputOptions choose.
 
@@ -86,6 +100,7 @@ class InputModel(BarrierModel):
         layers: how many edges a message travels after the inputs.
     """
 
+    options: InputOptions  # a subclass says which
     descriptor_mean: Tensor
     descriptor_scale: Tensor
 
@@ -93,7 +108,7 @@ class InputModel(BarrierModel):
         self, species: tuple[str, ...], cutoff: float, options: InputOptions, layers: int
     ) -> None:
         super().__init__(species, cutoff, hops=layers + options.reach)
-        self.inputs = options
+        self.options = options
         self.physical: PhysicalInputs | None = None
         if options.physical_inputs:
             self.physical = PhysicalInputs(options.physical_inputs, options.smoothing, len(species))
@@ -104,20 +119,20 @@ class InputModel(BarrierModel):
     @property
     def types_alone(self) -> bool:
         """Whether an atom's species is all that it starts from."""
-        return self.inputs.node_input == "types" and not self.inputs.physical_inputs
+        return self.options.node_input == "types" and not self.options.physical_inputs
 
     def count_inputs(self) -> int:
         """How many numbers an atom starts from, where they are not its type alone."""
         count = len(self.species)
-        if self.inputs.node_input == "descriptors":
-            count = count_descriptors(count, self.inputs.radial, self.inputs.l_max)
+        if self.options.node_input == "descriptors":
+            count = count_descriptors(count, self.options.radial, self.options.l_max)
         return count + (self.physical.count if self.physical is not None else 0)
 
     def first_layer(self) -> nn.Module:
         """From `node_input` to [n, width]: an embedding of types, else a linear layer."""
         if self.types_alone:
-            return nn.Embedding(len(self.species), self.inputs.width)
-        return nn.Linear(self.count_inputs(), self.inputs.width)
+            return nn.Embedding(len(self.species), self.options.width)
+        return nn.Linear(self.count_inputs(), self.options.width)
 
     def fit_statistics(self, graphs: Sequence[Graph]) -> None:
         """Label statistics; mean and standard deviation of the inputs."""
@@ -156,8 +171,8 @@ class InputModel(BarrierModel):
 
     def raw_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """[n, count_inputs]: descriptors or species one-hot, then physical inputs."""
-        if self.inputs.node_input == "descriptors":
-            own = local_descriptors(graph, self.inputs.radial, self.inputs.l_max, edge_weight)
+        if self.options.node_input == "descriptors":
+            own = local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
         else:
             own = F.one_hot(graph.types, len(self.species)).to(self.label_mean)
         if self.physical is None:

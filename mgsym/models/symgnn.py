@@ -18,6 +18,11 @@ available at once, as ``edge_input="length"``: a radial basis, exactly invariant
 ``node_input="descriptors"`` starts each atom from invariants of its surroundings
 (mgsym.descriptors) in place of its type alone; ``physical_inputs`` adds what a potential says of
 it, such as its energy and stiffness (mgsym.physical).
+
+The registry names three ablations of the paper, which differ in one option each: ``egat`` sees
+edge vectors as they are (SymGNN without symmetrisation), ``egat-augmented`` under one random
+transform a training step and as they are in evaluation (data augmentation), ``egat-length`` by
+their length. (The published code also takes their batch norms away and drops out 0.3.)
 """
 
 from __future__ import annotations
@@ -84,9 +89,11 @@ class SymGNNOptions(InputOptions):
 class SymGNN(InputModel):
     """SymGNN with the paper's options, or others (SymGNNOptions)."""
 
+    source = "Li et al. 2024 (arXiv 2401.08627)"
+    options: SymGNNOptions
+
     def __init__(self, species: tuple[str, ...], cutoff: float, options: SymGNNOptions) -> None:
         super().__init__(species, cutoff, options, layers=len(options.heads))
-        self.options = options
         width = options.width
         self.ridge: NeighborRidge | None = None
         if options.ridge > 0:
