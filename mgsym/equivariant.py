@@ -6,6 +6,7 @@ All keep how tensors turn: A[lm] turns as Y_lm, and a reflection of space multip
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -50,8 +51,6 @@ class VectorCoupling(nn.Module):
         degree: highest l and L.
     """
 
-    coupling: Tensor
-
     def __init__(self, inputs: int, features: int, degree: int) -> None:
         super().__init__()
         self.degree = degree
@@ -59,15 +58,14 @@ class VectorCoupling(nn.Module):
         self.weight = nn.Parameter(
             torch.randn(len(self.paths), inputs, features) / math.sqrt(2 * inputs)
         )
-        coupling = gaunt_coefficients(degree, 1, degree)[:, 1:].float()
-        self.register_buffer("coupling", coupling, persistent=False)
 
     def forward(self, density: Tensor) -> Tensor:
         """[lm, n, features] from densities [n, lm, b, 3 c] of c vectors (in the order of Y_1m)."""
         blocks = density.unflatten(-1, (-1, 3)).split([2 * d + 1 for d in range(self.degree + 1)], 1)
         found: list[Tensor | None] = [None] * (self.degree + 1)
+        gaunt = _coupling(self.degree, density.dtype, density.device)
         for (first, last), weight in zip(self.paths, self.weight, strict=True):
-            coupling = self.coupling[block(first), :, block(last)]
+            coupling = gaunt[block(first), :, block(last)]
             mixed = torch.einsum("nsbci,sit->tnbc", blocks[first], coupling).flatten(2) @ weight
             found[last] = mixed if found[last] is None else found[last] + mixed
         return torch.cat([part for part in found if part is not None])
@@ -121,16 +119,11 @@ class SphereProducts(nn.Module):
         degree: highest l.
     """
 
-    values: Tensor
-    weights: Tensor
     degrees: Tensor
 
     def __init__(self, degree: int) -> None:
         super().__init__()
-        points, weights = sphere_grid(3 * degree)
-        values = spherical_harmonics(points, degree)
-        self.register_buffer("values", values.float(), persistent=False)
-        self.register_buffer("weights", weights.float(), persistent=False)
+        self.degree = degree
         self.register_buffer("degrees", degrees(degree), persistent=False)
 
     def forward(self, tensors: Tensor, with_vectors: bool) -> tuple[Tensor, Tensor | None]:
@@ -138,7 +131,8 @@ class SphereProducts(nn.Module):
 
         Powers and triples are compressed by roots, so that all are linear in large densities.
         """
-        triples, pairs = _SphereIntegrals.apply(tensors, self.values, self.weights, with_vectors)
+        grid = _grid(self.degree, tensors.dtype, tensors.device)
+        triples, pairs = _SphereIntegrals.apply(tensors, *grid, with_vectors)
         triples = triples / (4 * math.pi)
         triples = triples / (1 + triples**2) ** (1 / 3)
         invariants = torch.cat([tensors[0], self._powers(tensors), triples], dim=1)
@@ -189,6 +183,26 @@ class _SphereIntegrals(torch.autograd.Function):
                 back += function.mul_(2 * (vectors.T @ d_pairs[:, atoms].flatten(1)))
             grad[:, atoms] = (values.T @ back).view_as(grad[:, atoms])
         return grad, None, None, None
+
+
+# Constants are made in the precision in which they are used: rounded to float32 with a model and
+# back to float64, they would turn to 1e-7 only.
+
+
+@lru_cache(maxsize=16)
+def _grid(degree: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Harmonics [q, lm] and weights [q] at points that integrate products of three exactly."""
+    with torch.inference_mode(False):
+        points, weights = sphere_grid(3 * degree)
+        values = spherical_harmonics(points, degree)
+        return values.to(device, dtype), weights.to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _coupling(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Gaunt coefficients [lm, 3, lm] of a tensor and a vector."""
+    with torch.inference_mode(False):
+        return gaunt_coefficients(degree, 1, degree)[:, 1:].to(device, dtype)
 
 
 def block(degree: int) -> slice:

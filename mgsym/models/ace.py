@@ -33,18 +33,17 @@ from torch import Tensor, nn
 from mgsym.density import neighbor_density
 from mgsym.descriptors import spherical_harmonics
 from mgsym.equivariant import ChannelMix, EquivariantNorm, SphereProducts, VectorCoupling
-from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, radial_basis, smooth_cutoff
-from mgsym.models.inputs import InputModel, check_inputs
+from mgsym.models.inputs import check_range
+from mgsym.models.residual import ResidualModel, ResidualOptions
 
 
 @dataclass(frozen=True)
-class AceOptions:
-    """Options of the network.
+class AceOptions(ResidualOptions):
+    """Options of the network beside ResidualOptions.
 
     Attributes:
-        width: channels of an atom.
         layers: of message passing.
         channels: numbers that an atom sends.
         vectors: vectors that it sends from the second layer on; 0 sends none.
@@ -52,16 +51,10 @@ class AceOptions:
         edge_radial: radial Gaussians of the density, b.
         degree: highest l of the density.
         dropout: in each update and the readout.
-        node_input: ``types`` or ``descriptors``.
-        radial: Gaussians of the descriptors.
-        l_max: highest degree of the descriptors' power spectrum.
-        ridge: where above 0, the network predicts what a ridge regression of this strength on
-            the descriptors (mgsym.models.linear) leaves over.
-        physical_inputs: node features that join the descriptors, standardised per species.
-        smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 
     width: int = 64
+    node_input: str = "descriptors"
     layers: int = 2
     channels: int = 16
     vectors: int = 0
@@ -69,41 +62,33 @@ class AceOptions:
     edge_radial: int = 8
     degree: int = 3
     dropout: float = 0.3
-    node_input: str = "descriptors"
-    radial: int = 10
-    l_max: int = 6
-    ridge: float = 0.0
-    physical_inputs: tuple[str, ...] = ()
-    smoothing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("physical_inputs", "smoothing"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        least = dict.fromkeys(("width", "layers", "channels", "features", "degree"), 1)
-        for name, low in {**least, "edge_radial": 2, "vectors": 0}.items():
-            if getattr(self, name) < low:
-                raise UsageError(f"ace: {name} is {getattr(self, name)}, expected at least {low}")
-        check_inputs("ace", self)
+        super().__post_init__()
+        for name in ("layers", "channels", "features", "degree"):
+            check_range(self, name, 1)
+        check_range(self, "vectors", 0)
+        check_range(self, "edge_radial", 2)
+        check_range(self, "dropout", 0, 1)
 
 
-class Ace(InputModel):
+class Ace(ResidualModel):
     """Two rounds of atomic cluster expansion on descriptors, or other options (AceOptions)."""
 
+    source = "Drautz 2019 (PRB 99, 014104); Batatia et al. 2022 (NeurIPS)"
+    options: AceOptions
+
     def __init__(self, species: tuple[str, ...], cutoff: float, options: AceOptions) -> None:
-        super().__init__(species, cutoff, options.layers, options)
-        self.options = options
+        super().__init__(species, cutoff, options, options.layers)
         width = options.width
-        self.embedding = nn.Sequential(self.make_embedding(width), nn.BatchNorm1d(width), nn.SiLU())
+        self.embedding = nn.Sequential(self.first_layer(), nn.BatchNorm1d(width), nn.SiLU())
         counts = [0] + [options.vectors] * (options.layers - 1) + [0]
         self.layers = nn.ModuleList(
             AceLayer(options, received, sent)
             for received, sent in zip(counts[:-1], counts[1:], strict=True)
         )
         self.readout = _perceptron(width, width, 1, options.dropout)
-        if self.ridge is not None:
-            # training starts at the ridge regression
-            for parameter in self.readout[-1].parameters():
-                nn.init.zeros_(parameter)
+        self.start_at_ridge(self.readout[-1])
 
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
