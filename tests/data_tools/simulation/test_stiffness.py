@@ -18,6 +18,7 @@ from mgsym.data_tools.simulation.potential_files import read_potential
 from mgsym.data_tools.simulation.stiffness import compliance, physical_inputs
 from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.errors import InputError
+from mgsym.physical import CAGE_INPUTS
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
 
@@ -126,6 +127,8 @@ def test_rotation_and_reflection_change_nothing(toy_eam: Toy) -> None:
         after = physical_inputs(potential, turned, radii=(3.0, 4.0))
         for name, (values, unit) in before.items():
             assert after[name].unit == unit
+            if name in CAGE_INPUTS:
+                continue  # frames are not unique in a cubic crystal; see test_cage.py
             torch.testing.assert_close(after[name].values, values, rtol=1e-4, atol=1e-6)
 
 
