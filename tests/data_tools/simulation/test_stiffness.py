@@ -18,7 +18,7 @@ from mgsym.data_tools.simulation.potential_files import read_potential
 from mgsym.data_tools.simulation.stiffness import compliance, physical_inputs
 from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.errors import InputError
-from mgsym.physical import CAGE_INPUTS
+from mgsym.physical import CAGE_INPUTS, PHYSICAL_INPUTS, STIFFNESS_INPUTS
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
 
@@ -147,7 +147,9 @@ def test_units_and_progress(toy_eam: Toy) -> None:
     found = physical_inputs(
         toy_eam(), copper((2, 2, 2), TOY), progress=lambda done, total: seen.append((done, total))
     )
-    assert {name: column.unit for name, column in found.items()} == {
+    units = {name: column.unit for name, column in found.items()}
+    assert tuple(units) == PHYSICAL_INPUTS
+    assert {name: units[name] for name in STIFFNESS_INPUTS} == {
         "energy": "eV",
         "pressure": "eV/Å³",
         "von_mises": "eV/Å³",
@@ -155,7 +157,7 @@ def test_units_and_progress(toy_eam: Toy) -> None:
         "compliance_9": "Å²/eV",
         **{f"stiffness_{axis}": "eV/Å²" for axis in (1, 2, 3)},
     }
-    assert seen[-1] == (64, 64)
+    assert seen[-1] == (96, 96)
     assert (found["compliance_9"].values > found["compliance_6"].values).all()
 
 
