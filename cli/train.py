@@ -73,7 +73,8 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     elif len(runs) > 1:
         seeds_table(f"{len(runs)} seeds, mean ± standard deviation", summarize(runs))
     else:
-        agreement_table(f"Best epoch {runs[0].best_epoch}", runs[0].scores)
+        epoch = runs[0].best_epoch or "none, fitted in one go"
+        agreement_table(f"Best epoch {epoch}", runs[0].scores)
     if runs[0].stopped:
         console.say(f"Training stopped early: {runs[0].stopped}")
     console.wrote(out)

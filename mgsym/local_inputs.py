@@ -59,8 +59,12 @@ class LocalOptions:
             if any(not value > 0 for value in values) or len(set(values)) < len(values):
                 raise UsageError(f"model.{name} is {values}, expected distinct lengths above 0 Å")
         for name, least in (("radial", 2), ("l_max", 0), ("wide_radial", 0), ("bispectrum", 0)):
-            if getattr(self, name) < least or (name == "wide_radial" and self.wide_radial == 1):
-                raise UsageError(f"model.{name} is {getattr(self, name)}, expected more")
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"model.{name} is {getattr(self, name)}, expected at least {least}"
+                )
+        if self.wide_radial == 1:
+            raise UsageError("model.wide_radial is 1, expected 0 or at least 2")
         for name in ("descriptor_cutoff", "wide_cutoff"):
             if not getattr(self, name) > 1.5:
                 raise UsageError(f"model.{name} is {getattr(self, name)}, expected above 1.5 Å")

@@ -15,6 +15,8 @@ __all__ = ["MODELS", "BarrierModel", "Invariance", "create_model", "model_option
 # name: (module, model class, dataclass of its options)
 MODELS: dict[str, tuple[str, str, str]] = {
     "symgnn": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions"),
+    "kernel": ("mgsym.models.kernel", "Kernel", "KernelOptions"),
+    "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
     "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
 from mgsym.local_inputs import LocalInputs, LocalOptions
 from mgsym.models.base import BarrierModel
@@ -66,36 +67,51 @@ class DirectModel(BarrierModel):
             InputError: no atom has a label, or a graph lacks a physical input.
         """
         self.fit_statistics(graphs)
-        graphs = [self.prepare(graph) for graph in graphs]
+        graphs = [self.prepare(graph) for graph in graphs if bool(graph.labelled.any())]
         self.inputs.fit(graphs)
         self.fit_features(graphs, progress or (lambda *_: None))
 
     def fit_features(self, graphs: Sequence[Graph], progress: Progress) -> None:
-        """Fit what takes the features to the standardised label."""
+        """Fit what takes the features to the standardised label; every graph has labels."""
         raise NotImplementedError
 
-    def moments(self, graphs: Sequence[Graph], tell: Callable[[int], None]) -> list[Moments]:
-        """Second moments of features and standardised label, one per glass.
+    def moments(self, graphs: Sequence[Graph], tell: Callable[[int], None]) -> dict[str, Moments]:
+        """Second moments of features and standardised label, by glass.
 
         Args:
-            graphs: with labels.
+            graphs: labelled.
             tell: called with the number of structures done.
         """
-        by_glass: dict[str, Moments] = {}
+        found: dict[str, Moments] = {}
         for i, graph in enumerate(graphs):
             known = graph.labelled
-            if bool(known.any()):
-                features = self.inputs.features(graph)[known]
-                found = Moments.of(features, self.standard_target(graph)[known])
-                glass = graph.glasses[0] or graph.names[0] or str(i)
-                before = [by_glass[glass]] if glass in by_glass else []
-                by_glass[glass] = Moments.sum([*before, found])
+            own = Moments.of(self.inputs.features(graph)[known], self.standard_target(graph)[known])
+            glass = glass_of(graph)
+            found[glass] = Moments.sum([found[glass], own]) if glass in found else own
             tell(i + 1)
-        return list(by_glass.values())
+        return found
 
     def standard_target(self, graph: Graph) -> Tensor:
         """[n], the label in units of its standard deviation, mean subtracted."""
         return (graph.target - self.label_mean) / self.label_scale
+
+
+def glass_of(graph: Graph) -> str:
+    """The glass of one structure; one that names none is a glass of its own."""
+    return graph.glasses[0] or graph.names[0]
+
+
+def refuse_start(model: BarrierModel, name: str) -> None:
+    """Refuse to go on from a model that is always fitted anew.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if isinstance(model, DirectModel):
+        raise UsageError(
+            f"{name} is fitted in one go, so there is nothing to start from: train it anew with "
+            f"--set model.name={name}"
+        )
 
 
 def strength_for(asked: float, glasses: Sequence[Moments]) -> float:

@@ -52,7 +52,7 @@ class Ridge(DirectModel):
 
     def fit_features(self, graphs: Sequence[Graph], progress: Progress) -> None:
         steps = len(graphs) + 1
-        glasses = self.moments(graphs, lambda done: progress(done, steps))
+        glasses = list(self.moments(graphs, lambda done: progress(done, steps)).values())
         self.strength.fill_(strength_for(self.options.strength, glasses))
         together = Moments.sum(glasses)
         (weight,) = ridge_weights(together, [float(self.strength)])
