@@ -150,7 +150,7 @@ def run_trial(
         InputError, UsageError: as `train`.
         Interrupted: `should_stop` said so.
     """
-    about = {
+    about: dict[str, Any] = {
         "model": planned.label,
         "fold": planned.fold.name,
         "seed": planned.seed,
