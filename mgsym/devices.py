@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from pathlib import Path
 
@@ -59,7 +58,6 @@ class PeakMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
-        gc.collect()
         self.device = device
         self.known = True
         if device.type == "cuda":

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mgsym.config import PRESETS, Config, load_config, parse_override
+from mgsym.config import PRESETS, Config, ModelConfig, load_config, parse_override
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 from mgsym.models import MODELS
@@ -35,8 +35,8 @@ PROTOCOLS: dict[str, str] = {
     "themselves: their figures flatter, and compare with nothing but the paper's own.",
 }
 
-# trained when nothing is asked for, as far as the registry knows them: seconds each on the sample
-QUICK_MODELS = ("mlp", "gcn", "symgnn")
+# trained beside the default preset when nothing is asked for: seconds each on the sample
+QUICK_MODELS = ("mlp", "gcn")
 
 
 @dataclass(frozen=True)
@@ -167,17 +167,18 @@ def benchmark_models(
     """Settings of the models that a benchmark is to compare, by label.
 
     Args:
-        names: models of the registry, presets, or TOML files (their label is the file's stem);
-            None takes a few quick ones. A name that is both a model and a preset means the
-            preset, unless `preset` is given.
-        preset: the settings that models of the registry and files start from.
+        names: models of the registry (with their own default options), presets, or TOML files
+            (their label is the file's stem); None takes a few quick ones and the default preset.
+            A name that is both a preset and a model means the preset, unless `preset` is given.
+        preset: whose training the models of the registry have, and whose options a model has that
+            is the preset's own; and what files start from. The default one unless given.
         changes: such as ``training.epochs=30``, for all of them.
 
     Raises:
         UsageError: no such model or file, a label twice, or a setting that a model lacks.
     """
     if names is None:
-        names = [name for name in QUICK_MODELS if name in MODELS]
+        names = [*(n for n in QUICK_MODELS if n in MODELS), preset or load_config().preset]
     models: dict[str, Config] = {}
     for name in names:
         label = Path(name).stem if name.endswith(".toml") else name
@@ -193,10 +194,12 @@ def benchmark_models(
 def _config(name: str, preset_name: str | None) -> Config:
     if name.endswith(".toml"):
         return load_config(name, preset_name=preset_name)
-    if name in PRESETS and preset_name is None:
+    if name in PRESETS and preset_name in (None, name):
         return PRESETS[name]
     if name in MODELS:
-        return load_config(preset_name=preset_name).changed({"model.name": name})
+        base = load_config(preset_name=preset_name)
+        own = preset_name is not None and base.model.name == name
+        return base if own else replace(base, model=ModelConfig(name).complete())
     known = ", ".join(dict.fromkeys((*MODELS, *PRESETS)))
     raise UsageError(f"not in the registry, which has {known}; a file ends with .toml")
 

@@ -41,7 +41,7 @@ def test_the_sample_by_default(
     assert main(["benchmark", *QUICK, "--glasses", "train_a"]) == 0
     shown = capsys.readouterr()
     assert "noise ceiling" in shown.out
-    assert "symgnn" in shown.out
+    assert "fast" in shown.out
     assert "Protocol fixed. Each glass was left out once" in shown.out
     (folder,) = Path("benchmarks").iterdir()
     assert f"Wrote 3 files to {folder}" in shown.err
@@ -58,12 +58,12 @@ def test_resuming_adds_models_and_seeds(place: Path, capsys: Captured) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in Path("b/trials").iterdir()}
     assert len(before) == 4  # two glasses that are not marked test, two seeds
     capsys.readouterr()
-    more = ["--models", "symgnn", "--set", "training.epochs=1", "--device", "cpu", "--json"]
+    more = ["--models", "fast", "--set", "training.epochs=1", "--device", "cpu", "--json"]
     assert main(["benchmark", "--resume", "b", *more]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert list(told["models"]) == ["small", "symgnn"]
+    assert list(told["models"]) == ["small", "fast"]
     assert [facts["done"] for facts in told["models"].values()] == [4, 4]
-    assert told["models"]["small"]["parameters"] < told["models"]["symgnn"]["parameters"]
+    assert told["models"]["small"]["parameters"] < told["models"]["fast"]["parameters"]
     after = {p.name: p.stat().st_mtime_ns for p in Path("b/trials").iterdir()}
     assert after.items() > before.items()
     sd = next(r for r in told["rows"] if r["role"] == "test")["values"]["pearson"]["sd"]
@@ -75,7 +75,7 @@ def test_the_papers_protocol_is_called_what_it_is(place: Path, capsys: Captured)
     shown = capsys.readouterr().out
     assert f"Pearson, {CHOSEN_ON_TEST}" in shown
     assert "chosen on the test structures" in " ".join(shown.split())
-    for name in ("table.md", "table.csv", "table.json", "trials/symgnn-split-seed0.json"):
+    for name in ("table.md", "table.csv", "table.json", "trials/fast-split-seed0.json"):
         assert CHOSEN_ON_TEST in Path("p", name).read_text()
 
 
@@ -89,8 +89,8 @@ def test_mistakes(place: Path, capsys: Captured) -> None:
     assert "model egad: not in the registry" in fails(2, "graphs", "--models", "egad")
     assert "x.toml: cannot read the settings" in fails(2, "graphs", "--models", "x.toml")
     physical = ["--set", 'model.physical_inputs=["energy"]']
-    assert "model symgnn: b: the graph has no node feature energy" in fails(
-        3, "graphs", "--models", "symgnn", *physical
+    assert "model fast: b: the graph has no node feature energy" in fails(
+        3, "graphs", "--models", "fast", *physical
     )
     assert "at least three with labels, found 2" in fails(3, "graphs", "--protocol", "early")
     assert "no benchmark in benchmarks/" in fails(2, "--resume")
@@ -104,15 +104,15 @@ def test_mistakes(place: Path, capsys: Captured) -> None:
 def test_a_training_that_fails_is_told_at_the_end(place: Path, capsys: Captured) -> None:
     wild = ["--set", "training.learning_rate=1e30", "--set", "training.gradient_clip=0"]
     wild += ["--set", "training.warmup=0", "--set", "training.epochs=3"]
-    assert main(["benchmark", "graphs", "--models", "symgnn", *wild, "-o", "b"]) == 1
+    assert main(["benchmark", "graphs", "--models", "fast", *wild, "-o", "b"]) == 1
     shown = capsys.readouterr()
     assert "a training failed (and 1 more); --resume tries again" in shown.err
     assert "0/2" in shown.out
-    assert "Failed: symgnn, a, seed 0: the loss became" in Path("b/table.md").read_text()
+    assert "Failed: fast, a, seed 0: the loss became" in Path("b/table.md").read_text()
 
 
 def test_a_killed_benchmark_goes_on(place: Path, capsys: Captured) -> None:
-    command = ["benchmark", "graphs", "--models", "symgnn", "--seeds", "0:30", "-o", "b", *QUICK]
+    command = ["benchmark", "graphs", "--models", "fast", "--seeds", "0:30", "-o", "b", *QUICK]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "mgsym.cli.main", *command],

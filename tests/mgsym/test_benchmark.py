@@ -310,7 +310,16 @@ def test_models_are_named_in_three_ways(tiny: str, tmp_path: Path) -> None:
         benchmark_models([tiny], changes=["model.heads=[1]"])
     with pytest.raises(UsageError, match="two models are called mine"):
         benchmark_models([str(file), str(tmp_path / "other" / "mine.toml")])
-    assert benchmark_models()
+    assert preset("fast").flat() == list(benchmark_models().values())[-1].flat()
+
+
+def test_a_model_has_its_own_options_unless_its_preset_is_asked_for() -> None:
+    own = benchmark_models(["symgnn"])["symgnn"]
+    assert own.model.options["node_input"] == "types"
+    assert own.training == preset("fast").training
+    asked = benchmark_models(["symgnn"], "fast")["symgnn"]
+    assert asked.model.options["node_input"] == "descriptors"
+    assert benchmark_models(["fast"])["fast"] == preset("fast")
 
 
 def test_a_plan_comes_back_from_its_file(plan: BenchmarkPlan, tmp_path: Path) -> None:
