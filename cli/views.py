@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mgsym.cli import console
 
 if TYPE_CHECKING:
-    from mgsym.benchmark import Table
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
     from mgsym.data_tools.simulation.quench_files import Glass
@@ -254,20 +252,3 @@ def relaxation_table(found: Iterable[RelaxedFile]) -> None:
     )
     # fmt: on
     console.table("", names, rows)
-
-
-def benchmark_view(table: Table) -> None:
-    """A line per model and how to read it; what is the same for all models stands below."""
-    columns, rows = table.summary()
-    cells = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
-    alike = {
-        name: found[0]
-        for name, found in cells.items()
-        if name in ("budget", "device", "trainings") and len({*found} - {console.MISSING}) == 1
-    }
-    kept = [i for i, name in enumerate(columns) if name not in alike]
-    console.table("", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
-    for name, text in alike.items():
-        console.result(f"{name}: {text}")
-    for note in table.notes():
-        console.result(textwrap.fill(note, console.WIDTH))
