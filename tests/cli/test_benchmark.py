@@ -118,7 +118,7 @@ def test_a_killed_benchmark_goes_on(place: Path, capsys: Captured) -> None:
         [sys.executable, "-m", "mgsym.cli.main", *command],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(Path("b/trials").glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
