@@ -75,7 +75,7 @@ def train(
     saved = _load_state(folder) if resume and folder else None
     if split is None:
         split = _choose_split(graphs, saved, validation, test)
-    _refuse_equal_names([g for _, members in split.items() for g in members])
+    refuse_equal_names([g for _, members in split.items() for g in members])
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         trainer = Trainer(split, config, where, start_from)
@@ -248,7 +248,8 @@ def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
         raise UsageError(f"the graphs have changed ({', '.join(changed)}): {advice}")
 
 
-def _refuse_equal_names(graphs: Sequence[Graph]) -> None:
+def refuse_equal_names(graphs: Sequence[Graph]) -> None:
+    """InputError where two structures have one name."""
     names = [g.names[0] for g in graphs]
     if repeated := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"several structures are called {repeated[0]!r}: give each its own name")

@@ -64,6 +64,7 @@ class BoostingOptions(LatentOptions):
 class Boosting(LatentModel):
     """Boosted trees with BoostingOptions."""
 
+    source = "Friedman 2001 (Ann. Statist. 29, 1189)"
     options: BoostingOptions
     edges: Tensor
     feature: Tensor

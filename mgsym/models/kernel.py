@@ -2,7 +2,7 @@
 
 y = f · w + φ(z) · v, where z are the scores of the features f along latent directions and
 φ(z) = √(2/m) cos(Ω z + b) has, on average, the Gaussian kernel exp(−|z − z′|² / 2ℓ²) for its inner
-product (Rahimi & Recht, NIPS 2007, Algorithm 1). As in universal kriging the linear part is found
+product (Rahimi & Recht 2007 (NIPS), Algorithm 1). As in universal kriging the linear part is found
 first and the kernel fits what it leaves over. ℓ is a multiple of the median distance between
 atoms in z.
 """
@@ -49,6 +49,7 @@ class KernelOptions(LatentOptions):
 class Kernel(LatentModel):
     """Kernel ridge regression with KernelOptions."""
 
+    source = "Rahimi & Recht 2007 (NIPS)"
     options: KernelOptions
     frequency: Tensor
     phase: Tensor

@@ -39,6 +39,7 @@ class RidgeOptions(LocalOptions):
 class Ridge(DirectModel):
     """Ridge regression with RidgeOptions."""
 
+    source = "Hoerl & Kennard 1970 (Technometrics 12, 55)"
     options: RidgeOptions
     weight: Tensor
     intercept: Tensor
