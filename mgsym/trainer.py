@@ -107,7 +107,7 @@ class Trainer:
             self.config = replace(self.config, model=metadata.model)
         else:
             species, _ = index_species([s for g in train for s in g.species])
-            config = self.config.model.complete()
+            config = self.config.model.for_graphs(train)
             self.config = replace(self.config, model=config)
             model = create_model(config.name, species, train[0].cutoff, config.options)
             model.fit_statistics([match_species(g, species) for g in train])

@@ -118,7 +118,9 @@ def grow(bins: Tensor, residual: Tensor, settings: TreeSettings, choices: list[T
     leaves = 2 ** len(choices)
     total = residual.new_zeros(leaves).index_add(0, leaf, residual)
     number = torch.bincount(leaf, minlength=leaves)
-    value = settings.shrinkage * total / (number + settings.regularisation).clamp(min=1e-9).to(total)
+    value = (
+        settings.shrinkage * total / (number + settings.regularisation).clamp(min=1e-9).to(total)
+    )
     feature_of, threshold_of = torch.tensor(taken, device=bins.device).unbind(1)
     return Tree(feature_of, threshold_of, value)
 

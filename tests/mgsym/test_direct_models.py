@@ -101,9 +101,7 @@ def test_trees_that_do_not_help_are_not_grown(glasses: list[Graph]) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_atoms_and_structures_without_labels_teach_nothing(
-    name: str, glasses: list[Graph]
-) -> None:
+def test_atoms_and_structures_without_labels_teach_nothing(name: str, glasses: list[Graph]) -> None:
     graphs = planted(glasses, 0.5)
     nothing = torch.full((216,), float("nan"))
     half = graphs[0].replace(target=torch.where(torch.arange(216) < 108, graphs[0].target, nothing))
