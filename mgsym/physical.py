@@ -16,6 +16,39 @@ from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.scatter import segment_sum
 
+# what `mgsym build-graph --physics` makes, see mgsym.data_tools.simulation
+STIFFNESS_INPUTS = (
+    "energy", "pressure", "von_mises", "compliance_6", "compliance_9",
+    "stiffness_1", "stiffness_2", "stiffness_3",
+)  # fmt: skip
+CAGE_DISTANCES = (0.3, 0.5, 0.7, 1.0, 1.4)  # Å
+CAGE_RANKS = (0, 3, 8, 16, 24, 36, 47)  # of 48 directions
+CAGE_DEGREES = (1, 2, 3, 4)
+CAGE_SOFTNESS = (0.3, 1.0, 3.0)  # eV
+CAGE_INPUTS = tuple(
+    f"cage_{distance:g}_{what}_{value:g}"
+    for distance in CAGE_DISTANCES
+    for what, values in (
+        ("rank", CAGE_RANKS),
+        ("degree", CAGE_DEGREES),
+        ("soft", CAGE_SOFTNESS),
+    )
+    for value in values
+)
+PHYSICAL_INPUTS = STIFFNESS_INPUTS + CAGE_INPUTS
+AVAILABLE = "available"  # in place of names: all of these that every training graph has
+
+
+def available_inputs(names: Sequence[str], graphs: Sequence[Graph]) -> tuple[str, ...]:
+    """Names of physical inputs, where ``available`` stands for all that every graph has."""
+    if AVAILABLE not in names:
+        return tuple(names)
+    found = [n for n in PHYSICAL_INPUTS if all(n in g.node_features for g in graphs)]
+    return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *found]))
+
+
+UNUSUAL = 2.0  # standard deviations of a training atom, by which a structure's mean may be off
+
 
 class PhysicalInputs(nn.Module):
     """Node features as inputs: standardised per species, then averaged with Gaussian weights.
@@ -75,6 +108,19 @@ class PhysicalInputs(nn.Module):
             found.append((own + near) / (1 + total))
         return torch.cat(found, dim=1)
 
+    def unusual(self, graph: Graph) -> list[str]:
+        """Names of features whose mean over an element's atoms is far from the training atoms'.
+
+        Another potential than that of the training structures shows so, above all in the energy.
+
+        Args:
+            graph: with the model's species.
+        """
+        own = (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
+        means = [own[graph.types == kind].mean(0).abs() for kind in graph.types.unique()]
+        far = torch.stack(means).amax(0) > UNUSUAL
+        return [name for name, found in zip(self.names, far.tolist(), strict=True) if found]
+
     def _features(self, graph: Graph) -> Tensor:
         """[n, names], as the graph has them."""
         lacking = [name for name in self.names if name not in graph.node_features]
@@ -92,3 +138,15 @@ class PhysicalInputs(nn.Module):
                     path=graph.names[0] or None,
                 )
         return torch.stack([graph.node_features[name] for name in self.names], dim=1).to(self.mean)
+
+
+def physical_inputs_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the node features that a model takes; empty for structure alone."""
+    parts = [part for part in model.modules() if isinstance(part, PhysicalInputs)]
+    return tuple(dict.fromkeys(name for part in parts for name in part.names))
+
+
+def unusual_inputs(model: nn.Module, graph: Graph) -> list[str]:
+    """Names of a model's physical inputs that are unusual in a graph (`PhysicalInputs.unusual`)."""
+    parts = [part for part in model.modules() if isinstance(part, PhysicalInputs)]
+    return list(dict.fromkeys(name for part in parts for name in part.unusual(graph)))
