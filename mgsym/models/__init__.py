@@ -15,6 +15,10 @@ __all__ = ["MODELS", "BarrierModel", "Invariance", "create_model", "model_option
 # name: (module, model class, dataclass of its options)
 MODELS: dict[str, tuple[str, str, str]] = {
     "symgnn": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions"),
+    "schnet": ("mgsym.models.schnet", "SchNet", "SchNetOptions"),
+    "mgcn": ("mgsym.models.mgcn", "MGCN", "MGCNOptions"),
+    "faenet": ("mgsym.models.faenet", "FAENet", "FAENetOptions"),
+    "bapst": ("mgsym.models.bapst", "Bapst", "BapstOptions"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, match_species
 
 Invariance = Literal["yes", "no", "in expectation"]
@@ -114,3 +114,24 @@ class BarrierModel(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def check_counts(model: str, **options: int) -> None:
+    """Refuse options of a model that are less than 1.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for name, value in options.items():
+        if value < 1:
+            raise UsageError(f"{model}: {name} is {value}, expected at least 1")
+
+
+def check_choice(model: str, name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse an option of a model that is none of those allowed.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if value not in allowed:
+        raise UsageError(f"{model}: {name} is {value!r}, expected {' or '.join(allowed)}")

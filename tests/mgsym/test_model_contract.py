@@ -34,6 +34,11 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
     "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
+    "faenet full": ("faenet", {"width": 8, "frames": "full"}),
+    "faenet one frame": ("faenet", {"width": 8, "evaluation_frames": "stochastic"}),
+    "faenet batch norm": ("faenet", {"width": 8, "norm": "batch"}),
+    "bapst length": ("bapst", {"width": 16, "edge_input": "length"}),
+    "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
 }
 
 
