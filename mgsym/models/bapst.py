@@ -7,7 +7,7 @@ and ReLU after each, the same φ at every step:
 
     encode   v⁰_i = φ_v(type),   e⁰_ij = φ_e(displacement)
     process  e_ij ← φ_E(e_ij ⊕ e⁰_ij,  v_j ⊕ v⁰_j,  v_i ⊕ v⁰_i)
-             v_i  ← φ_V(BN(Σ_j e_ij),  v_i ⊕ v⁰_i)                   seven times
+             v_i  ← φ_V(Σ_j e_ij,  v_i ⊕ v⁰_i)                       seven times
     decode   barrier = linear(φ_D(v_i))
 
 The encoded graph takes part in every step; its share of φ_E's first layer does not change between
@@ -17,11 +17,12 @@ In training each structure is turned by a random element of O(3) at every step (
 prediction is of the structure as it stands, so that the model is only as invariant as it has
 learned to be. ``edge_input="length"`` sees distances instead and is exactly invariant.
 
-What differs from the published code: displacements are divided by the cutoff (it works in
-Lennard-Jones units); sums are divided by the training structures' mean number of neighbours and
-normalised (BN, one for each step), without which a few dozen steps teach it nothing; an atom has
-no edge to itself; types are embedded, not given as a number. Its turns are the 48 symmetries of
-the cube (``octahedral``); ``haar`` are uniform on O(3).
+What differs from the published code: every step adds to edges and atoms instead of replacing
+them, and sums are normalised over atoms (batch norm, one for each step), without which a few dozen
+steps teach it nothing: ``residual=False`` is the process as published. Displacements are divided
+by the cutoff (it works in Lennard-Jones units), sums by the training structures' mean number of
+neighbours; an atom has no edge to itself; types are embedded, not given as a number. Its turns are
+the 48 symmetries of the cube (``octahedral``); ``haar`` are uniform on O(3).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from mgsym.rotations import octahedral_group, random_orthogonal
 
 @dataclass(frozen=True)
 class BapstOptions:
-    """Options of the encode-process-decode network; the defaults are the paper's.
+    """Options of the encode-process-decode network; sizes are the paper's.
 
     Attributes:
         width: of every layer.
@@ -50,6 +51,7 @@ class BapstOptions:
         edge_input: ``vector`` or ``length``.
         augment: random turns in training: ``octahedral``, ``haar`` or ``none``; lengths need none.
         radial: Gaussians of the distance for ``length``.
+        residual: steps add to edges and atoms, and normalise sums.
     """
 
     width: int = 64
@@ -57,6 +59,7 @@ class BapstOptions:
     edge_input: str = "vector"
     augment: str = "octahedral"
     radial: int = 25
+    residual: bool = True
 
     def __post_init__(self) -> None:
         check_counts("bapst", width=self.width, steps=self.steps, radial=self.radial)
@@ -80,7 +83,9 @@ class Bapst(BarrierModel):
         self.node_update = _mlp(3 * width, width)
         self.decoder = nn.Sequential(_mlp(width, width), nn.Linear(width, 1))
         self.sum = NeighborSum()
-        self.norms = nn.ModuleList(AtomNorm(width) for _ in range(options.steps))
+        self.norms = nn.ModuleList(
+            AtomNorm(width) if options.residual else nn.Identity() for _ in range(options.steps)
+        )
         xavier(self, last=self.decoder[-1])
 
     @property
@@ -99,11 +104,13 @@ class Bapst(BarrierModel):
         encoded: Tensor = self.node_encoder(graph.types)
         nodes, edges = encoded, self.edge_encoder(self._edge_input(graph))
         constant = self.edge_encoded(edges, encoded, graph)
+        kept = 1.0 if self.options.residual else 0.0
         for norm in self.norms:
             hidden = F.relu(self.edge_current(edges, nodes, graph) + constant)
-            edges = F.relu(self.edge_second(hidden))
+            edges = F.relu(self.edge_second(hidden)) + kept * edges
             arrived = norm(self.sum(edges, graph, edge_weight))
-            nodes = self.node_update(torch.cat([arrived, nodes, encoded], dim=1))
+            update = self.node_update(torch.cat([arrived, nodes, encoded], dim=1))
+            nodes = update + kept * nodes
         decoded: Tensor = self.decoder(nodes)
         return decoded.squeeze(-1)
 

@@ -23,8 +23,9 @@ def bapst(**options: object) -> Bapst:
     return model.eval()
 
 
-def test_steps_as_the_equations_read(graph: Graph) -> None:
-    model = bapst(width=5, steps=3)
+@pytest.mark.parametrize("residual", [False, True])
+def test_steps_as_the_equations_read(residual: bool, graph: Graph) -> None:
+    model = bapst(width=5, steps=3, residual=residual)
     model.sum.fit([graph])
     source, target = graph.source, graph.destination
     arriving = torch.nn.functional.one_hot(target, graph.num_nodes).T.float()
@@ -35,10 +36,10 @@ def test_steps_as_the_equations_read(graph: Graph) -> None:
     v, e = v0, e0
     for norm in model.norms:
         put = [e, e0, v[source], v0[source], v[target], v0[target]]
-        e = torch.relu(torch.cat(put, dim=1) @ first.T + old.edge.bias)
-        e = torch.relu(model.edge_second(e))
+        hidden = torch.relu(torch.cat(put, dim=1) @ first.T + old.edge.bias)
+        e = torch.relu(model.edge_second(hidden)) + (e if residual else 0)
         summed = norm(arriving @ e * graph.num_nodes / graph.num_edges)
-        v = model.node_update(torch.cat([summed, v, v0], dim=1))
+        v = model.node_update(torch.cat([summed, v, v0], dim=1)) + (v if residual else 0)
     torch.testing.assert_close(model(graph), model.decoder(v).squeeze(1), atol=1e-5, rtol=0)
 
 
@@ -50,6 +51,7 @@ def test_every_step_shares_the_papers_layers() -> None:
 
     layers = two(64) + two(3) + two(2 * 3 * 64) + two(3 * 64) + two(64) + 65
     for steps in (1, 7):
+        assert bapst(steps=steps, residual=False).num_parameters == 2 * 64 + layers
         assert bapst(steps=steps).num_parameters == 2 * 64 + layers + 2 * 64 * steps
 
 
