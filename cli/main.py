@@ -30,6 +30,7 @@ from mgsym.errors import MgsymError
 COMMANDS: dict[str, tuple[str, str]] = {
     "build-graph": ("mgsym.cli.build_graph", "Turn structures into graphs (default: the sample)."),
     "train": ("mgsym.cli.train", "Train a model on graphs."),
+    "models": ("mgsym.cli.models", "List the models that can be trained."),
     "explain": ("mgsym.cli.explain", "Find the edges that a prediction rests on."),
     "predict": ("mgsym.cli.predict", "Predict the barrier of every atom."),
     "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),

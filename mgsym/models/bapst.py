@@ -27,7 +27,6 @@ the 48 symmetries of the cube (``octahedral``); ``haar`` are uniform on O(3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,21 +35,20 @@ from torch.nn import functional as F
 
 from mgsym.graph import Graph
 from mgsym.layers import radial_basis
-from mgsym.messages import AtomNorm, EdgeLinear, NeighborSum, mlp, transformed_edges, xavier
-from mgsym.models.base import BarrierModel, Invariance, check_choice, check_counts
+from mgsym.messages import AtomNorm, EdgeLinear, mlp, transformed_edges, xavier
+from mgsym.models.base import Invariance
+from mgsym.models.inputs import InputOptions, NeighborSumModel, check_choices, check_range
 from mgsym.rotations import octahedral_group, random_orthogonal
 
 
 @dataclass(frozen=True)
-class BapstOptions:
-    """Options of the encode-process-decode network; sizes are the paper's.
+class BapstOptions(InputOptions):
+    """Options of the encode-process-decode network beside InputOptions; sizes are the paper's.
 
     Attributes:
-        width: of every layer.
         steps: of the process; each reaches one edge farther.
         edge_input: ``vector`` or ``length``.
         augment: random turns in training: ``octahedral``, ``haar`` or ``none``; lengths need none.
-        radial: Gaussians of the distance for ``length``.
         residual: steps add to edges and atoms, and normalise sums.
     """
 
@@ -62,19 +60,24 @@ class BapstOptions:
     residual: bool = True
 
     def __post_init__(self) -> None:
-        check_counts("bapst", width=self.width, steps=self.steps, radial=self.radial)
-        check_choice("bapst", "edge_input", self.edge_input, ("vector", "length"))
-        check_choice("bapst", "augment", self.augment, ("octahedral", "haar", "none"))
+        super().__post_init__()
+        check_range(self, "steps", 1)
+        check_range(self, "radial", 1)
+        choices = {"edge_input": ("vector", "length"), "augment": ("octahedral", "haar", "none")}
+        check_choices(self, choices)
 
 
-class Bapst(BarrierModel):
+class Bapst(NeighborSumModel):
     """The graph network of Bapst et al."""
 
+    source = "Bapst et al. 2020 (Nature Physics 16, 448)"
+    options: BapstOptions
+
     def __init__(self, species: tuple[str, ...], cutoff: float, options: BapstOptions) -> None:
-        super().__init__(species, cutoff, hops=options.steps)
-        self.options, width = options, options.width
+        super().__init__(species, cutoff, options, layers=options.steps)
+        width = options.width
         inputs = 3 if options.edge_input == "vector" else options.radial
-        self.node_encoder = nn.Sequential(nn.Embedding(len(species), width), _mlp(width, width))
+        self.node_encoder = nn.Sequential(self.first_layer(), _mlp(width, width))
         self.edge_encoder = _mlp(inputs, width)
         # φ_E's first layer, its part for the encoded graph apart from that for the current one
         self.edge_encoded = EdgeLinear(width, width, width)
@@ -82,7 +85,6 @@ class Bapst(BarrierModel):
         self.edge_second = nn.Linear(width, width)
         self.node_update = _mlp(3 * width, width)
         self.decoder = nn.Sequential(_mlp(width, width), nn.Linear(width, 1))
-        self.sum = NeighborSum()
         self.norms = nn.ModuleList(
             AtomNorm(width) if options.residual else nn.Identity() for _ in range(options.steps)
         )
@@ -93,15 +95,10 @@ class Bapst(BarrierModel):
         """Lengths are invariant; displacements are not, whatever training has shown."""
         return "yes" if self.options.edge_input == "length" else "no"
 
-    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
-        """Label statistics and the mean number of neighbours."""
-        super().fit_statistics(graphs)
-        self.sum.fit(graphs)
-
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
-        encoded: Tensor = self.node_encoder(graph.types)
+        encoded: Tensor = self.node_encoder(self.node_input(graph, edge_weight))
         nodes, edges = encoded, self.edge_encoder(self._edge_input(graph))
         constant = self.edge_encoded(edges, encoded, graph)
         kept = 1.0 if self.options.residual else 0.0

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError
 from mgsym.graph import Graph, match_species
 
 Invariance = Literal["yes", "no", "in expectation"]
@@ -26,6 +26,7 @@ class BarrierModel(nn.Module):
     Attributes:
         species: the elements the model knows; graphs are matched to them by symbol.
         cutoff: Å; the cutoff of the graphs it takes.
+        source: the paper that the model follows.
         invariant: whether a prediction stays under rotation and reflection of the structure.
         uses_edges: whether edges matter at all.
         receptive_field: Å; nothing farther from an atom changes its prediction
@@ -33,6 +34,7 @@ class BarrierModel(nn.Module):
         hops: how many edges a message can travel, which is `receptive_field` in edges.
     """
 
+    source: str = ""
     invariant: Invariance = "yes"
     uses_edges: bool = True
     label_mean: Tensor
@@ -114,24 +116,3 @@ class BarrierModel(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-
-def check_counts(model: str, **options: int) -> None:
-    """Refuse options of a model that are less than 1.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    for name, value in options.items():
-        if value < 1:
-            raise UsageError(f"{model}: {name} is {value}, expected at least 1")
-
-
-def check_choice(model: str, name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse an option of a model that is none of those allowed.
-
-    Raises:
-        UsageError: naming them.
-    """
-    if value not in allowed:
-        raise UsageError(f"{model}: {name} is {value!r}, expected {' or '.join(allowed)}")

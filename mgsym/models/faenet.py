@@ -39,7 +39,7 @@ properties; atoms carry no tag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -55,26 +55,24 @@ from mgsym.messages import (
     AtomNorm,
     EdgeLinear,
     GraphNorm,
-    NeighborSum,
     from_source,
     mlp,
     transformed_edges,
     xavier,
 )
-from mgsym.models.base import BarrierModel, Invariance, check_choice, check_counts
+from mgsym.models.base import Invariance
+from mgsym.models.inputs import InputOptions, NeighborSumModel, check_choices, check_range
 from mgsym.scatter import segment_sum
 
 EQUAL_MOMENTS = 1e-5  # of their sum: axes whose moments are closer than this fade
 
 
 @dataclass(frozen=True)
-class FAENetOptions:
-    """Options of FAENet.
+class FAENetOptions(InputOptions):
+    """Options of FAENet, beside InputOptions.
 
     Attributes:
-        width: channels of atoms and filters.
         layers: interactions.
-        radial: Gaussians of the distance.
         frames: in training: ``stochastic`` (one of the eight per structure and step) or ``full``.
         evaluation_frames: in predictions: ``full``, or ``stochastic`` for always the same one.
         norm: of each sum over neighbours: ``graph`` over the atoms of a structure, as the paper
@@ -89,19 +87,24 @@ class FAENetOptions:
     norm: str = "graph"
 
     def __post_init__(self) -> None:
-        check_counts("faenet", width=self.width, layers=self.layers, radial=self.radial)
-        for name in ("frames", "evaluation_frames"):
-            check_choice("faenet", name, getattr(self, name), ("stochastic", "full"))
-        check_choice("faenet", "norm", self.norm, ("graph", "batch"))
+        super().__post_init__()
+        check_range(self, "layers", 1)
+        check_range(self, "radial", 1)
+        frames = ("stochastic", "full")
+        check_choices(self, {"frames": frames, "evaluation_frames": frames})
+        check_choices(self, {"norm": ("graph", "batch")})
 
 
-class FAENet(BarrierModel):
+class FAENet(NeighborSumModel):
     """FAENet, read out per atom."""
 
+    source = "Duval et al. 2023 (arXiv 2305.05577)"
+    options: FAENetOptions
+
     def __init__(self, species: tuple[str, ...], cutoff: float, options: FAENetOptions) -> None:
-        super().__init__(species, cutoff, hops=options.layers)
-        self.options, width = options, options.width
-        self.embedding = nn.Embedding(len(species), width)
+        super().__init__(species, cutoff, options, layers=options.layers)
+        width = options.width
+        self.embedding = self.first_layer()
         self.node_encoder = mlp(width, width, width, activation=nn.SiLU, activate_last=True)
         self.from_vector = nn.Linear(3, width // 2)
         self.from_length = nn.Linear(options.radial, width - width // 2)
@@ -109,7 +112,6 @@ class FAENet(BarrierModel):
         self.layers = nn.ModuleList(
             FAENetInteraction(width, options.norm) for _ in range(options.layers)
         )
-        self.sum = NeighborSum()
         self.decoder = mlp((options.layers + 1) * width, width, 1, activation=nn.SiLU)
         xavier(self, last=self.decoder[-1])
 
@@ -123,15 +125,10 @@ class FAENet(BarrierModel):
         """Å; infinite, as axes and GraphNorm depend on the whole structure."""
         return float("inf")
 
-    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
-        """Label statistics and the mean number of neighbours."""
-        super().fit_statistics(graphs)
-        self.sum.fit(graphs)
-
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
-        nodes = self.node_encoder(self.embedding(graph.types))
+        nodes = self.node_encoder(self.embedding(self.node_input(graph, edge_weight)))
         lengths = self.from_length(
             radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         )

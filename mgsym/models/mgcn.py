@@ -23,7 +23,6 @@ read-out is per atom, not summed over atoms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,18 +31,16 @@ from torch import Tensor, nn
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.layers import radial_basis
-from mgsym.messages import AtomNorm, NeighborSum, ShiftedSoftplus, from_source, xavier
-from mgsym.models.base import BarrierModel, check_counts
+from mgsym.messages import AtomNorm, ShiftedSoftplus, from_source, xavier
+from mgsym.models.inputs import InputOptions, NeighborSumModel, check_range
 
 
 @dataclass(frozen=True)
-class MGCNOptions:
-    """Options of MGCN.
+class MGCNOptions(InputOptions):
+    """Options of MGCN, beside InputOptions.
 
     Attributes:
-        width: channels of atoms and pairs.
         layers: interactions.
-        radial: Gaussians of the distance.
         keep: η, the share of a pair's representation that an interaction keeps; 1 never
             updates it.
     """
@@ -54,22 +51,26 @@ class MGCNOptions:
     keep: float = 0.8
 
     def __post_init__(self) -> None:
-        check_counts("mgcn", width=self.width, layers=self.layers, radial=self.radial)
+        super().__post_init__()
+        check_range(self, "layers", 1)
+        check_range(self, "radial", 1)
         if not 0 <= self.keep <= 1:
-            raise UsageError(f"mgcn: keep is {self.keep}, expected 0 … 1")
+            raise UsageError(f"model.keep is {self.keep}, expected 0 … 1")
 
 
-class MGCN(BarrierModel):
+class MGCN(NeighborSumModel):
     """MGCN, read out per atom. Exactly invariant; knows distances and no angle."""
 
+    source = "Lu et al. 2019 (arXiv 1906.11081)"
+    options: MGCNOptions
+
     def __init__(self, species: tuple[str, ...], cutoff: float, options: MGCNOptions) -> None:
-        super().__init__(species, cutoff, hops=options.layers)
-        self.options, width = options, options.width
+        super().__init__(species, cutoff, options, layers=options.layers)
+        width = options.width
         kinds = len(species)
-        self.atom_embedding = nn.Embedding(kinds, width)
+        self.atom_embedding = self.first_layer()
         self.pair_embedding = nn.Embedding(kinds * (kinds + 1) // 2, width)
         nn.init.normal_(self.pair_embedding.weight, std=0.1)
-        self.sum = NeighborSum()
         self.layers = nn.ModuleList(
             MGCNInteraction(width, options.radial) for _ in range(options.layers)
         )
@@ -82,16 +83,11 @@ class MGCN(BarrierModel):
         )
         xavier(self, last=self.decoder[-1])
 
-    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
-        """Label statistics and the mean number of neighbours."""
-        super().fit_statistics(graphs)
-        self.sum.fit(graphs)
-
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
         basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
-        nodes = self.atom_embedding(graph.types)
+        nodes = self.atom_embedding(self.node_input(graph, edge_weight))
         edges = self.pair_embedding(unordered_pair(graph))
         levels = [nodes]
         for i, layer in enumerate(self.layers):

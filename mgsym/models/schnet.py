@@ -19,25 +19,22 @@ sizes are the paper's: width 64, three interactions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from mgsym.graph import Graph
 from mgsym.layers import radial_basis, smooth_cutoff
-from mgsym.messages import AtomNorm, NeighborSum, ShiftedSoftplus, from_source, mlp, xavier
-from mgsym.models.base import BarrierModel, check_counts
+from mgsym.messages import AtomNorm, ShiftedSoftplus, from_source, mlp, xavier
+from mgsym.models.inputs import InputOptions, NeighborSumModel, check_range
 
 
 @dataclass(frozen=True)
-class SchNetOptions:
-    """Options of SchNet.
+class SchNetOptions(InputOptions):
+    """Options of SchNet, beside InputOptions.
 
     Attributes:
-        width: channels of atoms and filters.
         layers: interactions.
-        radial: Gaussians of the distance.
     """
 
     width: int = 64
@@ -45,34 +42,33 @@ class SchNetOptions:
     radial: int = 25
 
     def __post_init__(self) -> None:
-        check_counts("schnet", width=self.width, layers=self.layers, radial=self.radial)
+        super().__post_init__()
+        check_range(self, "layers", 1)
+        check_range(self, "radial", 1)
 
 
-class SchNet(BarrierModel):
+class SchNet(NeighborSumModel):
     """SchNet, read out per atom. Exactly invariant; knows distances and no angle."""
 
+    source = "Schütt et al. 2017 (arXiv 1706.08566)"
+    options: SchNetOptions
+
     def __init__(self, species: tuple[str, ...], cutoff: float, options: SchNetOptions) -> None:
-        super().__init__(species, cutoff, hops=options.layers)
-        self.options, width = options, options.width
-        self.embedding = nn.Embedding(len(species), width)
-        self.sum = NeighborSum()
+        super().__init__(species, cutoff, options, layers=options.layers)
+        width = options.width
+        self.embedding = self.first_layer()
         self.layers = nn.ModuleList(
             SchNetInteraction(width, options.radial) for _ in range(options.layers)
         )
         self.decoder = mlp(width, max(width // 2, 1), 1, activation=ShiftedSoftplus)
         xavier(self, last=self.decoder[-1])
 
-    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
-        """Label statistics and the mean number of neighbours."""
-        super().fit_statistics(graphs)
-        self.sum.fit(graphs)
-
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
         basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         fading = smooth_cutoff(graph.edge_length, self.cutoff)[:, None]
-        nodes = self.embedding(graph.types)
+        nodes = self.embedding(self.node_input(graph, edge_weight))
         for layer in self.layers:
             sent = layer.messages(nodes, basis, graph) * fading
             nodes = nodes + layer.update(self.sum(sent, graph, edge_weight))

@@ -133,17 +133,17 @@ def test_same_seed_same_bits(name: str, five_graphs: list[Graph]) -> None:
 
 @pytest.mark.parametrize("name", MESSAGE_MODELS)
 def test_options_out_of_range_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}: width is 0, expected at least 1"):
+    with pytest.raises(UsageError, match=r"model\.width is 0, expected at least 1"):
         create_model(name, ("Cu",), 4.0, {"width": 0})
 
 
 @pytest.mark.parametrize(
     ("name", "option", "message"),
     [
-        ("mgcn", {"keep": 1.5}, r"mgcn: keep is 1\.5, expected 0 … 1"),
-        ("faenet", {"frames": "se3"}, "faenet: frames is 'se3', expected stochastic or full"),
-        ("faenet", {"norm": "layer"}, "faenet: norm is 'layer', expected graph or batch"),
-        ("bapst", {"edge_input": "r"}, "bapst: edge_input is 'r', expected vector or length"),
+        ("mgcn", {"keep": 1.5}, r"model.keep is 1\.5, expected 0 … 1"),
+        ("faenet", {"frames": "se3"}, "model.frames is 'se3', expected stochastic or full"),
+        ("faenet", {"norm": "layer"}, "model.norm is 'layer', expected graph or batch"),
+        ("bapst", {"edge_input": "r"}, "model.edge_input is 'r', expected vector or length"),
         ("bapst", {"augment": "yes"}, "augment is 'yes', expected octahedral or haar or none"),
     ],
 )

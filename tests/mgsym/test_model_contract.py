@@ -19,6 +19,7 @@ CUTOFF = 3.6
 SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
 FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
 PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
+DESCRIPTORS = {"node_input": "descriptors", "radial": 5, "l_max": 3}
 
 # every registered model, and the options that make it another model
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -34,10 +35,21 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
     "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
+    "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
+    "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
+    "egnn physical": ("egnn", PHYSICAL),
+    "egnn at rest": ("egnn", {"move": False, "gate": False}),
+    "mlp physical": ("mlp", {"physical_inputs": ("energy", "stiffness")}),
+    "mlp neighbors": ("mlp", {"neighbors": True}),
+    "mlp smoothed neighbors": ("mlp", {"neighbors": True, **PHYSICAL}),
+    "mlp descriptors": ("mlp", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
+    "schnet descriptors": ("schnet", {**DESCRIPTORS, "width": 8}),
+    "mgcn physical": ("mgcn", {**PHYSICAL, "width": 8}),
+    "faenet descriptors": ("faenet", {**DESCRIPTORS, "width": 8}),
     "faenet full": ("faenet", {"width": 8, "frames": "full"}),
     "faenet one frame": ("faenet", {"width": 8, "evaluation_frames": "stochastic"}),
     "faenet batch norm": ("faenet", {"width": 8, "norm": "batch"}),
-    "bapst length": ("bapst", {"width": 16, "edge_input": "length"}),
+    "bapst length physical": ("bapst", {**PHYSICAL, "width": 16, "edge_input": "length"}),
     "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
     "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
 }
@@ -103,6 +115,7 @@ def test_predictions_are_barriers_in_ev_and_repeat(
     assert found.std() > 1e-4
     assert 1.0 < found.mean() < 2.0
     assert torch.equal(model(graphs[0]), found)
+    assert model.source, "a model names the paper that it follows"
 
 
 def test_relabelling_atoms_permutes_the_output(model: BarrierModel) -> None:
@@ -153,7 +166,8 @@ def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None
     node = 8**3 // 2
     hops = graph.hops_to(node, model.hops)
     inside = (hops[graph.destination] >= 0) & (hops[graph.destination] < model.hops)
-    assert 0 < int(inside.sum()) < graph.num_edges
+    assert int(inside.sum()) < graph.num_edges
+    assert bool(inside.any()) == model.uses_edges
     close(model(graph.with_edges(inside))[node], model(graph)[node])
     far = hops < 0
     changed = graph.replace(types=torch.where(far, 1 - graph.types, graph.types))
@@ -195,9 +209,13 @@ def test_weight_one_changes_nothing_and_zero_deletes(
     close(masked, model(graph.with_edges(keep)))
     if model.uses_edges:
         assert (masked - model(graph)).abs().max() > 1e-4
+    else:
+        assert torch.equal(masked, model(graph))
 
 
 def test_gradient_of_edge_weights_is_right(model: BarrierModel, graphs: list[Graph]) -> None:
+    if not model.uses_edges:
+        pytest.skip("the model uses no edges")
     graph = graphs[0]
     double = build_model_in_float64(model)
     weight = torch.full((graph.num_edges,), 0.7, dtype=torch.float64, requires_grad=True)
