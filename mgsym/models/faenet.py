@@ -39,8 +39,9 @@ properties; atoms carry no tag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -161,10 +162,10 @@ class FAENet(NeighborSumModel):
         """[n], the prediction in one frame: of edge vectors [e, 3] and encoded lengths."""
         edges = F.silu(torch.cat([self.from_vector(vectors), lengths], dim=1))
         edges = F.silu(self.edge_encoder(edges))
+        collect = partial(self.sum, graph=graph, edge_weight=edge_weight)
         levels = [nodes]
         for layer in self.layers:
-            arrived = self.sum(layer.messages(nodes, edges, graph), graph, edge_weight)
-            nodes = nodes + layer.update(arrived, graph)
+            nodes = layer(nodes, edges, graph, collect)
             levels.append(nodes)
         decoded: Tensor = self.decoder(torch.cat(levels, dim=1))
         return decoded.squeeze(-1)
@@ -184,17 +185,23 @@ class FAENetInteraction(nn.Module):
         self.norm = GraphNorm(width) if norm == "graph" else AtomNorm(width)
         self.back = nn.Linear(width, width)
 
-    def messages(self, nodes: Tensor, edges: Tensor, graph: Graph) -> Tensor:
-        """h_j ∘ f_ij, [e, width], of atoms [n, width] and edges [e, width]."""
-        return from_source(nodes, graph) * F.silu(self.filter(edges, nodes, graph))
+    def forward(
+        self, nodes: Tensor, edges: Tensor, graph: Graph, collect: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """New atoms [n, width].
 
-    def update(self, arrived: Tensor, graph: Graph) -> Tensor:
-        """What is added to the atoms, [n, width]."""
+        Args:
+            nodes: [n, width].
+            edges: [e, width].
+            graph: gives source and target of each edge, and each atom's structure.
+            collect: sums messages [e, width] over neighbours.
+        """
+        arrived = collect(from_source(nodes, graph) * F.silu(self.filter(edges, nodes, graph)))
         if isinstance(self.norm, GraphNorm):
             arrived = self.norm(arrived, graph)
         else:
             arrived = self.norm(arrived)
-        return F.silu(self.back(F.silu(arrived)))
+        return nodes + F.silu(self.back(F.silu(arrived)))
 
 
 def principal_axes(graph: Graph, edge_weight: Tensor | None = None) -> Tensor:

@@ -23,7 +23,9 @@ read-out is per atom, not summed over atoms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -89,12 +91,13 @@ class MGCN(NeighborSumModel):
         basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         nodes = self.atom_embedding(self.node_input(graph, edge_weight))
         edges = self.pair_embedding(unordered_pair(graph))
+        collect = partial(self.sum, graph=graph, edge_weight=edge_weight)
         levels = [nodes]
         for i, layer in enumerate(self.layers):
-            arrived = self.sum(layer.messages(nodes, edges, basis, graph), graph, edge_weight)
+            new = layer(nodes, edges, basis, graph, collect)
             if i < len(self.pair_updates):  # nothing reads the edges after the last layer
                 edges = self._updated(edges, nodes, graph, self.pair_updates[i])
-            nodes = nodes + layer.update(arrived)
+            nodes = new
             levels.append(nodes)
         decoded: Tensor = self.decoder(torch.cat(levels, dim=1))
         return decoded.squeeze(-1)
@@ -129,7 +132,23 @@ class MGCNInteraction(nn.Module):
             AtomNorm(width), nn.Linear(width, width), ShiftedSoftplus(), nn.Linear(width, width)
         )
 
-    def messages(self, nodes: Tensor, edges: Tensor, basis: Tensor, graph: Graph) -> Tensor:
-        """m_ij, [e, width], of atoms [n, width], pairs [e, width], Gaussians [e, radial]."""
+    def forward(
+        self,
+        nodes: Tensor,
+        edges: Tensor,
+        basis: Tensor,
+        graph: Graph,
+        collect: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """New atoms [n, width].
+
+        Args:
+            nodes: [n, width].
+            edges: [e, width], the pairs.
+            basis: [e, radial], Gaussians of the distance.
+            graph: gives source and target of each edge.
+            collect: sums messages [e, width] over neighbours.
+        """
         both = from_source(self.atom(nodes), graph) * self.distance(basis) + self.pair(edges)
-        return torch.tanh(self.mix(both))
+        new: Tensor = nodes + self.update(collect(torch.tanh(self.mix(both))))
+        return new

@@ -19,7 +19,9 @@ sizes are the paper's: width 64, three interactions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -68,10 +70,10 @@ class SchNet(NeighborSumModel):
     ) -> Tensor:
         basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         fading = smooth_cutoff(graph.edge_length, self.cutoff)[:, None]
+        collect = partial(self.sum, graph=graph, edge_weight=edge_weight)
         nodes = self.embedding(self.node_input(graph, edge_weight))
         for layer in self.layers:
-            sent = layer.messages(nodes, basis, graph) * fading
-            nodes = nodes + layer.update(self.sum(sent, graph, edge_weight))
+            nodes = layer(nodes, basis, fading, graph, collect)
         decoded: Tensor = self.decoder(nodes)
         return decoded.squeeze(-1)
 
@@ -89,9 +91,26 @@ class SchNetInteraction(nn.Module):
         self.filter = mlp(radial, width, width, activation=ShiftedSoftplus, activate_last=True)
         self.before = nn.Linear(width, width, bias=False)
         self.norm = AtomNorm(width)
-        self.update = nn.Sequential(self.norm, mlp(width, width, width, activation=ShiftedSoftplus))
+        self.update = mlp(width, width, width, activation=ShiftedSoftplus)
 
-    def messages(self, nodes: Tensor, basis: Tensor, graph: Graph) -> Tensor:
-        """(L x_j) ∘ W(r_ij), [e, width], of nodes [n, width] and Gaussians [e, radial]."""
-        filters: Tensor = self.filter(basis)
-        return from_source(self.before(nodes), graph) * filters
+    def forward(
+        self,
+        nodes: Tensor,
+        basis: Tensor,
+        fading: Tensor,
+        graph: Graph,
+        collect: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """New atoms [n, width].
+
+        Args:
+            nodes: [n, width].
+            basis: [e, radial], Gaussians of the distance.
+            fading: [e, 1], the factor of a filter that vanishes at the cutoff.
+            graph: gives source and target of each edge.
+            collect: sums messages [e, width] over neighbours.
+        """
+        filters = self.filter(basis) * fading
+        arrived = collect(from_source(self.before(nodes), graph) * filters)
+        new: Tensor = nodes + self.update(self.norm(arrived))
+        return new

@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "faenet full": ("faenet", {"width": 8, "frames": "full"}),
     "faenet one frame": ("faenet", {"width": 8, "evaluation_frames": "stochastic"}),
     "faenet batch norm": ("faenet", {"width": 8, "norm": "batch"}),
-    "bapst length physical": ("bapst", {**PHYSICAL, "width": 16, "edge_input": "length"}),
+    "bapst length": ("bapst", {**PHYSICAL, "width": 16, "steps": 2, "edge_input": "length"}),
     "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
     "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
 }

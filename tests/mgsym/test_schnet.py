@@ -39,7 +39,7 @@ def test_one_interaction_by_hand(disordered: Structure) -> None:
             fading = 0.5 * (1 + math.cos(math.pi * float(r) / 4))
             total = total + layer.before(model.embedding(types[graph.source[e]])) * w * fading
         v = layer.norm(total[None] * graph.num_nodes / graph.num_edges)
-        first, second = layer.update[1][0], layer.update[1][2]
+        first, second = layer.update[0], layer.update[2]
         x = model.embedding(types[i]) + second(ssp(first(v)))
         out.append(head[2](ssp(head[0](x))).reshape(()))
     torch.testing.assert_close(model(graph)[:8], torch.stack(out), atol=1e-5, rtol=0)
