@@ -219,7 +219,8 @@ def training_view(runs: Sequence[TrainedRun], out: Path, as_json: bool) -> None:
     elif len(runs) > 1:
         seeds_table(f"{len(runs)} seeds, mean ± standard deviation", summarize(runs))
     else:
-        agreement_table(f"Best epoch {runs[0].best_epoch}", runs[0].scores)
+        best = runs[0].best_epoch  # 0: there were no epochs
+        agreement_table(f"Best epoch {best}" if best else "Fitted in one go", runs[0].scores)
     if runs[0].stopped:
         console.say(f"Training stopped early: {runs[0].stopped}")
     console.wrote(out)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.errors import UsageError
+from mgsym.graph import Graph
 from mgsym.models import model_options
+from mgsym.physical import AVAILABLE, available_inputs
 
 _CHOICES = {
     "optimizer": ("adam", "adamw"),
@@ -98,6 +100,13 @@ class ModelConfig:
         """
         return ModelConfig(self.name, model_options(self.name, self.options))
 
+    def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
+        """The same written out for these training graphs: ``available`` physical inputs named."""
+        options = dict(self.complete().options)
+        if "physical_inputs" in options:
+            options["physical_inputs"] = available_inputs(options["physical_inputs"], graphs)
+        return ModelConfig(self.name, options)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -171,6 +180,8 @@ PRESETS: dict[str, Config] = {
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
+                "physical_inputs": (AVAILABLE,),
+                "smoothing": (1.5, 2.5),
             }
         ),
     ),

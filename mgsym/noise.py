@@ -68,7 +68,7 @@ def label_variance(graphs: Sequence[Graph]) -> float | None:
 
 
 def label_noise(graphs: Sequence[Graph]) -> float | None:
-    """eV, the root of `label_variance`; None where labels have standard errors of their own."""
+    """eV, the square root of `label_variance`; None where labels have their own standard errors."""
     if any(bool((~torch.isnan(g.target_stderr[g.labelled])).any()) for g in graphs):
         return None
     variance = label_variance(graphs)

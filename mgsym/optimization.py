@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    # an optimiser needs one group, if only an empty one
+    groups = [group for group in groups if group["params"]] or groups[:1]
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, amsgrad=config.amsgrad)
 
@@ -69,6 +70,20 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
             values.lerp_(source[name], 1 - decay)
         else:
             values.copy_(source[name])
+
+
+def diverged(config: TrainingConfig, value: float, epoch: int, step: int) -> str:
+    """What to say, and to try, when the loss of a step counted from 0 is no longer a number."""
+    return (
+        f"the loss became {value} at epoch {epoch + 1}, step {step + 1}: try a lower learning "
+        f"rate than {config.learning_rate:g}, a gradient clip, precision float32, and look for "
+        "wrong labels or overlapping atoms"
+    )
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict that training no longer changes."""
+    return {name: values.detach().clone() for name, values in state.items()}
 
 
 def derived_seed(*parts: int | str) -> int:

@@ -36,6 +36,17 @@ CAGE_INPUTS = tuple(
     for value in values
 )
 PHYSICAL_INPUTS = STIFFNESS_INPUTS + CAGE_INPUTS
+AVAILABLE = "available"  # in place of names: all of these that every training graph has
+
+
+def available_inputs(names: Sequence[str], graphs: Sequence[Graph]) -> tuple[str, ...]:
+    """Names of physical inputs, where ``available`` stands for all that every graph has."""
+    if AVAILABLE not in names:
+        return tuple(names)
+    found = [n for n in PHYSICAL_INPUTS if all(n in g.node_features for g in graphs)]
+    return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *found]))
+
+
 UNUSUAL = 2.0  # standard deviations of a training atom, by which a structure's mean may be off
 
 

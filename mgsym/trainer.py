@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from mgsym.errors import InputError, Interrupted, MgsymError
 from mgsym.graph import Graph, collate, match_species
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
+from mgsym.models.direct import DirectModel, refuse_start
 from mgsym.optimization import (
     centre_predictions,
+    copied,
     derived_seed,
+    diverged,
     make_optimizer,
     rate_factor,
     regression_loss,
@@ -33,37 +36,12 @@ from mgsym.optimization import (
 from mgsym.runs import end_run, graph_hash, only_checkpoint, start_run, write_history
 from mgsym.splits import Split
 from mgsym.structure import index_species
+from mgsym.training_state import TrainingState
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
 
 Progress = Callable[..., None]  # progress(steps done, steps in all, epoch=…, loss=…, …)
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs completed.
-        step: steps done of the epoch after those.
-        loss_sum, loss_count: of the steps since the last evaluation.
-        best, best_epoch: highest mean per-structure Pearson on validation, and when.
-        worse: evaluations since then.
-        seconds: time spent, over all resumptions.
-        stopped: why training ended before its last epoch; empty while it has not.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    best: float = float("-inf")
-    best_epoch: int = 0
-    worse: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -119,16 +97,17 @@ class Trainer:
         self.total = self.steps_per_epoch * self.training.epochs
         self.whole = collate(self.graphs["train"]) if self.steps_per_epoch == 1 else None
         self.state, self.resumed = TrainingState(), False
-        self.best_weights = _copied(self.model.state_dict())
+        self.best_weights = copied(self.model.state_dict())
 
     def _make_model(self, start_from: str | Path | None) -> BarrierModel:
         train = self.split.train
         if start_from is not None:
             model, metadata = load_checkpoint(only_checkpoint(start_from))
+            refuse_start(model, metadata.model.name)
             self.config = replace(self.config, model=metadata.model)
         else:
             species, _ = index_species([s for g in train for s in g.species])
-            config = self.config.model.complete()
+            config = self.config.model.for_graphs(train)
             self.config = replace(self.config, model=config)
             model = create_model(config.name, species, train[0].cutoff, config.options)
             model.fit_statistics([match_species(g, species) for g in train])
@@ -151,9 +130,27 @@ class Trainer:
             self._write_start()
         self.started = self.saved = time.monotonic()
         self.seconds_before = self.state.seconds
+        if isinstance(self.model, DirectModel):
+            self._fit(self.model)
+            return self._finish()
         while self.state.epoch < self.training.epochs and not self.state.stopped:
             self._epoch()
         return self._finish()
+
+    def _fit(self, model: DirectModel) -> None:
+        """A model without gradients: fitted in one go in place of all epochs."""
+        if self.state.history:  # resumed after it was fitted
+            return
+        self.average = None
+        model.fit(self.graphs["train"], self._after_part)
+        self.state.seconds = self.seconds_before + time.monotonic() - self.started
+        self._evaluate()
+
+    def _after_part(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total)
+        if self.should_stop is not None and self.should_stop():
+            self._interrupt()
 
     def _epoch(self) -> None:
         state = self.state
@@ -195,7 +192,7 @@ class Trainer:
             loss = self._loss(batch)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise MgsymError(self._diverged(value))
+                raise MgsymError(diverged(self.training, value, state.epoch, state.step))
             self.scaler.scale(loss).backward()
         except torch.OutOfMemoryError as error:
             raise MgsymError(
@@ -240,7 +237,7 @@ class Trainer:
         value = scores.mean_pearson
         if value > state.best or not self.graphs["validation"]:
             state.best, state.best_epoch, state.worse = value, state.epoch, 0
-            self.best_weights = _copied(model.state_dict())
+            self.best_weights = copied(model.state_dict())
             self._write_best()
         else:
             state.worse += 1
@@ -273,7 +270,7 @@ class Trainer:
         self._save()
         self.model.load_state_dict(self.best_weights)
         centre_predictions(self.model, self.graphs["train"])
-        self.best_weights = _copied(self.model.state_dict())
+        self.best_weights = copied(self.model.state_dict())
         scores = {role: self._scores(self.model, role) for role, gs in self.graphs.items() if gs}
         self._write_best(scores)
         self._write_end("finished", {role: s.as_dict() for role, s in scores.items()})
@@ -348,14 +345,6 @@ class Trainer:
             message["best"] = state.best
         return message
 
-    def _diverged(self, value: float) -> str:
-        state = self.state
-        return (
-            f"the loss became {value} at epoch {state.epoch + 1}, step {state.step + 1}: try a "
-            f"lower learning rate than {self.training.learning_rate:g}, a gradient clip, "
-            "precision float32, and look for wrong labels or overlapping atoms"
-        )
-
     def _interrupt(self) -> None:
         state = self.state
         done = f"training was interrupted in epoch {state.epoch + 1} of {self.training.epochs}"
@@ -393,7 +382,3 @@ class Trainer:
             self.average.load_state_dict(saved["average"])
         self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True
-
-
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: values.detach().clone() for name, values in state.items()}

@@ -38,6 +38,9 @@ MODELS: dict[str, Entry] = {
     "gcn": ("mgsym.models.gcn", "GCN", "GCNOptions"),
     "gcn-edges": ("mgsym.models.gcn", "EdgeGCN", "EdgeGCNOptions"),
     "mlp": ("mgsym.models.mlp", "MLP", "MLPOptions"),
+    "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
+    "kernel": ("mgsym.models.kernel", "Kernel", "KernelOptions"),
+    "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
 }
 
 

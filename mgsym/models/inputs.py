@@ -38,7 +38,8 @@ class InputOptions:
         node_input: ``types`` or ``descriptors``.
         radial: Gaussians of the descriptors, and of the edge length where a model takes that.
         l_max: highest degree of the descriptors' power spectrum.
-        physical_inputs: node features that join the inputs, standardised per species.
+        physical_inputs: node features that join the inputs, standardised per species; ``available``
+            stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training graphs have.
         smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 

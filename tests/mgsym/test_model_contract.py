@@ -12,6 +12,7 @@ from torch import Tensor
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, collate, match_species
 from mgsym.models import MODELS, BarrierModel, create_model, model_options
+from mgsym.models.direct import DirectModel
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
 
@@ -19,6 +20,9 @@ CUTOFF = 3.6
 SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
 FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
 PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
+NEAR = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide_cutoff": 4.5, "wide_radial": 4}
+NEAR |= {"smoothing": (1.2,), "strength": 3.0}
+LOCAL_PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5,)}
 
 # every registered model, and the options that make it another model
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -33,6 +37,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn descriptors": ("symgnn", FAST),
     "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
+    "ridge near": ("ridge", NEAR),
+    "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL, "bispectrum": 3}),
+    "kernel near": ("kernel", {**NEAR, "directions": 4, "waves": 50}),
+    "boosting near": ("boosting", {**NEAR, "directions": 4, "trees": 20, "regularisation": 2.0}),
     "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
     "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
@@ -80,6 +88,9 @@ def model(request: pytest.FixtureRequest, graphs: list[Graph]) -> BarrierModel:
         torch.manual_seed(0)
         model = create_model(name, ("Cu", "Zr"), CUTOFF, options)
         model.fit_statistics(graphs)
+        if isinstance(model, DirectModel):
+            model.fit(graphs)
+            return model.eval()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         batch = collate(graphs)
         for _ in range(12):  # batch norm's running statistics settle too
@@ -154,6 +165,9 @@ def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None
     if not math.isfinite(model.receptive_field):
         pytest.skip("the model sees the whole structure")
     node = 8**3 // 2
+    if isinstance(model, DirectModel):
+        check_distance(model, graph, node)
+        return
     hops = graph.hops_to(node, model.hops)
     inside = (hops[graph.destination] >= 0) & (hops[graph.destination] < model.hops)
     assert int(inside.sum()) < graph.num_edges
@@ -165,9 +179,26 @@ def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None
     assert model.receptive_field == pytest.approx(model.hops * CUTOFF)
 
 
+def check_distance(model: BarrierModel, graph: Graph, node: int) -> None:
+    """Atoms farther than the receptive field may change; those nearer count."""
+    box = graph.cell[0].diagonal()
+    vector = graph.positions - graph.positions[node]
+    distance = (vector - (vector / box).round() * box).norm(dim=1)
+    far = distance > model.receptive_field
+    if not bool(far.any()):
+        pytest.skip(f"the model sees {model.receptive_field:g} Å, more than half the box")
+    others = graph.replace(types=torch.where(far, 1 - graph.types, graph.types))
+    close(model(others)[node], model(graph)[node])
+    near = distance < 0.7 * model.receptive_field
+    others = graph.replace(types=torch.where(near, graph.types, 1 - graph.types))
+    assert abs(float(model(others)[node] - model(graph)[node])) > 1e-5
+
+
 def turn(graph: Graph, matrix: Tensor) -> Graph:
     return graph.replace(
-        edge_vector=graph.edge_vector @ matrix.T.float(), positions=graph.positions @ matrix.T
+        edge_vector=graph.edge_vector @ matrix.T.float(),
+        positions=graph.positions @ matrix.T,
+        cell=graph.cell @ matrix.T,
     )
 
 
