@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,16 @@ from mgsym.graph import Graph
 from mgsym.models import BarrierModel
 
 
-def regression_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
+def regression_loss(
+    kind: str, prediction: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """Mean loss over labelled atoms.
 
     Args:
         kind: ``mse`` or ``huber`` (threshold 1).
         prediction: [n], in units of the label's standard deviation.
         target: [n], likewise; NaN where there is no label.
+        weight: [n], of each label, with mean 1 over the training set; None for ones.
 
     Returns:
         A number; 0 when nothing is labelled.
@@ -30,7 +33,10 @@ def regression_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
     if not bool(labelled.any()):
         return prediction.sum() * 0.0
     prediction, target = prediction[labelled], target[labelled]
-    return F.huber_loss(prediction, target) if kind == "huber" else F.mse_loss(prediction, target)
+    loss = F.huber_loss if kind == "huber" else F.mse_loss
+    if weight is None:
+        return loss(prediction, target)
+    return (weight[labelled] * loss(prediction, target, reduction="none")).mean()
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -69,6 +75,20 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
             values.lerp_(source[name], 1 - decay)
         else:
             values.copy_(source[name])
+
+
+def diverged(config: TrainingConfig, value: float, epoch: int, step: int) -> str:
+    """What to say, and to try, when the loss of a step counted from 0 is no longer a number."""
+    return (
+        f"the loss became {value} at epoch {epoch + 1}, step {step + 1}: try a lower learning "
+        f"rate than {config.learning_rate:g}, a gradient clip, precision float32, and look for "
+        "wrong labels or overlapping atoms"
+    )
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict that training no longer changes."""
+    return {name: values.detach().clone() for name, values in state.items()}
 
 
 def derived_seed(*parts: int | str) -> int:

@@ -18,14 +18,17 @@ from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save
 from mgsym.config import Config
 from mgsym.errors import InputError, Interrupted, MgsymError
 from mgsym.graph import Graph, collate, match_species
+from mgsym.label_weights import with_label_weights
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
+from mgsym.objective import Objective
 from mgsym.optimization import (
     centre_predictions,
+    copied,
     derived_seed,
+    diverged,
     make_optimizer,
     rate_factor,
-    regression_loss,
     seed_device,
     shuffled,
     update_average,
@@ -104,12 +107,16 @@ class Trainer:
     ) -> None:
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
-        self.split, self.start_from = split, start_from
+        weights = (config.training.label_weights, config.training.label_floor)
+        self.split = replace(split, train=with_label_weights(split.train, *weights))
+        self.start_from = start_from
         self.model = self._make_model(start_from)
         self.training_set = TrainingSet.of(split.train)
         self.hashes = {g.names[0]: graph_hash(g) for _, gs in split.items() for g in gs}
-        self.graphs = {role: [self._ready(g) for g in gs] for role, gs in split.items()}
-        self.optimizer = make_optimizer(self.training, self.model)
+        self.graphs = {role: [self._ready(g) for g in gs] for role, gs in self.split.items()}
+        seed_device(device, derived_seed(config.seed, "heads"))
+        self.objective = Objective(self.training, self.model, self.split.train)
+        self.optimizer = make_optimizer(self.training, self.objective)
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=self.training.precision == "float16"
         )
@@ -119,7 +126,7 @@ class Trainer:
         self.total = self.steps_per_epoch * self.training.epochs
         self.whole = collate(self.graphs["train"]) if self.steps_per_epoch == 1 else None
         self.state, self.resumed = TrainingState(), False
-        self.best_weights = _copied(self.model.state_dict())
+        self.best_weights = copied(self.model.state_dict())
 
     def _make_model(self, start_from: str | Path | None) -> BarrierModel:
         train = self.split.train
@@ -192,10 +199,10 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = self._loss(batch)
+            loss = self.objective(batch)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise MgsymError(self._diverged(value))
+                raise MgsymError(diverged(self.training, value, state.epoch, state.step))
             self.scaler.scale(loss).backward()
         except torch.OutOfMemoryError as error:
             raise MgsymError(
@@ -203,20 +210,12 @@ class Trainer:
             ) from error
         if self.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.training.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             update_average(self.average, self.model, self.training.ema_decay, done)
         state.loss_sum, state.loss_count = state.loss_sum + value, state.loss_count + 1
-
-    def _loss(self, batch: Graph) -> Tensor:
-        precision = self.training.precision
-        dtype = getattr(torch, precision)
-        with torch.autocast(self.device.type, dtype, enabled=precision != "float32"):
-            prediction = self.model.standardised(batch, None, None)
-        target = (batch.target - self.model.label_mean) / self.model.label_scale
-        return regression_loss(self.training.loss, prediction.float(), target)
 
     def _after_step(self) -> None:
         state = self.state
@@ -240,7 +239,7 @@ class Trainer:
         value = scores.mean_pearson
         if value > state.best or not self.graphs["validation"]:
             state.best, state.best_epoch, state.worse = value, state.epoch, 0
-            self.best_weights = _copied(model.state_dict())
+            self.best_weights = copied(model.state_dict())
             self._write_best()
         else:
             state.worse += 1
@@ -273,7 +272,7 @@ class Trainer:
         self._save()
         self.model.load_state_dict(self.best_weights)
         centre_predictions(self.model, self.graphs["train"])
-        self.best_weights = _copied(self.model.state_dict())
+        self.best_weights = copied(self.model.state_dict())
         scores = {role: self._scores(self.model, role) for role, gs in self.graphs.items() if gs}
         self._write_best(scores)
         self._write_end("finished", {role: s.as_dict() for role, s in scores.items()})
@@ -348,14 +347,6 @@ class Trainer:
             message["best"] = state.best
         return message
 
-    def _diverged(self, value: float) -> str:
-        state = self.state
-        return (
-            f"the loss became {value} at epoch {state.epoch + 1}, step {state.step + 1}: try a "
-            f"lower learning rate than {self.training.learning_rate:g}, a gradient clip, "
-            "precision float32, and look for wrong labels or overlapping atoms"
-        )
-
     def _interrupt(self) -> None:
         state = self.state
         done = f"training was interrupted in epoch {state.epoch + 1} of {self.training.epochs}"
@@ -377,6 +368,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "heads": self.objective.heads,
             "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "state": asdict(self.state),
@@ -391,9 +383,6 @@ class Trainer:
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
+        self.objective.load_heads(saved.get("heads", {}))
         self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True
-
-
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: values.detach().clone() for name, values in state.items()}

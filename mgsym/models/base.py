@@ -111,6 +111,15 @@ class BarrierModel(nn.Module):
         raise NotImplementedError
 
     @property
+    def readout(self) -> nn.Linear | None:
+        """The last layer: it turns an atom's hidden representation into the prediction.
+
+        Auxiliary targets (mgsym.auxiliary) are predicted from what enters it, [n, width]. None
+        where a model has no such layer.
+        """
+        return None
+
+    @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
