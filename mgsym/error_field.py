@@ -1,11 +1,9 @@
 """The errors of a prediction as a random field: how those of neighbouring atoms hang together.
 
 The true barrier of atom i is mᵢ + eᵢ, the prediction and its error. Errors are taken to be normal
-with the covariance
+with the covariance that mgsym.calibration fits,
 
-    cov(eᵢ, eⱼ) = σᵢ σⱼ (fraction k(rᵢⱼ) + common),   var(eᵢ) = σᵢ²,   k(r) = exp(−r²/2 length²):
-
-neighbours are wrong alike, and so are, a little, all atoms of a structure.
+    cov(eᵢ, eⱼ) = σᵢ σⱼ (fraction k(rᵢⱼ) + common),   var(eᵢ) = σᵢ²,   k(r) = exp(−r²/2 length²).
 """
 
 from __future__ import annotations
@@ -16,34 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mgsym.calibration import Calibration
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
 IMAGES = 4.5  # lengths; periodic images farther than this do not count (k = 4e-5)
 _ROWS = 256  # of a matrix of distances at once
-
-
-@dataclass(frozen=True)
-class ErrorCorrelation:
-    """How the errors of a prediction hang together within one structure.
-
-    Attributes:
-        fraction: share of the variance that neighbours share, 0 … 1.
-        length: Å, over which they do.
-        common: share of the variance that all atoms of a structure share, 0 … 1.
-    """
-
-    fraction: float = 0.0
-    length: float = 3.0
-    common: float = 0.0
-
-    def __post_init__(self) -> None:
-        shares = (self.fraction, self.common)
-        if min(shares) < 0 or sum(shares) > 1 + 1e-9 or not self.length > 0:
-            raise InputError(
-                f"errors with fraction {self.fraction}, common {self.common} and length "
-                f"{self.length}: expected shares that add to 1 at most and a length above 0 Å"
-            )
 
 
 @dataclass(frozen=True)
@@ -55,23 +31,23 @@ class ErrorField:
         cell: [3, 3] Å.
         periodic: along each of its vectors.
         std: [n] eV.
-        correlation: how they hang together.
+        calibration: how they hang together.
     """
 
     fractional: Tensor
     cell: Tensor
     periodic: tuple[bool, bool, bool]
     std: Tensor
-    correlation: ErrorCorrelation
+    calibration: Calibration
 
     @classmethod
-    def of(cls, structure: Structure, std: Tensor, correlation: ErrorCorrelation) -> ErrorField:
+    def of(cls, structure: Structure, std: Tensor, calibration: Calibration) -> ErrorField:
         """The field on a structure.
 
         Args:
             structure: where the atoms are.
             std: [n] eV.
-            correlation: of the errors.
+            calibration: how its errors hang together.
 
         Raises:
             InputError: a standard deviation is not a number from 0.
@@ -84,17 +60,17 @@ class ErrorField:
         fractional = torch.linalg.solve(structure.cell.T, structure.positions.T).T
         repeats = torch.tensor(structure.periodic)
         fractional = torch.where(repeats, fractional - fractional.floor(), fractional)
-        return cls(fractional, structure.cell, structure.periodic, std, correlation)
+        return cls(fractional, structure.cell, structure.periodic, std, calibration)
 
     @property
     def common(self) -> Tensor:
         """[n] eV: what one standard deviation of the structure's common error does to each atom."""
-        return self.std * math.sqrt(self.correlation.common)
+        return self.std * math.sqrt(self.calibration.common)
 
     @property
     def own(self) -> Tensor:
         """[n] eV²: the variance of each atom without the common error."""
-        return self.std**2 * (1 - self.correlation.common)
+        return self.std**2 * (1 - self.calibration.common)
 
     @property
     def heights(self) -> Tensor:
@@ -106,12 +82,12 @@ class ErrorField:
         found = torch.empty(len(a), len(b), dtype=torch.float64)
         for rows, part in zip(a.split(_ROWS), found.split(_ROWS), strict=True):
             part.copy_(self._kernel(self.fractional[rows, None] - self.fractional[b]))
-        found *= self.correlation.fraction * self.std[a, None] * self.std[b]
+        found *= self.calibration.fraction * self.std[a, None] * self.std[b]
         return torch.where(a[:, None] == b, self.own[a, None], found)
 
     def near(self, nodes: Tensor, lengths: float) -> Tensor:
         """[n] bool: atoms within some correlation lengths of the box around `nodes`."""
-        reach = lengths * self.correlation.length / self.heights * (self.correlation.fraction > 0)
+        reach = lengths * self.calibration.length / self.heights * (self.calibration.fraction > 0)
         own = self.fractional[nodes]
         low, high = own.amin(0) - reach, own.amax(0) + reach
         offset = self.fractional - low
@@ -125,7 +101,7 @@ class ErrorField:
         """
         repeats = torch.tensor(self.periodic)
         difference = torch.where(repeats, difference - difference.round(), difference)
-        scaled = self.cell / self.correlation.length
+        scaled = self.cell / self.calibration.length
         total, at_zero = torch.zeros(difference.shape[:-1], dtype=torch.float64), 0.0
         for shift in self._images():
             total += torch.exp(-0.5 * ((difference + shift) @ scaled).square().sum(-1))
@@ -134,6 +110,6 @@ class ErrorField:
 
     def _images(self) -> Tensor:
         """[images, 3]: the cells whose atoms are near enough to count."""
-        reach = (0.5 + IMAGES * self.correlation.length / self.heights).floor()
+        reach = (0.5 + IMAGES * self.calibration.length / self.heights).floor()
         counts = torch.where(torch.tensor(self.periodic), reach, 0).long().tolist()
         return torch.cartesian_prod(*(torch.arange(-n, n + 1.0).double() for n in counts))

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgsym.error_field import ErrorCorrelation, ErrorField
+from mgsym.calibration import Calibration
+from mgsym.error_field import ErrorField
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
@@ -59,7 +60,7 @@ def fuse(
     mean: Tensor,
     std: Tensor,
     observed: Observed,
-    correlation: ErrorCorrelation | None = None,
+    calibration: Calibration | None = None,
     *,
     most_observations: int = MOST_OBSERVATIONS,
 ) -> Fused:
@@ -70,13 +71,13 @@ def fuse(
         mean: [n] eV, the prediction.
         std: [n] eV, of its error; 0 where it is certain.
         observed: by the searches.
-        correlation: of its errors; None takes them as independent.
+        calibration: how its errors hang together; None takes them as independent.
         most_observations: in one block, which bounds memory (8 bytes times its square, thrice).
 
     Raises:
         InputError: a number is not finite, or a variance not positive.
     """
-    field = ErrorField.of(structure, std, correlation or ErrorCorrelation())
+    field = ErrorField.of(structure, std, calibration or Calibration())
     mean = mean.double()
     _check(mean, observed)
     residual, noise = torch.zeros_like(mean), torch.full_like(mean, math.nan)

@@ -114,10 +114,12 @@ class BarrierModel(nn.Module):
     def readout(self) -> nn.Linear | None:
         """The last layer: it turns an atom's hidden representation into the prediction.
 
-        Auxiliary targets (mgsym.auxiliary) are predicted from what enters it, [n, width]. None
-        where a model has no such layer.
+        Auxiliary targets (mgsym.auxiliary) are predicted from what enters it, [n, width]. It is
+        the end of ``decoder`` unless a model says otherwise; None where there is no such layer.
         """
-        return None
+        decoder = getattr(self, "decoder", None)
+        last = decoder[-1] if isinstance(decoder, nn.Sequential) else None
+        return last if isinstance(last, nn.Linear) else None
 
     @property
     def num_parameters(self) -> int:

@@ -155,13 +155,6 @@ class SymGNN(BarrierModel):
             return "yes"
         return "in expectation" if self.options.transforms == "haar" else "no"
 
-    @property
-    def readout(self) -> nn.Linear:
-        """The decoder's last layer."""
-        last = self.decoder[-1]
-        assert isinstance(last, nn.Linear)
-        return last
-
     def fit_statistics(self, graphs: Sequence[Graph]) -> None:
         """Label statistics; of the descriptors mean, standard deviation and ridge regression."""
         super().fit_statistics(graphs)
