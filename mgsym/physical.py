@@ -16,6 +16,8 @@ from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.scatter import segment_sum
 
+UNUSUAL = 2.0  # standard deviations of a training atom, by which a structure's mean may be off
+
 
 class PhysicalInputs(nn.Module):
     """Node features as inputs: standardised per species, then averaged with Gaussian weights.
@@ -83,6 +85,19 @@ class PhysicalInputs(nn.Module):
             found.append((own + near) / (1 + total))
         return torch.cat(found, dim=1)
 
+    def unusual(self, graph: Graph) -> list[str]:
+        """Names of features whose mean over an element's atoms is far from the training atoms'.
+
+        Another potential than that of the training structures shows so, above all in the energy.
+
+        Args:
+            graph: with the model's species.
+        """
+        own = (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
+        means = [own[graph.types == kind].mean(0).abs() for kind in graph.types.unique()]
+        far = torch.stack(means).amax(0) > UNUSUAL
+        return [name for name, found in zip(self.names, far.tolist(), strict=True) if found]
+
     def _features(self, graph: Graph) -> Tensor:
         """[n, names], as the graph has them."""
         lacking = [name for name in self.names if name not in graph.node_features]
@@ -100,3 +115,15 @@ class PhysicalInputs(nn.Module):
                     path=graph.names[0] or None,
                 )
         return torch.stack([graph.node_features[name] for name in self.names], dim=1).to(self.mean)
+
+
+def physical_inputs_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the node features that a model takes; empty for structure alone."""
+    parts = [part for part in model.modules() if isinstance(part, PhysicalInputs)]
+    return tuple(dict.fromkeys(name for part in parts for name in part.names))
+
+
+def unusual_inputs(model: nn.Module, graph: Graph) -> list[str]:
+    """Names of a model's physical inputs that are unusual in a graph (`PhysicalInputs.unusual`)."""
+    parts = [part for part in model.modules() if isinstance(part, PhysicalInputs)]
+    return list(dict.fromkeys(name for part in parts for name in part.unusual(graph)))
