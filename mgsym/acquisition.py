@@ -16,26 +16,32 @@ from mgsym.errors import UsageError
 from mgsym.fusion import REACH
 
 
-def choose_atoms(field: ErrorField, count: int, noise: float | Tensor = 0.0) -> Tensor:
+def choose_atoms(
+    field: ErrorField,
+    count: int,
+    noise: float | Tensor = 0.0,
+    candidates: Tensor | None = None,
+) -> Tensor:
     """The atoms whose labels would leave the least variance, greedily; the same every time.
 
     Args:
         field: the errors of the prediction, or what earlier labels left of them.
         count: how many.
         noise: eV², the variance of the labels to come, one or [n].
+        candidates: [n] bool, which atoms may be chosen; None allows all.
 
     Returns:
         [count] int64, the most wanted first.
 
     Raises:
-        UsageError: `count` is below 1 or more than there are atoms.
+        UsageError: `count` is below 1 or more than there are candidates.
     """
     atoms = len(field.std)
-    if not 1 <= count <= atoms:
-        raise UsageError(f"{count} atoms to choose, expected 1 to {atoms} of this structure")
+    free = torch.ones(atoms, dtype=torch.bool) if candidates is None else candidates.clone()
+    if not 1 <= count <= int(free.sum()):
+        raise UsageError(f"{count} atoms to choose, expected 1 to {int(free.sum())}")
     left = field.own.clone()
     noise = torch.as_tensor(noise, dtype=torch.float64).expand(atoms)
-    free = torch.ones(atoms, dtype=torch.bool)
     columns: dict[int, tuple[Tensor, Tensor]] = {}  # of the factor, by atom: rows, values
     for _ in range(count):
         best = int(torch.where(free, left, -1.0).argmax())

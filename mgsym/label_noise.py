@@ -11,6 +11,7 @@ from torch import Tensor
 # about their atom's mean, and this variance itself differs by 37 % between atoms
 TYPICAL_VARIANCE = 0.33  # eV²
 TYPICAL_WEIGHT = 30.0  # degrees of freedom that the typical variance counts as
+SUCCESS = 0.56  # share of the searches that end at a saddle
 STRENGTH = 15.0  # degrees of freedom that the pooled variance counts as for each atom
 
 
