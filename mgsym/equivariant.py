@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from mgsym.descriptors import spherical_harmonics
 from mgsym.layers import pieces
-from mgsym.sphere import degrees, gaunt_coefficients, sphere_grid
+from mgsym.sphere import block, degrees, gaunt_coefficients, sphere_grid
 
 
 class ChannelMix(nn.Module):
@@ -61,7 +61,8 @@ class VectorCoupling(nn.Module):
 
     def forward(self, density: Tensor) -> Tensor:
         """[lm, n, features] from densities [n, lm, b, 3 c] of c vectors (in the order of Y_1m)."""
-        blocks = density.unflatten(-1, (-1, 3)).split([2 * d + 1 for d in range(self.degree + 1)], 1)
+        counts = [2 * d + 1 for d in range(self.degree + 1)]
+        blocks = density.unflatten(-1, (-1, 3)).split(counts, dim=1)
         found: list[Tensor | None] = [None] * (self.degree + 1)
         gaunt = _coupling(self.degree, density.dtype, density.device)
         for (first, last), weight in zip(self.paths, self.weight, strict=True):
@@ -203,8 +204,3 @@ def _coupling(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Gaunt coefficients [lm, 3, lm] of a tensor and a vector."""
     with torch.inference_mode(False):
         return gaunt_coefficients(degree, 1, degree)[:, 1:].to(device, dtype)
-
-
-def block(degree: int) -> slice:
-    """Where the harmonics of a degree stand."""
-    return slice(degree**2, (degree + 1) ** 2)

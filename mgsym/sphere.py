@@ -58,3 +58,8 @@ def degrees(l_max: int) -> Tensor:
     """[(l_max + 1)²] int64: the degree l of each harmonic."""
     counts = torch.arange(l_max + 1)
     return counts.repeat_interleave(2 * counts + 1)
+
+
+def block(degree: int) -> slice:
+    """Where the harmonics of a degree stand."""
+    return slice(degree**2, (degree + 1) ** 2)

@@ -26,6 +26,7 @@ ever stored for the backward pass (mgsym.density).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +85,10 @@ class Ace(ResidualModel):
         self.embedding = nn.Sequential(self.first_layer(), nn.BatchNorm1d(width), nn.SiLU())
         counts = [0] + [options.vectors] * (options.layers - 1) + [0]
         self.layers = nn.ModuleList(
-            AceLayer(options, received, sent)
-            for received, sent in zip(counts[:-1], counts[1:], strict=True)
+            AceLayer(options, received, sent) for received, sent in pairwise(counts)
         )
-        self.readout = _perceptron(width, width, 1, options.dropout)
-        self.start_at_ridge(self.readout[-1])
+        self.decoder = _perceptron(width, width, 1, options.dropout)
+        self.start_at_ridge(self.decoder[-1])
 
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
@@ -99,7 +99,7 @@ class Ace(ResidualModel):
         vectors = nodes.new_zeros(len(nodes), 0, 3)
         for layer in self.layers:
             nodes, vectors = layer(graph, radial, harmonics, nodes, vectors)
-        return self.with_ridge(self.readout(nodes).squeeze(-1), graph, inputs, edge_weight)
+        return self.with_ridge(self.decoder(nodes).squeeze(-1), graph, inputs, edge_weight)
 
     def _geometry(self, graph: Graph, edge_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Radial functions [e, b] and harmonics [e, (degree + 1)²] of each edge."""

@@ -1,4 +1,4 @@
-"""The equivariant network: tensors turn as they should, products are the contractions they claim."""
+"""The equivariant network: tensors turn as they should, products are what they claim to be."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from mgsym.equivariant import (
     EquivariantNorm,
     SphereProducts,
     VectorCoupling,
-    block,
 )
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.models import create_model
 from mgsym.models.ace import Ace, AceLayer
 from mgsym.rotations import random_orthogonal
-from mgsym.sphere import gaunt_coefficients, sphere_grid
+from mgsym.sphere import block, gaunt_coefficients, sphere_grid
 from mgsym.structure import Structure
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -54,6 +53,7 @@ def orthogonal() -> list[Tensor]:
 
 def close(a: Tensor, b: Tensor) -> None:
     """Equal to the precision of their type, relative to the largest."""
+    a, b = a.detach(), b.detach()
     assert float((a - b).abs().max()) < TOLERANCE[a.dtype] * float(1 + b.abs().max())
 
 
@@ -77,7 +77,7 @@ def turned(graph: Graph, matrix: Tensor) -> Graph:
     return graph.replace(edge_vector=graph.edge_vector @ matrix.to(graph.edge_vector.dtype).T)
 
 
-def first_pass(model: Ace, graph: Graph) -> tuple[AceLayer, tuple[Tensor, ...]]:
+def last_layer(model: Ace, graph: Graph) -> tuple[AceLayer, tuple[Tensor, ...]]:
     """The last layer with what it is given: the graph's geometry, channels, vectors."""
     nodes = model.embedding(model.node_input(graph, None))
     radial, harmonics = model._geometry(graph, None)
@@ -94,8 +94,8 @@ def test_densities_and_vectors_turn_with_the_structure(
     d = turning(matrix, 3).to(dtype)
     exact = graph.replace(edge_vector=graph.edge_vector.to(dtype))
     model = settled(graph, **TYPES).to(dtype)
-    last, before = first_pass(model, exact)
-    _, after = first_pass(model, turned(exact, matrix))
+    last, before = last_layer(model, exact)
+    _, after = last_layer(model, turned(exact, matrix))
     assert before[3].shape == (64, 3, 3)
     assert before[3].abs().max() > 0.1
     close(after[2], before[2])
@@ -109,7 +109,7 @@ def test_densities_and_vectors_turn_with_the_structure(
 
 def test_without_its_vectors_the_layer_says_something_else(graph: Graph) -> None:
     model = settled(graph, **TYPES)
-    last, (radial, harmonics, nodes, vectors) = first_pass(model, graph)
+    last, (radial, harmonics, nodes, vectors) = last_layer(model, graph)
     with_them = last.density(graph, radial, harmonics, nodes, vectors)
     without = last.density(graph, radial, harmonics, nodes, 0 * vectors)
     for degree in range(4):

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from mgsym.descriptors import spherical_harmonics
-from mgsym.equivariant import block
 from mgsym.errors import UsageError
 from mgsym.rotations import random_orthogonal
-from mgsym.sphere import degrees, gaunt_coefficients, sphere_grid
+from mgsym.sphere import block, degrees, gaunt_coefficients, sphere_grid
 
 
 def double_factorial(n: int) -> int:
