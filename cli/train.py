@@ -12,12 +12,13 @@ from mgsym.cli import options as opt
 
 # options that are settings
 SETTINGS = {k: f"training.{k}" for k in ("epochs", "learning_rate", "max_minutes", "precision")}
-SETTINGS["seed"] = "seed"
+SETTINGS |= {"seed": "seed", "model": "model.name"}
 NAMES = "these structures or glasses (a,b*; none)"
 
 
 @click.command()
 @click.argument("graphs", default="graphs", type=opt.FILE)
+@click.option("--model", help="Name of a model; mgsym models lists them.  [default: symgnn]")
 @click.option("--preset", help="Settings to start from: fast or paper.  [default: fast]")
 @opt.config_option
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")
@@ -44,12 +45,12 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     Whole glasses are held out for validation and test. The best epoch is chosen on validation;
     test is scored once, at the end.
     """
-    from mgsym.cli.views import agreement_table, seeds_table
-    from mgsym.config import load_config
+    from mgsym.cli.views import training_view
+    from mgsym.config import load_config, parse_override
     from mgsym.data_tools.graphs import read_graphs
     from mgsym.runs import default_run, latest_run, run_config, run_seeds
-    from mgsym.training import summarize, train_seeds
     from mgsym.training import train as train_one
+    from mgsym.training import train_seeds
 
     resume, seeds = chosen["resume"] is not None, chosen["seeds"]
     if resume:
@@ -57,7 +58,8 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
         seeds = seeds or run_seeds(out)
     file = run_config(out) if resume and out else chosen["config"]
     flags = {SETTINGS[k]: v for k, v in opt.given().items() if k in SETTINGS}
-    config = load_config(file, chosen["changes"], chosen["preset"]).changed(flags)
+    changes = dict(map(parse_override, chosen["changes"]))
+    config = load_config(file, changes | flags, chosen["preset"])
     out = out or default_run(config, seeds)
     asked = {k: chosen[k] for k in ("device", "validation", "test", "start_from", "overwrite")}
     loaded = read_graphs([graphs])
@@ -67,13 +69,4 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
             runs = train_seeds(loaded, config, seeds, out, **asked)
         else:
             runs = [train_one(loaded, config, run=out, **asked)]
-    if as_json:
-        scores = {r.config.seed: {k: s.as_dict() for k, s in r.scores.items()} for r in runs}
-        console.emit_json({"run": out, "scores_by_seed": scores})
-    elif len(runs) > 1:
-        seeds_table(f"{len(runs)} seeds, mean ± standard deviation", summarize(runs))
-    else:
-        agreement_table(f"Best epoch {runs[0].best_epoch}", runs[0].scores)
-    if runs[0].stopped:
-        console.say(f"Training stopped early: {runs[0].stopped}")
-    console.wrote(out)
+    training_view(runs, out, as_json)

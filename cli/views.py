@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgsym.cli import console
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
     from mgsym.metrics import Scores, SplitScores
     from mgsym.reliability import Reliability
+    from mgsym.trainer import TrainedRun
 
 # fmt: off
 GRAPH_COLUMNS = (
@@ -204,6 +206,24 @@ def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:
         for role, values in summary.items()
     ]
     console.table(title, ("", "Pearson", "pooled", "MAE/eV"), rows)
+
+
+def training_view(runs: Sequence[TrainedRun], out: Path, as_json: bool) -> None:
+    """Scores of one run, or their mean and spread over seeds; why training stopped, what it
+    wrote."""
+    from mgsym.training import summarize
+
+    if as_json:
+        scores = {r.config.seed: {k: s.as_dict() for k, s in r.scores.items()} for r in runs}
+        console.emit_json({"run": out, "scores_by_seed": scores})
+    elif len(runs) > 1:
+        seeds_table(f"{len(runs)} seeds, mean ± standard deviation", summarize(runs))
+    else:
+        best = runs[0].best_epoch  # 0: there were no epochs
+        agreement_table(f"Best epoch {best}" if best else "Fitted in one go", runs[0].scores)
+    if runs[0].stopped:
+        console.say(f"Training stopped early: {runs[0].stopped}")
+    console.wrote(out)
 
 
 def explanation_view(found: Explained) -> None:

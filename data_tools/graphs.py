@@ -240,6 +240,11 @@ def read_systems(
     return systems
 
 
+def sample_graphs(cutoff: float = 5.0) -> list[Graph]:
+    """Graphs of the sample that ships with mgsym, with this cutoff in Å."""
+    return [build_graph(structure, cutoff) for structure in sample_structures()]
+
+
 def is_graph_file(path: str | Path) -> bool:
     """Whether a file holds a graph, not a structure."""
     if Path(path).suffix != ".npz":

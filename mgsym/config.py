@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.errors import UsageError
+from mgsym.graph import Graph
 from mgsym.label_weights import KINDS
 from mgsym.models import model_options
+from mgsym.physical import AVAILABLE, available_inputs
 
 _CHOICES = {
     "optimizer": ("adam", "adamw"),
@@ -59,7 +61,7 @@ class TrainingConfig:
             and saved as best; 0 averages nothing.
         max_minutes: training stops after this time; 0 never stops.
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
-            (mgsym.label_weights).
+            (mgsym.label_weights); the trees of ``boosting`` count them alike all the same.
         label_floor: what is added to standard errors then, in standard deviations of the label.
         auxiliary: node features to predict beside the barrier (mgsym.auxiliary), such as
             ``["energy", "pressure"]``.
@@ -118,6 +120,13 @@ class ModelConfig:
             UsageError: no such model or option.
         """
         return ModelConfig(self.name, model_options(self.name, self.options))
+
+    def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
+        """The same written out for these training graphs: ``available`` physical inputs named."""
+        options = dict(self.complete().options)
+        if "physical_inputs" in options:
+            options["physical_inputs"] = available_inputs(options["physical_inputs"], graphs)
+        return ModelConfig(self.name, options)
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,8 @@ PRESETS: dict[str, Config] = {
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
+                "physical_inputs": (AVAILABLE,),
+                "smoothing": (1.5, 2.5),
             }
         ),
     ),

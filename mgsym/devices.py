@@ -1,6 +1,9 @@
-"""Which device to compute on."""
+"""Which device to compute on, what it is, and how much memory a computation takes there."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import torch
 
@@ -37,3 +40,41 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if index >= gpus:
         raise UsageError(f"device {text} is not there: PyTorch sees {gpus}, cuda:0 first")
     return torch.device("cuda", index)
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu, 2 threads``, or what the GPU is called."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+
+
+class PeakMemory:
+    """The most memory that was held since this object was made.
+
+    On a GPU it is what torch allocated there. On a CPU it is the resident memory of the whole
+    process, with the interpreter and everything loaded; only Linux tells it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.known = True
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            # 5 sets the peak back to what is resident now (man 5 proc)
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            self.known = False
+
+    def gigabytes(self) -> float | None:
+        """10⁹ bytes; None where the system does not tell."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        if not self.known:
+            return None
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) * 1024 / 1e9 if found else None

@@ -238,6 +238,47 @@ class Dropout(nn.Module):
         return x if kept is None else x * kept * scale
 
 
+def encoder(
+    first: nn.Module, width: int, norm: bool = True, activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """A first layer to [n, width], then a linear one, each normalised over the batch and activated.
+
+    Args:
+        first: the first layer.
+        width: of what it gives.
+        norm: with batch norms.
+        activation: after each.
+    """
+    return nn.Sequential(
+        first, *_finish(width, norm, activation), nn.Linear(width, width),
+        *_finish(width, norm, activation),
+    )  # fmt: skip
+
+
+def decoder(
+    width: int, layers: int, norm: bool = True, activation: type[nn.Module] = nn.PReLU
+) -> nn.Sequential:
+    """Hidden layers, then one number per atom: [n, width] to [n, 1].
+
+    Args:
+        width: of every hidden layer.
+        layers: how many there are.
+        norm: with batch norms.
+        activation: after each.
+    """
+    hidden = [
+        module
+        for _ in range(layers)
+        for module in (nn.Linear(width, width), *_finish(width, norm, activation))
+    ]
+    return nn.Sequential(*hidden, nn.Linear(width, 1))
+
+
+def _finish(width: int, norm: bool, activation: type[nn.Module]) -> list[nn.Module]:
+    """What comes after a linear layer."""
+    return [nn.BatchNorm1d(width), activation()] if norm else [activation()]
+
+
 def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
     """What BatchNorm1d does with a training batch's statistics."""
     if not norm.training:

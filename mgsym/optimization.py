@@ -46,7 +46,8 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    # an optimiser needs one group, if only an empty one
+    groups = [group for group in groups if group["params"]] or groups[:1]
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, amsgrad=config.amsgrad)
 

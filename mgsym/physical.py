@@ -16,6 +16,37 @@ from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.scatter import segment_sum
 
+# what `mgsym build-graph --physics` makes, see mgsym.data_tools.simulation
+STIFFNESS_INPUTS = (
+    "energy", "pressure", "von_mises", "compliance_6", "compliance_9",
+    "stiffness_1", "stiffness_2", "stiffness_3",
+)  # fmt: skip
+CAGE_DISTANCES = (0.3, 0.5, 0.7, 1.0, 1.4)  # Å
+CAGE_RANKS = (0, 3, 8, 16, 24, 36, 47)  # of 48 directions
+CAGE_DEGREES = (1, 2, 3, 4)
+CAGE_SOFTNESS = (0.3, 1.0, 3.0)  # eV
+CAGE_INPUTS = tuple(
+    f"cage_{distance:g}_{what}_{value:g}"
+    for distance in CAGE_DISTANCES
+    for what, values in (
+        ("rank", CAGE_RANKS),
+        ("degree", CAGE_DEGREES),
+        ("soft", CAGE_SOFTNESS),
+    )
+    for value in values
+)
+PHYSICAL_INPUTS = STIFFNESS_INPUTS + CAGE_INPUTS
+AVAILABLE = "available"  # in place of names: all of these that every training graph has
+
+
+def available_inputs(names: Sequence[str], graphs: Sequence[Graph]) -> tuple[str, ...]:
+    """Names of physical inputs, where ``available`` stands for all that every graph has."""
+    if AVAILABLE not in names:
+        return tuple(names)
+    found = [n for n in PHYSICAL_INPUTS if all(n in g.node_features for g in graphs)]
+    return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *found]))
+
+
 UNUSUAL = 2.0  # standard deviations of a training atom, by which a structure's mean may be off
 
 

@@ -210,6 +210,9 @@ def predict_graph(model: BarrierModel, graph: Graph, max_edges: int = MAX_EDGES)
         if graph.num_edges <= max_edges or not math.isfinite(model.receptive_field):
             whole: Tensor = model(model.prepare(graph.to(device)))
             return whole.float().cpu()
+        if not model.uses_edges:  # it may look at positions, which a part would not have
+            alone: Tensor = model(graph.to(device))
+            return alone.float().cpu()
         result = torch.empty(graph.num_nodes)
         for nodes, field in _pieces(graph, model.hops, max_edges):
             part, _ = graph.subgraph(field)

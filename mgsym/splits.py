@@ -84,30 +84,34 @@ def split_by_glass(
     return Split(**chosen, unused=[g for g in graphs if id(g) not in used])
 
 
-def leave_one_group_out(graphs: Sequence[Graph]) -> list[Split]:
+def leave_one_group_out(graphs: Sequence[Graph], stopping: bool = True) -> list[Split]:
     """One fold per glass: it tests, the next in the list stops early, the others train.
 
     Nothing in a fold looks at the glass left out, so the mean over folds is an honest estimate.
 
+    Args:
+        graphs: one structure each; those without labels are left out.
+        stopping: whether a glass stops early; otherwise it trains with the others, and there is
+            no validation.
+
     Raises:
-        InputError: fewer than three glasses have labels.
+        InputError: fewer than three glasses have labels (two, where none stops early).
     """
     labelled = [g for g in graphs if _has_labels(g)]
-    groups = list(dict.fromkeys(_glass(g) for g in labelled))
-    if len(groups) < 3:
+    groups = list(dict.fromkeys(glass_of(g) for g in labelled))
+    if len(groups) < 2 + stopping:
         raise InputError(
-            f"leaving one glass out needs at least three with labels, found {len(groups)}: "
-            f"{', '.join(groups)}"
+            f"leaving one glass out needs at least {'three' if stopping else 'two'} with labels, "
+            f"found {len(groups)}: {', '.join(groups)}"
         )
     folds = []
     for i, left_out in enumerate(groups):
-        stopping = groups[(i + 1) % len(groups)]
-        members = {
-            role: [g for g in labelled if _glass(g) == group]
-            for role, group in (("test", left_out), ("validation", stopping))
-        }
-        rest = [g for g in labelled if _glass(g) not in (left_out, stopping)]
-        folds.append(Split(rest, **members))
+        following = groups[(i + 1) % len(groups)] if stopping else None
+        test, validation = (
+            [g for g in labelled if glass_of(g) == group] for group in (left_out, following)
+        )
+        rest = [g for g in labelled if glass_of(g) not in (left_out, following)]
+        folds.append(Split(rest, validation, test))
     return folds
 
 
@@ -156,12 +160,12 @@ def _matching(graphs: Sequence[Graph], patterns: Sequence[str] | None, role: str
 def _hold_out(graphs: Sequence[Graph], roles: list[str], role: str, least: int) -> None:
     """Give `role` to the last labelled training glass, where there are at least `least`."""
     training = [
-        _glass(g) for g, r in zip(graphs, roles, strict=True) if r == "train" and _has_labels(g)
+        glass_of(g) for g, r in zip(graphs, roles, strict=True) if r == "train" and _has_labels(g)
     ]
     if len(set(training)) < least:
         return
     for i, graph in enumerate(graphs):
-        if _glass(graph) == training[-1]:
+        if glass_of(graph) == training[-1]:
             roles[i] = role
 
 
@@ -172,16 +176,16 @@ def _refuse_straddling(
     for i, graph in enumerate(graphs):
         if roles[i] == "unused":
             continue
-        other = first.setdefault(_glass(graph), i)
+        other = first.setdefault(glass_of(graph), i)
         if roles[other] != roles[i]:
             raise error(
                 f"{graphs[other].names[0]} ({roles[other]}) and {graph.names[0]} ({roles[i]}) are "
-                f"one glass, {_glass(graph)!r}: its atoms would be on both sides of the split; "
+                f"one glass, {glass_of(graph)!r}: its atoms would be on both sides of the split; "
                 "name the glass instead, so that it goes to one side"
             )
 
 
-def _glass(graph: Graph) -> str:
+def glass_of(graph: Graph) -> str:
     """The glass; a structure that names none is a glass of its own."""
     return graph.glasses[0] or graph.names[0] or f"unnamed {id(graph)}"
 

@@ -6,12 +6,11 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mgsym import __version__
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save_safely
@@ -21,6 +20,7 @@ from mgsym.graph import Graph, collate, match_species
 from mgsym.label_weights import with_label_weights
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
+from mgsym.models.direct import DirectModel, refuse_start
 from mgsym.objective import Objective
 from mgsym.optimization import (
     centre_predictions,
@@ -36,37 +36,12 @@ from mgsym.optimization import (
 from mgsym.runs import end_run, graph_hash, only_checkpoint, start_run, write_history
 from mgsym.splits import Split
 from mgsym.structure import index_species
+from mgsym.training_state import TrainingState
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
 
 Progress = Callable[..., None]  # progress(steps done, steps in all, epoch=…, loss=…, …)
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs completed.
-        step: steps done of the epoch after those.
-        loss_sum, loss_count: of the steps since the last evaluation.
-        best, best_epoch: highest mean per-structure Pearson on validation, and when.
-        worse: evaluations since then.
-        seconds: time spent, over all resumptions.
-        stopped: why training ended before its last epoch; empty while it has not.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    best: float = float("-inf")
-    best_epoch: int = 0
-    worse: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -132,10 +107,11 @@ class Trainer:
         train = self.split.train
         if start_from is not None:
             model, metadata = load_checkpoint(only_checkpoint(start_from))
+            refuse_start(model, metadata.model.name)
             self.config = replace(self.config, model=metadata.model)
         else:
             species, _ = index_species([s for g in train for s in g.species])
-            config = self.config.model.complete()
+            config = self.config.model.for_graphs(train)
             self.config = replace(self.config, model=config)
             model = create_model(config.name, species, train[0].cutoff, config.options)
             model.fit_statistics([match_species(g, species) for g in train])
@@ -158,9 +134,27 @@ class Trainer:
             self._write_start()
         self.started = self.saved = time.monotonic()
         self.seconds_before = self.state.seconds
+        if isinstance(self.model, DirectModel):
+            self._fit(self.model)
+            return self._finish()
         while self.state.epoch < self.training.epochs and not self.state.stopped:
             self._epoch()
         return self._finish()
+
+    def _fit(self, model: DirectModel) -> None:
+        """A model without gradients: fitted in one go in place of all epochs."""
+        if self.state.history:  # resumed after it was fitted
+            return
+        self.average = None
+        model.fit(self.graphs["train"], self._after_part)
+        self.state.seconds = self.seconds_before + time.monotonic() - self.started
+        self._evaluate()
+
+    def _after_part(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total)
+        if self.should_stop is not None and self.should_stop():
+            self._interrupt()
 
     def _epoch(self) -> None:
         state = self.state
@@ -381,7 +375,7 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        if self.average is not None:
+        if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
         self.objective.load_heads(saved.get("heads", {}))
         self.best_weights = saved["best_weights"]

@@ -16,6 +16,7 @@ from mgsym.devices import resolve_device
 from mgsym.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph
+from mgsym.noise import label_noise
 from mgsym.prediction import calibrated
 from mgsym.runs import ENSEMBLE, PARTS, clear_run, read_json, write_json
 from mgsym.splits import Split, split_by_glass
@@ -77,7 +78,7 @@ def train(
     saved = _load_state(folder) if resume and folder else None
     if split is None:
         split = _choose_split(graphs, saved, validation, test)
-    _refuse_equal_names([g for _, members in split.items() for g in members])
+    refuse_equal_names([g for _, members in split.items() for g in members])
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         trainer = Trainer(split, config, where, start_from)
@@ -151,7 +152,8 @@ def _merge(
     ensemble = merge([read_ensemble(result.folder) for result in results if result.folder])
     wanted = set(results[0].split["validation"])
     if validation := [graph for graph in graphs if graph.names[0] in wanted]:
-        ensemble = calibrated(ensemble, validation, device=device)
+        # glasses labelled twice, training ones too, tell the noise of labels without an error
+        ensemble = calibrated(ensemble, validation, label_noise(graphs), device)
     save_ensemble(run / ENSEMBLE, ensemble)
 
 
@@ -266,7 +268,8 @@ def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
         raise UsageError(f"the graphs have changed ({', '.join(changed)}): {advice}")
 
 
-def _refuse_equal_names(graphs: Sequence[Graph]) -> None:
+def refuse_equal_names(graphs: Sequence[Graph]) -> None:
+    """InputError where two structures have one name."""
     names = [g.names[0] for g in graphs]
     if repeated := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"several structures are called {repeated[0]!r}: give each its own name")

@@ -69,6 +69,7 @@ class Stage:
             settings.skin,
             frozen=radius is not None,
             device=device,
+            dtype=getattr(torch, settings.precision),
             compile=compile,
         )
         self.batch = SearchBatch(regions, settings, kind)

@@ -325,8 +325,13 @@ def in_strips(degree: Tensor) -> Strips:
 
 
 def with_room(number: int) -> int:
-    """A little more than a number, in whole vectors: sums are then rounded alike everywhere."""
-    return VECTOR * math.ceil(number * 1.08 / VECTOR)
+    """A size 4 to 13 % above a number, one of a geometric series of whole vectors.
+
+    Whole vectors: sums are then rounded alike everywhere. A series: lists of nearly equal sizes
+    share one compiled version, whoever makes them.
+    """
+    step = math.ceil(math.log(max(1.0, 1.04 * number / VECTOR), 1.08))
+    return VECTOR * math.ceil(1.08**step)
 
 
 def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,11 +21,19 @@ class Lanczos:
         size: coordinates of each, n.
         most: vectors of one recursion, k.
         device: where to compute.
+        dtype: of the vectors; the small matrices are float64.
     """
 
-    def __init__(self, slots: int, size: int, most: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        slots: int,
+        size: int,
+        most: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         self.most = most
-        self.basis = torch.zeros(slots, most, size, dtype=torch.float64, device=device)
+        self.basis = torch.zeros(slots, most, size, dtype=dtype, device=device)
         self.matrix = torch.zeros(slots, most, most, dtype=torch.float64, device=device)
         self.step = torch.zeros(slots, dtype=torch.int64, device=device)
         self.value = torch.full((slots,), torch.nan, dtype=torch.float64, device=device)
@@ -68,7 +76,8 @@ class Lanczos:
         again = torch.bmm(basis, rest[:, :, None])
         rest = rest - torch.bmm(again.transpose(1, 2), basis).squeeze(1)
         beta = rest.norm(dim=1)
-        self.matrix[slots, step, step] = overlap.squeeze(2).gather(1, step[:, None]).squeeze(1)
+        own = overlap.squeeze(2).gather(1, step[:, None]).squeeze(1)
+        self.matrix[slots, step, step] = own.double()
 
         before = self.value[slots]
         matrix = self.matrix[slots]
@@ -78,12 +87,12 @@ class Lanczos:
         used = step + 1
         settled = (value - before).abs() < tolerance * value.abs()
         done = (settled & (used >= least)) | (used >= most) | (beta < EXHAUSTED)
-        mode = torch.bmm(vectors[:, None, :, 0], basis).squeeze(1)
+        mode = torch.bmm(vectors[:, None, :, 0].to(basis.dtype), basis).squeeze(1)
 
         on = (~done).nonzero().squeeze(1)
         going, at = slots[on], step[on]
         self.basis[going, at + 1] = rest[on] / beta[on, None]
-        self.matrix[going, at, at + 1] = self.matrix[going, at + 1, at] = beta[on]
+        self.matrix[going, at, at + 1] = self.matrix[going, at + 1, at] = beta[on].double()
         self.step[going] = at + 1
         return done, mode
 

@@ -19,10 +19,12 @@ LONGEST_MOVE = 0.1  # Å of any atom in a step
 class PerpendicularFire:
     """Velocities, time steps and counters of `slots` regions of `atoms` atoms."""
 
-    def __init__(self, slots: int, atoms: int, device: torch.device) -> None:
-        self.velocity = torch.zeros(slots, 3, atoms, dtype=torch.float64, device=device)
-        self.dt = torch.zeros(slots, dtype=torch.float64, device=device)
-        self.mixing = torch.zeros(slots, dtype=torch.float64, device=device)
+    def __init__(
+        self, slots: int, atoms: int, device: torch.device, dtype: torch.dtype = torch.float64
+    ) -> None:
+        self.velocity = torch.zeros(slots, 3, atoms, dtype=dtype, device=device)
+        self.dt = torch.zeros(slots, dtype=dtype, device=device)
+        self.mixing = torch.zeros(slots, dtype=dtype, device=device)
         self.downhill = torch.zeros(slots, dtype=torch.int64, device=device)
 
     def start(self, slots: Tensor) -> None:
@@ -46,7 +48,7 @@ class PerpendicularFire:
         dt = torch.where(grown, (dt * GROWTH).clamp(max=LONGEST_STEP), dt)
         dt = torch.where(up, (dt * SHRINKAGE).clamp(min=SHORTEST_STEP), dt)
         speed = velocity.square().sum((1, 2)).sqrt()
-        size = force.square().sum((1, 2)).sqrt().clamp(min=1e-300)
+        size = force.square().sum((1, 2)).sqrt().clamp(min=torch.finfo(force.dtype).tiny)
         turned = velocity + (mixing * speed / size)[:, None, None] * force
         turned -= mixing[:, None, None] * velocity
         turned[up] = 0.0

@@ -24,6 +24,7 @@ class RegionGroups:
         skin: Å, of neighbour lists.
         frozen: whether there are frozen atoms at all.
         device: where to compute.
+        dtype: of the arithmetic; energies are summed in float64.
         compile: whether a compiler may be used.
 
     Attributes:
@@ -40,14 +41,22 @@ class RegionGroups:
         *,
         frozen: bool,
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
         compile: bool = True,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.dtype = torch.device(device), dtype
         whole = slots if self.device.type != "cpu" else max(1, CACHED_ROWS // rows)
         self.together = min(slots, whole)
         self.batches = [
             RegionBatch(
-                potential, self.together, rows, skin, frozen=frozen, device=device, compile=compile
+                potential,
+                self.together,
+                rows,
+                skin,
+                frozen=frozen,
+                device=device,
+                dtype=dtype,
+                compile=compile,
             )
             for _ in range(-(-slots // self.together))
         ]
@@ -70,7 +79,7 @@ class RegionGroups:
 
         Batches of which no slot is wanted [b] give zeros.
         """
-        energy, force = x.new_zeros(self.slots), torch.zeros_like(x)
+        energy, force = x.new_zeros(self.slots, dtype=torch.float64), torch.zeros_like(x)
         for index, batch in enumerate(self.batches):
             part = slice(index * self.together, (index + 1) * self.together)
             if bool(wanted[part].any()):

@@ -94,6 +94,7 @@ class SearchBatch:
         self.refining = kind is Kind.REFINE
         self.finished: list[Walk] = []
         slots, rows, device = regions.slots, regions.rows, regions.device
+        real = regions.dtype
         self.walks: list[Walk | None] = [None] * slots
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -101,17 +102,17 @@ class SearchBatch:
 
         self.phase = zeros(dtype=torch.int64)
         # minimum, present point, axis to relax across, present mode, force at the present point
-        self.origin, self.x, self.axis = zeros(3, rows), zeros(3, rows), zeros(3, rows)
-        self.mode, self.force = zeros(3, rows), zeros(3, rows)
+        self.origin, self.x, self.axis = (zeros(3, rows, dtype=real) for _ in range(3))
+        self.mode, self.force = (zeros(3, rows, dtype=real) for _ in range(2))
         self.energy_0, self.energy, self.highest = zeros(), zeros(), zeros()
-        self.curvature = zeros()
+        self.curvature = zeros(dtype=real)
         self.leaving = zeros(dtype=torch.bool)
         self.relax_steps, self.relax_limit = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
         self.pushes, self.climbs = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
         self.lost = zeros(dtype=torch.int64)
         self.calls, self.calls_leave = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
-        self.fire = PerpendicularFire(slots, rows, device)
-        self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device)
+        self.fire = PerpendicularFire(slots, rows, device, real)
+        self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device, real)
 
     @property
     def free(self) -> int:
@@ -227,7 +228,7 @@ class SearchBatch:
         if len(ended) == 0:
             return
         self.mode[ended] = mode[done].view(len(ended), 3, -1)
-        self.curvature[ended] = self.lanczos.value[ended]
+        self.curvature[ended] = self.lanczos.value[ended].to(self.curvature.dtype)
         out = ended[self.leaving[ended]]
         if len(out):
             self._leave(out)
@@ -304,8 +305,8 @@ class SearchBatch:
             walk.force = float(self.force[slot].norm())
             walk.calls_leave = int(self.calls_leave[slot])
             walk.calls_climb = int(self.calls[slot]) - walk.calls_leave
-            walk.end = self.x[slot, :, :atoms].clone()
-            walk.mode = self.mode[slot, :, :atoms].clone()
+            walk.end = self.x[slot, :, :atoms].double()
+            walk.mode = self.mode[slot, :, :atoms].double()
             self.walks[slot] = None
             self.phase[slot] = IDLE
             self.finished.append(walk)

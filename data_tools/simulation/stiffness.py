@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mgsym.data_tools.simulation.at_rest import check_at_rest, not_at_rest
 from mgsym.data_tools.simulation.bonds import eam_bonds
+from mgsym.data_tools.simulation.cage import cage_inputs
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.hessian import BlockRows, Mapping, eam_hessian
 from mgsym.neighbors import neighbor_pairs
@@ -47,14 +48,15 @@ def physical_inputs(
     - ``compliance_6``, ``compliance_9`` …, Å²/eV: trace of the atom's block of the inverse Hessian
       of all atoms within that radius, the others frozen; times k_B T it is ⟨|u|²⟩;
     - ``stiffness_1`` ≤ ``stiffness_2`` ≤ ``stiffness_3``, eV/Å²: eigenvalues of the atom's 3×3
-      block of the Hessian.
+      block of the Hessian;
+    - ``cage_…``, what it costs the atom to move alone (mgsym.data_tools.simulation.cage).
 
     Args:
         potential: with the structure's elements.
         structure: at an energy minimum.
         radii: Å, of the clusters.
         device: where to compute.
-        progress: called with the number of clusters done and in all.
+        progress: called with the number of clusters and cages done and in all.
 
     Raises:
         InputError: the structure is not at a minimum (a force above 0.01 eV/Å or an unstable
@@ -63,13 +65,13 @@ def physical_inputs(
     bonds = eam_bonds(potential, structure, device)
     check_at_rest(structure, bonds.forces())
     stress = bonds.virials() / (structure.volume / len(structure))
-    eigenvalues = torch.linalg.eigvalsh(eam_hessian(bonds).diagonal_blocks())
+    eigenvalues, frames = torch.linalg.eigh(eam_hessian(bonds).diagonal_blocks())
     found = {
         "energy": Column(bonds.energy.cpu(), "eV"),
         "pressure": Column(-stress.diagonal(dim1=1, dim2=2).mean(1).cpu(), "eV/Å³"),
         "von_mises": Column(_von_mises(stress).cpu(), "eV/Å³"),
     }
-    done, total = 0, len(radii) * len(structure)
+    done, total = 0, (len(radii) + 1) * len(structure)
 
     def step(clusters: int) -> None:
         nonlocal done
@@ -82,7 +84,7 @@ def physical_inputs(
         found[f"compliance_{radius:g}"] = Column(column.contiguous(), "Å²/eV")
     for axis in range(3):
         found[f"stiffness_{axis + 1}"] = Column(eigenvalues[:, axis].cpu(), "eV/Å²")
-    return found
+    return found | cage_inputs(potential, structure, frames.cpu(), device=device, progress=step)
 
 
 def compliance(

@@ -1,21 +1,72 @@
-"""The registry of models: add one by writing its file and one line here."""
+"""The registry of models: add one by writing its file and one line here.
+
+A name may also stand for a model of another line with options of its own: `MODELS` then gives the
+defaults in which it differs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from typing import Any
+
+import torch
 
 from mgsym.errors import UsageError
 from mgsym.models.base import BarrierModel, Invariance
 
-__all__ = ["MODELS", "BarrierModel", "Invariance", "create_model", "model_options"]
+__all__ = [
+    "MODELS",
+    "BarrierModel",
+    "Invariance",
+    "ModelSummary",
+    "create_model",
+    "model_options",
+    "summarize_models",
+]
 
-# name: (module, model class, dataclass of its options)
-MODELS: dict[str, tuple[str, str, str]] = {
+Entry = tuple[str, str, str] | tuple[str, str, str, Mapping[str, Any]]
+
+# name: (module, model class, dataclass of its options, and defaults where they are others)
+MODELS: dict[str, Entry] = {
     "symgnn": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions"),
+    "egat": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions", {"transforms": "none"}),
+    "egat-augmented": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions", {"transforms": "augment"}),
+    "egat-length": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions", {"edge_input": "length"}),
+    "egnn": ("mgsym.models.egnn", "EGNN", "EGNNOptions"),
+    "gcn": ("mgsym.models.gcn", "GCN", "GCNOptions"),
+    "gcn-edges": ("mgsym.models.gcn", "EdgeGCN", "EdgeGCNOptions"),
+    "mlp": ("mgsym.models.mlp", "MLP", "MLPOptions"),
+    "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
+    "kernel": ("mgsym.models.kernel", "Kernel", "KernelOptions"),
+    "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
 }
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What a registered model is, with its default options.
+
+    Attributes:
+        name: in the registry.
+        source: the paper that it follows.
+        invariant: under rotation and reflection: ``yes``, ``no`` or ``in expectation``.
+        uses_edges: whether neighbours matter.
+        receptive_field: Å; infinite for the whole structure.
+        parameters: how many numbers are trained.
+        options: each with its default.
+        changed: those whose default differs from the model's own.
+    """
+
+    name: str
+    source: str
+    invariant: Invariance
+    uses_edges: bool
+    receptive_field: float
+    parameters: int
+    options: Mapping[str, Any]
+    changed: Mapping[str, Any]
 
 
 def model_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -24,13 +75,13 @@ def model_options(name: str, options: Mapping[str, Any] | None = None) -> dict[s
     Raises:
         UsageError: no such model, or no such option; the message lists those there are.
     """
-    module, _, options_class = _entry(name)
+    module, _, options_class, changed = _entry(name)
     kind = getattr(module, options_class)
     known = [f.name for f in fields(kind)]
     for key in options or {}:
         if key not in known:
             raise UsageError(f"model {name} has no option {key!r}; it has {', '.join(known)}")
-    return asdict(kind(**(options or {})))
+    return asdict(kind(**{**changed, **(options or {})}))
 
 
 def create_model(
@@ -41,15 +92,41 @@ def create_model(
 ) -> BarrierModel:
     """A new model, its parameters drawn from torch's current random state."""
     complete = model_options(name, options)
-    module, model_class, options_class = _entry(name)
+    module, model_class, options_class, _ = _entry(name)
     chosen = getattr(module, options_class)(**complete)
     model = getattr(module, model_class)(species, cutoff, chosen)
     assert isinstance(model, BarrierModel)
     return model
 
 
-def _entry(name: str) -> tuple[Any, str, str]:
+def summarize_models(
+    species: tuple[str, ...] = ("Cu", "Zr"), cutoff: float = 5.0
+) -> list[ModelSummary]:
+    """What each registered model is.
+
+    Args:
+        species, cutoff: of which to make it, Å; both decide its size.
+    """
+    return [_summary(name, species, cutoff) for name in MODELS]
+
+
+def _summary(name: str, species: tuple[str, ...], cutoff: float) -> ModelSummary:
+    with torch.random.fork_rng(devices=[]):  # its weights are drawn for nothing
+        model = create_model(name, species, cutoff)
+    return ModelSummary(
+        name=name,
+        source=model.source,
+        invariant=model.invariant,
+        uses_edges=model.uses_edges,
+        receptive_field=model.receptive_field,
+        parameters=model.num_parameters,
+        options=model_options(name),
+        changed=_entry(name)[3],
+    )
+
+
+def _entry(name: str) -> tuple[Any, str, str, Mapping[str, Any]]:
     if name not in MODELS:
         raise UsageError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    module, model_class, options_class = MODELS[name]
-    return import_module(module), model_class, options_class
+    module, model_class, options_class, *changed = MODELS[name]
+    return import_module(module), model_class, options_class, changed[0] if changed else {}

@@ -26,6 +26,7 @@ class BarrierModel(nn.Module):
     Attributes:
         species: the elements the model knows; graphs are matched to them by symbol.
         cutoff: Å; the cutoff of the graphs it takes.
+        source: the paper that the model follows.
         invariant: whether a prediction stays under rotation and reflection of the structure.
         uses_edges: whether edges matter at all.
         receptive_field: Å; nothing farther from an atom changes its prediction
@@ -33,6 +34,7 @@ class BarrierModel(nn.Module):
         hops: how many edges a message can travel, which is `receptive_field` in edges.
     """
 
+    source: str = ""
     invariant: Invariance = "yes"
     uses_edges: bool = True
     label_mean: Tensor

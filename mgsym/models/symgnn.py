@@ -18,6 +18,11 @@ available at once, as ``edge_input="length"``: a radial basis, exactly invariant
 ``node_input="descriptors"`` starts each atom from invariants of its surroundings
 (mgsym.descriptors) in place of its type alone; ``physical_inputs`` adds what a potential says of
 it, such as its energy and stiffness (mgsym.physical).
+
+The registry names three ablations of the paper, which differ in one option each: ``egat`` sees
+edge vectors as they are (SymGNN without symmetrisation), ``egat-augmented`` under one random
+transform a training step and as they are in evaluation (data augmentation), ``egat-length`` by
+their length. (The published code also takes their batch norms away and drops out 0.3.)
 """
 
 from __future__ import annotations
@@ -28,24 +33,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mgsym.descriptors import count_descriptors, local_descriptors
 from mgsym.egat import EGATBlock
 from mgsym.errors import UsageError
-from mgsym.graph import Graph, match_species
-from mgsym.layers import EdgeEncoder, radial_basis
-from mgsym.models.base import BarrierModel, Invariance
+from mgsym.graph import Graph
+from mgsym.layers import EdgeEncoder, decoder, encoder, radial_basis
+from mgsym.models.base import Invariance
+from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_choices
 from mgsym.models.linear import NeighborRidge
-from mgsym.physical import PhysicalInputs
 from mgsym.rotations import Transforms
 
-# what `prepare` adds to a graph
-DESCRIPTORS = "symgnn_descriptors"
-RIDGE = "symgnn_ridge"
+RIDGE = "symgnn_ridge"  # what `prepare` adds to a graph
 
 
 @dataclass(frozen=True)
-class SymGNNOptions:
-    """Options of SymGNN; the defaults are the paper's.
+class SymGNNOptions(InputOptions):
+    """Options of SymGNN beside InputOptions; the defaults are the paper's.
 
     Attributes:
         width: channels of nodes and edges.
@@ -58,16 +60,10 @@ class SymGNNOptions:
         degree: of ``quadrature``.
         seed: of the transforms used in evaluation.
         edge_input: ``vector``, or ``length`` for the exact average over O(3).
-        node_input: ``types`` or ``descriptors``.
-        radial: Gaussians of the edge length, and of the descriptors.
-        l_max: highest degree of the descriptors' power spectrum.
         ridge: where above 0, the network predicts what a ridge regression of this strength on
             the descriptors (mgsym.models.linear) leaves over.
-        physical_inputs: node features that join the descriptors, standardised per species.
-        smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 
-    width: int = 32
     heads: tuple[int, ...] = (8, 4, 2, 1)
     dropout: float = 0.25
     decoder_layers: int = 4
@@ -77,61 +73,32 @@ class SymGNNOptions:
     degree: int = 2
     seed: int = 0
     edge_input: str = "vector"
-    node_input: str = "types"
-    radial: int = 10
-    l_max: int = 6
     ridge: float = 0.0
-    physical_inputs: tuple[str, ...] = ()
-    smoothing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("heads", "physical_inputs", "smoothing"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, allowed in (
-            ("symmetrisation", ("edge", "output")),
-            ("edge_input", ("vector", "length")),
-            ("node_input", ("types", "descriptors")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"symgnn: {name} is {getattr(self, name)!r}, expected {' or '.join(allowed)}"
-                )
+        super().__post_init__()
+        object.__setattr__(self, "heads", tuple(self.heads))
+        check_choices(
+            self, {"symmetrisation": ("edge", "output"), "edge_input": ("vector", "length")}
+        )
         for name in ("ridge", "physical_inputs"):
             if getattr(self, name) and self.node_input != "descriptors":
-                raise UsageError(f'symgnn: {name} needs node_input = "descriptors"')
-        if any(not length > 0 for length in self.smoothing):
-            raise UsageError(f"symgnn: smoothing is {self.smoothing}, expected lengths above 0 Å")
+                raise UsageError(f'model.{name} needs node_input = "descriptors"')
 
 
-class SymGNN(BarrierModel):
+class SymGNN(InputModel):
     """SymGNN with the paper's options, or others (SymGNNOptions)."""
 
-    # the edge encoder's batch norm comes from moments, whose difference half precision would spoil
-    descriptor_mean: Tensor
-    descriptor_scale: Tensor
+    source = "Li et al. 2024 (arXiv 2401.08627)"
+    options: SymGNNOptions
 
     def __init__(self, species: tuple[str, ...], cutoff: float, options: SymGNNOptions) -> None:
-        from_descriptors = options.node_input == "descriptors"
-        super().__init__(species, cutoff, hops=len(options.heads) + from_descriptors)
-        self.options = options
-        self.physical: PhysicalInputs | None = None
+        super().__init__(species, cutoff, options, layers=len(options.heads))
         width = options.width
-        if from_descriptors:
-            if options.physical_inputs:
-                self.physical = PhysicalInputs(
-                    options.physical_inputs, options.smoothing, len(species)
-                )
-            inputs = count_descriptors(len(species), options.radial, options.l_max)
-            inputs += self.physical.count if self.physical is not None else 0
-            self.register_buffer("descriptor_mean", torch.zeros(inputs))
-            self.register_buffer("descriptor_scale", torch.ones(inputs))
-            embed: nn.Module = nn.Linear(inputs, width)
-            rounds = len(options.heads)
-            self.ridge = NeighborRidge(inputs, rounds, options.ridge) if options.ridge > 0 else None
-        else:
-            embed = nn.Embedding(len(species), width)
-            self.ridge = None
-        self.node_encoder = _encoder(embed, width)
+        self.ridge: NeighborRidge | None = None
+        if options.ridge > 0:
+            self.ridge = NeighborRidge(self.count_inputs(), len(options.heads), options.ridge)
+        self.node_encoder = encoder(self.first_layer(), width)
         edge_inputs = 3 if options.edge_input == "vector" else options.radial
         self.edge_encoder = EdgeEncoder(edge_inputs, width)
         self.transforms = (
@@ -142,7 +109,7 @@ class SymGNN(BarrierModel):
         self.layers = nn.ModuleList(
             EGATBlock(width, heads, options.dropout) for heads in options.heads
         )
-        self.decoder = _decoder(width, options.decoder_layers)
+        self.decoder = decoder(width, options.decoder_layers)
         if self.ridge is not None:
             # training starts at the ridge regression
             for parameter in self.decoder[-1].parameters():
@@ -155,41 +122,30 @@ class SymGNN(BarrierModel):
             return "yes"
         return "in expectation" if self.options.transforms == "haar" else "no"
 
-    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
-        """Label statistics; of the descriptors mean, standard deviation and ridge regression."""
-        super().fit_statistics(graphs)
-        if self.options.node_input == "types":
-            return
-        graphs = [match_species(g, self.species) for g in graphs]
-        if self.physical is not None:
-            self.physical.fit(graphs)
-        found = [self._descriptors(g) for g in graphs]
-        together = torch.cat(found)
-        self.descriptor_mean.copy_(together.mean(0))
-        self.descriptor_scale.copy_(together.std(0).clamp(min=1e-3))
+    def fit_inputs(self, graphs: Sequence[Graph], inputs: Sequence[Tensor]) -> None:
+        """What standardises the inputs, then the ridge regression on them."""
+        super().fit_inputs(graphs, inputs)
         if self.ridge is not None:
             self.ridge.fit(
                 [
-                    (g, self._scaled(x), (g.target - self.label_mean) / self.label_scale)
-                    for g, x in zip(graphs, found, strict=True)
+                    (g, self.standardise(x), (g.target - self.label_mean) / self.label_scale)
+                    for g, x in zip(graphs, inputs, strict=True)
                 ]
             )
 
     def prepare(self, graph: Graph) -> Graph:
-        """The graph with its descriptors and their ridge regression, where the model uses them."""
-        if self.options.node_input == "types":
+        """The graph with its inputs and their ridge regression, where the model uses them."""
+        graph = super().prepare(graph)
+        if self.ridge is None:
             return graph
-        graph = match_species(graph, self.species)
         with torch.no_grad():
-            prepared = {DESCRIPTORS: self._scaled(self._descriptors(graph))}
-            if self.ridge is not None:
-                prepared[RIDGE] = self.ridge(graph, prepared[DESCRIPTORS])
-        return graph.replace(node_features={**graph.node_features, **prepared})
+            predicted = self.ridge(graph, graph.node_features[PREPARED])
+        return graph.replace(node_features={**graph.node_features, RIDGE: predicted})
 
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
-        inputs = self._node_input(graph, edge_weight)
+        inputs = self.node_input(graph, edge_weight)
         nodes = self.node_encoder(inputs)
         passes = [
             self._message_passing(nodes, edges, graph, edge_weight, attention_scale) * weight
@@ -201,23 +157,6 @@ class SymGNN(BarrierModel):
         if edge_weight is None and RIDGE in graph.node_features:
             return predicted + graph.node_features[RIDGE]
         return predicted + self.ridge(graph, inputs, edge_weight)
-
-    def _node_input(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
-        if self.options.node_input == "types":
-            return graph.types
-        # what was prepared is of the whole graph: with weights it must be computed anew
-        if edge_weight is None and DESCRIPTORS in graph.node_features:
-            return graph.node_features[DESCRIPTORS]
-        return self._scaled(self._descriptors(graph, edge_weight))
-
-    def _scaled(self, descriptors: Tensor) -> Tensor:
-        return (descriptors - self.descriptor_mean) / self.descriptor_scale
-
-    def _descriptors(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        own = local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
-        if self.physical is None:
-            return own
-        return torch.cat([own, self.physical(graph, edge_weight).to(own.dtype)], dim=1)
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""
@@ -245,23 +184,3 @@ class SymGNN(BarrierModel):
             nodes, edges = layer(nodes, edges, graph, edge_weight, attention_scale, last=i == final)
         decoded: Tensor = self.decoder(nodes)
         return decoded.squeeze(-1)
-
-
-def _encoder(first: nn.Module, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        first,
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-        nn.Linear(width, width),
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-    )
-
-
-def _decoder(width: int, layers: int) -> nn.Sequential:
-    hidden = [
-        module
-        for _ in range(layers)
-        for module in (nn.Linear(width, width), nn.BatchNorm1d(width), nn.PReLU())
-    ]
-    return nn.Sequential(*hidden, nn.Linear(width, 1))

@@ -4,8 +4,7 @@
     mgsym build-graph data/cu64zr36/train*.pickle --potential Cu-Zr_2.eam.fs -o graphs
     python tests/benchmarks/physical_ridge.py --graphs graphs
 
-The ridge regression of symgnn alone, nothing trained beyond it; scored as in
-leave_one_group_out.py.
+The ridge regression of symgnn alone, nothing trained beyond it; scored as `mgsym benchmark` does.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.devices import resolve_device
+from mgsym.devices import PeakMemory, device_name, resolve_device
 from mgsym.errors import UsageError
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -44,3 +44,21 @@ def test_a_gpu_beyond_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_names(name: str) -> None:
     with pytest.raises(UsageError, match="auto, cpu, cuda or cuda:N"):
         resolve_device(name)
+
+
+def test_peak_memory_is_of_what_happened_since() -> None:
+    cpu = torch.device("cpu")
+    before = PeakMemory(cpu)
+    if before.gigabytes() is None:
+        pytest.skip("this system does not tell the peak memory of a process")
+    held = torch.ones(75_000_000)  # 0.3 GB
+    high = before.gigabytes()
+    del held
+    later = PeakMemory(cpu).gigabytes()
+    assert high is not None
+    assert later is not None
+    assert 0.25 < high - later < 0.4
+
+
+def test_a_device_says_what_it_is() -> None:
+    assert device_name(torch.device("cpu")).startswith("cpu, ")

@@ -12,6 +12,7 @@ from torch import Tensor
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, collate, match_species
 from mgsym.models import MODELS, BarrierModel, create_model, model_options
+from mgsym.models.direct import DirectModel
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
 
@@ -19,6 +20,9 @@ CUTOFF = 3.6
 SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
 FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
 PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
+NEAR = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide_cutoff": 4.5, "wide_radial": 4}
+NEAR |= {"smoothing": (1.2,), "strength": 3.0}
+LOCAL_PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5,)}
 
 # every registered model, and the options that make it another model
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -33,7 +37,19 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn descriptors": ("symgnn", FAST),
     "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
+    "ridge near": ("ridge", NEAR),
+    "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL, "bispectrum": 3}),
+    "kernel near": ("kernel", {**NEAR, "directions": 4, "waves": 50}),
+    "boosting near": ("boosting", {**NEAR, "directions": 4, "trees": 20, "regularisation": 2.0}),
     "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
+    "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
+    "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
+    "egnn physical": ("egnn", PHYSICAL),
+    "egnn at rest": ("egnn", {"move": False, "gate": False}),
+    "mlp physical": ("mlp", {"physical_inputs": ("energy", "stiffness")}),
+    "mlp neighbors": ("mlp", {"neighbors": True}),
+    "mlp smoothed neighbors": ("mlp", {"neighbors": True, **PHYSICAL}),
+    "mlp descriptors": ("mlp", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
 }
 
 
@@ -72,6 +88,9 @@ def model(request: pytest.FixtureRequest, graphs: list[Graph]) -> BarrierModel:
         torch.manual_seed(0)
         model = create_model(name, ("Cu", "Zr"), CUTOFF, options)
         model.fit_statistics(graphs)
+        if isinstance(model, DirectModel):
+            model.fit(graphs)
+            return model.eval()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         batch = collate(graphs)
         for _ in range(12):  # batch norm's running statistics settle too
@@ -97,6 +116,7 @@ def test_predictions_are_barriers_in_ev_and_repeat(
     assert found.std() > 1e-4
     assert 1.0 < found.mean() < 2.0
     assert torch.equal(model(graphs[0]), found)
+    assert model.source, "a model names the paper that it follows"
 
 
 def test_relabelling_atoms_permutes_the_output(model: BarrierModel) -> None:
@@ -145,9 +165,13 @@ def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None
     if not math.isfinite(model.receptive_field):
         pytest.skip("the model sees the whole structure")
     node = 8**3 // 2
+    if isinstance(model, DirectModel):
+        check_distance(model, graph, node)
+        return
     hops = graph.hops_to(node, model.hops)
     inside = (hops[graph.destination] >= 0) & (hops[graph.destination] < model.hops)
-    assert 0 < int(inside.sum()) < graph.num_edges
+    assert int(inside.sum()) < graph.num_edges
+    assert bool(inside.any()) == model.uses_edges
     close(model(graph.with_edges(inside))[node], model(graph)[node])
     far = hops < 0
     changed = graph.replace(types=torch.where(far, 1 - graph.types, graph.types))
@@ -155,9 +179,26 @@ def test_nothing_beyond_the_receptive_field_matters(model: BarrierModel) -> None
     assert model.receptive_field == pytest.approx(model.hops * CUTOFF)
 
 
+def check_distance(model: BarrierModel, graph: Graph, node: int) -> None:
+    """Atoms farther than the receptive field may change; those nearer count."""
+    box = graph.cell[0].diagonal()
+    vector = graph.positions - graph.positions[node]
+    distance = (vector - (vector / box).round() * box).norm(dim=1)
+    far = distance > model.receptive_field
+    if not bool(far.any()):
+        pytest.skip(f"the model sees {model.receptive_field:g} Å, more than half the box")
+    others = graph.replace(types=torch.where(far, 1 - graph.types, graph.types))
+    close(model(others)[node], model(graph)[node])
+    near = distance < 0.7 * model.receptive_field
+    others = graph.replace(types=torch.where(near, graph.types, 1 - graph.types))
+    assert abs(float(model(others)[node] - model(graph)[node])) > 1e-5
+
+
 def turn(graph: Graph, matrix: Tensor) -> Graph:
     return graph.replace(
-        edge_vector=graph.edge_vector @ matrix.T.float(), positions=graph.positions @ matrix.T
+        edge_vector=graph.edge_vector @ matrix.T.float(),
+        positions=graph.positions @ matrix.T,
+        cell=graph.cell @ matrix.T,
     )
 
 
@@ -189,9 +230,13 @@ def test_weight_one_changes_nothing_and_zero_deletes(
     close(masked, model(graph.with_edges(keep)))
     if model.uses_edges:
         assert (masked - model(graph)).abs().max() > 1e-4
+    else:
+        assert torch.equal(masked, model(graph))
 
 
 def test_gradient_of_edge_weights_is_right(model: BarrierModel, graphs: list[Graph]) -> None:
+    if not model.uses_edges:
+        pytest.skip("the model uses no edges")
     graph = graphs[0]
     double = build_model_in_float64(model)
     weight = torch.full((graph.num_edges,), 0.7, dtype=torch.float64, requires_grad=True)

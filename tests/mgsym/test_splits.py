@@ -107,3 +107,20 @@ def test_leave_one_group_out(seven: list[Graph]) -> None:
     assert folds[3]["train"] == "train2 train3"
     with pytest.raises(InputError, match="at least three with labels, found 2: g0, g2"):
         leave_one_group_out(seven[:3])
+
+
+def test_leave_one_group_out_without_a_stopping_glass(seven: list[Graph]) -> None:
+    folds = [names(fold) for fold in leave_one_group_out(seven, stopping=False)]
+    assert folds[1] == {
+        "train": "train0 train1 train3 train4 train5 train6",
+        "validation": "",
+        "test": "train2",
+        "unused": "",
+    }
+    assert [f["test"] for f in leave_folds(seven[:3])] == ["train0 train1", "train2"]
+    with pytest.raises(InputError, match="at least two with labels, found 1: g0"):
+        leave_folds(seven[:2])
+
+
+def leave_folds(graphs: list[Graph]) -> list[dict[str, str]]:
+    return [names(fold) for fold in leave_one_group_out(graphs, stopping=False)]

@@ -74,7 +74,7 @@ class DoubleWell(RegionGroups):
     height, stiffness = 1.0, 5.0
 
     def __init__(self, slots: int) -> None:
-        self.slots, self.rows, self.device = slots, 1, CPU
+        self.slots, self.rows, self.device, self.dtype = slots, 1, CPU, torch.float64
 
     def insert(self, slot: int, region: Region) -> None:
         pass

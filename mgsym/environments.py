@@ -1,0 +1,197 @@
+"""Descriptors of an atom's environment out to a cutoff of their own, whatever the graph's edges.
+
+The density of each species around an atom is expanded in radial functions and real spherical
+harmonics, c[s, n, lm] = Σ g_n(r) Y_lm(r̂) over the neighbours of species s. Invariant under
+rotation and reflection are
+
+- radial densities, l = 0;
+- the power spectrum, Σ_m c[a, lm] c[b, lm] for every pair a, b of channels (s, n), as in SOAP
+  (Bartók, Kondor & Csányi, PRB 87, 184115). It stays quadratic in the density; linear models of
+  barriers learn much more from it than from its root (mgsym.descriptors);
+- the bispectrum, Σ W[m₁ m₂ m₃] c[l₁ m₁] c[l₂ m₂] c[l₃ m₃] with W the Clebsch-Gordan coupling of
+  l₁, l₂, l₃ to a scalar (the same; of one shell these are the third-order bond-order parameters
+  of Steinhardt, Nelson & Ronchetti, PRB 28, 784).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from mgsym.descriptors import spherical_harmonics
+from mgsym.graph import Graph
+from mgsym.layers import radial_basis, smooth_cutoff
+from mgsym.neighborhoods import Neighborhoods, neighborhoods
+from mgsym.scatter import segment_sum
+
+NEAREST = 1.5  # Å; radial functions that lie lower would see no atom
+_PIECE_CPU = 256  # atoms expanded at once: their padded neighbourhoods fit the cache
+_PIECE_CUDA = 8192
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Which descriptors.
+
+    Attributes:
+        cutoff: Å, of power spectrum and bispectrum.
+        radial: Gaussians between 1.5 Å and the cutoff, at least 2.
+        l_max: highest degree of the power spectrum.
+        bispectrum: highest degree of the bispectrum; 0 for none, else at least 2.
+        wide_cutoff: Å, of radial densities beside them.
+        wide_radial: their Gaussians; 0 for none, else at least 2.
+    """
+
+    cutoff: float = 5.0
+    radial: int = 6
+    l_max: int = 6
+    bispectrum: int = 0
+    wide_cutoff: float = 9.0
+    wide_radial: int = 0
+
+    @property
+    def reach(self) -> float:
+        """Å; nothing farther from an atom changes its descriptors."""
+        return max(self.cutoff, self.wide_cutoff if self.wide_radial else 0.0)
+
+    def count(self, species: int) -> int:
+        """How many numbers an atom gets."""
+        channels = species * self.radial
+        pairs = channels * (channels + 1) // 2
+        triples = channels * len(bispectrum_degrees(self.bispectrum))
+        return species * self.wide_radial + pairs * (self.l_max + 1) + triples
+
+    def describe(self, graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
+        """Descriptors, some atoms at a time.
+
+        Args:
+            graph: one structure or a batch; positions, cell and types are used, edges are not.
+
+        Yields:
+            Atoms [m], and their descriptors [m, count] float32: radial densities, power spectrum,
+            bispectrum.
+        """
+        size = _PIECE_CPU if graph.positions.device.type == "cpu" else _PIECE_CUDA
+        degree = max(self.l_max, self.bispectrum)
+        for part in neighborhoods(graph, self.reach):
+            for near in part.pieces(size):
+                found = []
+                if self.wide_radial:
+                    inner = near.closer(self.wide_cutoff)
+                    found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
+                inner = near.closer(self.cutoff)
+                c = expansion(graph, inner, self.cutoff, self.radial, degree)
+                found += [power_spectrum(c, self.l_max), bispectrum(c, self.bispectrum)]
+                yield near.nodes, torch.cat(found, dim=1)
+
+
+def radial_densities(graph: Graph, near: Neighborhoods, cutoff: float, radial: int) -> Tensor:
+    """Σ g_n(r) over the neighbours of each species, [m, species · radial]."""
+    species = len(graph.species)
+    row = near.owner * species + graph.types[near.source]
+    basis = _radial(near.vector.norm(dim=1), cutoff, radial)
+    return segment_sum(basis, row, len(near.nodes) * species).view(len(near.nodes), -1)
+
+
+def expansion(graph: Graph, near: Neighborhoods, cutoff: float, radial: int, l_max: int) -> Tensor:
+    """The density around atoms, c [m, species · radial, (l_max + 1)²] float32.
+
+    One matrix product per atom: radial functions by neighbours, times neighbours by harmonics.
+    """
+    length = near.vector.norm(dim=1)
+    kind = one_hot(graph.types[near.source], len(graph.species))
+    left = (kind[:, :, None] * _radial(length, cutoff, radial)[:, None, :]).flatten(1)
+    right = spherical_harmonics(near.vector / length[:, None], l_max)
+    number = near.number
+    slot = torch.arange(len(length), device=length.device)
+    slot = slot - (number.cumsum(0) - number)[near.owner]
+    shape = (len(near.nodes), int(number.max()))
+    padded_left = left.new_zeros(*shape, left.shape[1]).index_put((near.owner, slot), left)
+    padded_right = right.new_zeros(*shape, right.shape[1]).index_put((near.owner, slot), right)
+    return padded_left.transpose(1, 2) @ padded_right
+
+
+def power_spectrum(c: Tensor, l_max: int) -> Tensor:
+    """Σ_m c[a, lm] c[b, lm] · 4π / (2l + 1), for every pair a ≤ b of channels and every l.
+
+    Args:
+        c: [m, channels, (l_max + 1)² or more].
+
+    Returns:
+        [m, channels (channels + 1) / 2 · (l_max + 1)].
+    """
+    a, b = torch.triu_indices(c.shape[1], c.shape[1], device=c.device)
+    found = []
+    for degree in range(l_max + 1):
+        block = c[..., degree**2 : (degree + 1) ** 2]
+        power = block @ block.transpose(1, 2) * (4 * math.pi / (2 * degree + 1))
+        found.append(power[:, a, b])
+    return torch.cat(found, dim=1)
+
+
+def bispectrum(c: Tensor, l_max: int) -> Tensor:
+    """Triple products of each channel with itself, coupled to scalars, times (4π)^(3/2).
+
+    Those with l₁ + l₂ + l₃ odd change sign under reflection, and those with an l of 0 are
+    products of what the power spectrum has; both are left out.
+
+    Args:
+        c: [m, channels, (l_max + 1)² or more].
+
+    Returns:
+        [m, channels · len(bispectrum_degrees(l_max))].
+    """
+    found = [c.new_zeros(len(c), 0)]
+    for degrees in bispectrum_degrees(l_max):
+        a, b, d = (c[..., degree**2 : (degree + 1) ** 2] for degree in degrees)
+        product = (a[..., :, None] * b[..., None, :]).flatten(2)
+        coupling = torch.from_numpy(scalar_coupling(*degrees)).to(c).flatten(0, 1)
+        found.append(((product @ coupling) * d).sum(-1) * (4 * math.pi) ** 1.5)
+    return torch.cat(found, dim=1)
+
+
+def bispectrum_degrees(l_max: int) -> list[tuple[int, int, int]]:
+    """1 ≤ l₁ ≤ l₂ ≤ l₃ ≤ l_max that form a triangle and have an even sum."""
+    return [
+        (a, b, d)
+        for a in range(1, l_max + 1)
+        for b in range(a, l_max + 1)
+        for d in range(b, min(a + b, l_max) + 1)
+        if (a + b + d) % 2 == 0
+    ]
+
+
+@cache
+def scalar_coupling(first: int, second: int, third: int) -> np.ndarray:
+    """W, the one way to couple three degrees of even sum to a scalar, in real harmonics.
+
+    By Gaunt's theorem ∫ Y₁ Y₂ Y₃ dΩ is Wigner's 3j symbol times a factor without m, and the
+    integral is exact on a product grid. W is scaled to Σ W² = 1, as 3j symbols are.
+
+    Returns:
+        [2 first + 1, 2 second + 1, 2 third + 1] float64.
+    """
+    top = first + second + third
+    heights, weights = np.polynomial.legendre.leggauss(top // 2 + 1)
+    angles = np.arange(top + 1) * (2 * np.pi / (top + 1))
+    ring = np.sqrt(1 - heights**2)[:, None]
+    x, y = ring * np.cos(angles), ring * np.sin(angles)
+    z = np.broadcast_to(heights[:, None], x.shape)
+    points = torch.from_numpy(np.stack([x, y, z], axis=-1).reshape(-1, 3))
+    values = spherical_harmonics(points, max(first, second, third)).numpy()
+    a, b, d = (values[:, degree**2 : (degree + 1) ** 2] for degree in (first, second, third))
+    gaunt = np.einsum("p,pa,pb,pd->abd", np.repeat(weights, top + 1), a, b, d)
+    return np.asarray(gaunt / np.sqrt((gaunt**2).sum()))
+
+
+def _radial(length: Tensor, cutoff: float, radial: int) -> Tensor:
+    """[p, radial], Gaussians that fall to zero at the cutoff."""
+    basis = radial_basis(length - NEAREST, cutoff - NEAREST, radial)
+    return basis * smooth_cutoff(length, cutoff)[:, None]

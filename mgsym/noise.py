@@ -1,0 +1,136 @@
+"""How noisy labels are, and the score that a perfect predictor would reach against them.
+
+A label is a mean over a few searches, so it is the true barrier plus noise of variance σ². Against
+labels of variance v, a predictor that knew every true barrier would have the Pearson correlation
+√(1 − σ²/v) and the root mean square error σ: the noise ceiling. σ² comes from the labels' standard
+errors, or from a glass that was labelled twice: the difference of two labels of one atom has
+variance 2σ² (the attenuation of Spearman, Am. J. Psychol. 15, 72, 1904).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from mgsym.graph import Graph
+from mgsym.metrics import noise_ceiling
+from mgsym.splits import glass_of
+
+SAME_PLACE = 0.3  # Å; the atoms of a glass relaxed twice mostly move by some hundredths of it
+SAME_SHARE = 0.9  # of the atoms, so that two structures count as one labelled twice
+
+
+@dataclass(frozen=True)
+class RepeatedLabels:
+    """Two structures that are one glass, atom by atom, each with labels of its own.
+
+    Attributes:
+        names: of the structures.
+        atoms: labelled in both, at the same place.
+        variance: eV², of the noise of one label: half the variance of the differences.
+    """
+
+    names: tuple[str, str]
+    atoms: int
+    variance: float
+
+
+def repeated_labels(graphs: Sequence[Graph]) -> list[RepeatedLabels]:
+    """Every pair of structures of one glass whose atoms match.
+
+    Atoms are matched by id; they must be of the same elements, and nine of ten at most 0.3 Å
+    apart (compared in fractions of the cell). The others have moved, so that their barriers
+    differ, and are left out. An offset common to all labels of a structure is not noise here.
+
+    Args:
+        graphs: one structure each.
+    """
+    found = []
+    for first, second in combinations(graphs, 2):
+        difference = _differences(first, second) if glass_of(first) == glass_of(second) else None
+        if difference is not None and len(difference) > 1:
+            variance = float(difference.var()) / 2
+            names = (first.names[0], second.names[0])
+            found.append(RepeatedLabels(names, len(difference), variance))
+    return found
+
+
+def label_variance(graphs: Sequence[Graph]) -> float | None:
+    """eV², the noise of one label as glasses labelled twice tell it; None without any."""
+    found = repeated_labels(graphs)
+    atoms = sum(pair.atoms for pair in found)
+    return math.fsum(pair.atoms * pair.variance for pair in found) / atoms if atoms else None
+
+
+def label_noise(graphs: Sequence[Graph]) -> float | None:
+    """eV, the square root of `label_variance`; None where labels have their own standard errors."""
+    if any(bool((~torch.isnan(g.target_stderr[g.labelled])).any()) for g in graphs):
+        return None
+    variance = label_variance(graphs)
+    return None if variance is None else math.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a perfect predictor would reach.
+
+    Attributes:
+        atoms: labelled ones with known noise.
+        pearson: √(1 − σ²/v); NaN where it is not defined.
+        rmse: σ, eV.
+    """
+
+    atoms: int
+    pearson: float
+    rmse: float
+
+
+def ceiling(graphs: Sequence[Graph], variance: float | None = None) -> Ceiling | None:
+    """The noise ceiling of some structures, their atoms pooled; None where no noise is known.
+
+    Args:
+        graphs: one structure each.
+        variance: eV², the noise of labels that have no standard error.
+    """
+    target = torch.cat([g.target[g.labelled] for g in graphs]).double()
+    stderr = torch.cat([g.target_stderr[g.labelled] for g in graphs]).double()
+    if variance is not None:
+        stderr = torch.where(torch.isnan(stderr), math.sqrt(variance), stderr)
+    known = ~torch.isnan(stderr)
+    if not bool(known.any()):
+        return None
+    rmse = float(stderr[known].square().mean().sqrt())
+    return Ceiling(int(known.sum()), noise_ceiling(target, stderr), rmse)
+
+
+def _differences(first: Graph, second: Graph) -> Tensor | None:
+    """[m] eV, the second label less the first, of atoms at one place; None where few are."""
+    if first.num_nodes != second.num_nodes or first.num_nodes == 0:
+        return None
+    one, other = first.ids.argsort(), second.ids.argsort()
+    elements = [[g.species[t] for t in g.types.tolist()] for g in (first, second)]
+    same = all(elements[0][i] == elements[1][j] for i, j in zip(one, other, strict=True))
+    if not same or not torch.equal(first.ids[one], second.ids[other]):
+        return None
+    moved = _displacement(first, one, second, other)
+    near = moved < SAME_PLACE
+    if float(near.double().mean()) < SAME_SHARE:
+        return None
+    difference = (second.target[other] - first.target[one]).double()[near]
+    return difference[~torch.isnan(difference)]
+
+
+def _displacement(first: Graph, one: Tensor, second: Graph, other: Tensor) -> Tensor:
+    """[n] Å, how far apart the atoms are, to the nearest image and without a change of the cell."""
+    fractions = [
+        torch.linalg.solve(graph.cell[0].T, graph.positions[order].T).T
+        for graph, order in ((first, one), (second, other))
+    ]
+    step = fractions[1] - fractions[0]
+    step = torch.where(first.periodic[0], step - step.round(), step)
+    return (step @ first.cell[0]).norm(dim=1)
