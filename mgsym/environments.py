@@ -100,9 +100,7 @@ def radial_densities(graph: Graph, near: Neighborhoods, cutoff: float, radial: i
     return segment_sum(basis, row, len(near.nodes) * species).view(len(near.nodes), -1)
 
 
-def expansion(
-    graph: Graph, near: Neighborhoods, cutoff: float, radial: int, l_max: int
-) -> Tensor:
+def expansion(graph: Graph, near: Neighborhoods, cutoff: float, radial: int, l_max: int) -> Tensor:
     """The density around atoms, c [m, species · radial, (l_max + 1)²] float32.
 
     One matrix product per atom: radial functions by neighbours, times neighbours by harmonics.

@@ -59,10 +59,15 @@ class Tree:
 
 
 def bin_edges(features: Tensor, bins: int) -> Tensor:
-    """[q, bins − 1], the quantiles of features [n, q] that make bins equally full."""
+    """[q, bins − 1], the quantiles of features [n, q] that make bins equally full.
+
+    Each lies midway between two samples, so that rounding moves none of them to another bin.
+    """
     share = torch.linspace(0, 1, bins + 1, device=features.device, dtype=features.dtype)[1:-1]
-    at = (share * (len(features) - 1)).round().long()
-    return features.sort(dim=0).values[at].T.contiguous()
+    above = (share * len(features)).round().long().clamp(1, max(len(features) - 1, 1))
+    ascending = features.sort(dim=0).values
+    below, above = ascending[above - 1], ascending[above.clamp(max=len(features) - 1)]
+    return (0.5 * (below + above)).T.contiguous()
 
 
 def binned(features: Tensor, edges: Tensor) -> Tensor:
@@ -118,7 +123,9 @@ def grow(bins: Tensor, residual: Tensor, settings: TreeSettings, choices: list[T
     leaves = 2 ** len(choices)
     total = residual.new_zeros(leaves).index_add(0, leaf, residual)
     number = torch.bincount(leaf, minlength=leaves)
-    value = settings.shrinkage * total / (number + settings.regularisation).clamp(min=1e-9).to(total)
+    value = (
+        settings.shrinkage * total / (number + settings.regularisation).clamp(min=1e-9).to(total)
+    )
     feature_of, threshold_of = torch.tensor(taken, device=bins.device).unbind(1)
     return Tree(feature_of, threshold_of, value)
 

@@ -66,9 +66,7 @@ class ArtnSettings:
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "float64"):
-            raise UsageError(
-                f"artn.precision is {self.precision!r}, expected float32 or float64"
-            )
+            raise UsageError(f"artn.precision is {self.precision!r}, expected float32 or float64")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)) and value <= 0 and field.name not in MAY_BE_ZERO:

@@ -49,9 +49,15 @@ class RegionGroups:
         self.together = min(slots, whole)
         self.batches = [
             RegionBatch(
-                potential, self.together, rows, skin,
-                frozen=frozen, device=device, dtype=dtype, compile=compile,
-            )  # fmt: skip
+                potential,
+                self.together,
+                rows,
+                skin,
+                frozen=frozen,
+                device=device,
+                dtype=dtype,
+                compile=compile,
+            )
             for _ in range(-(-slots // self.together))
         ]
         self.slots, self.rows = self.together * len(self.batches), self.batches[0].rows

@@ -51,7 +51,9 @@ def test_neighbours_are_the_edges_of_a_graph_with_that_cutoff(
     monkeypatch.setattr(mgsym.neighborhoods, "_SEARCH", search)
     parts = list(neighborhoods(graph_of(structure, 2.0), 4.5))
     assert (len(parts) > 1) == (search == 40 and cell != "cube")
-    assert torch.equal(torch.cat([p.nodes for p in parts]).sort().values, torch.arange(len(structure)))
+    assert torch.equal(
+        torch.cat([p.nodes for p in parts]).sort().values, torch.arange(len(structure))
+    )
     whole = Neighborhoods(
         torch.arange(len(structure)), edges.destination, edges.source, edges.edge_vector
     )
