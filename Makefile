@@ -1,4 +1,5 @@
 # make demo   make the environment and run build-graph, train and explain on the sample
+# make shipped-model DATA=folder   train the model that ships with mgsym on the public dataset
 # make test   make the environment, check the code and run the tests
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ READY = $(VENV)/.ready
 # where `make demo` works; a fresh temporary folder unless given
 DEMO ?=
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo shipped-model test test-slow check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +22,9 @@ demo: $(READY)
 	echo "Working in $$folder" && \
 	"$$mgsym" build-graph && "$$mgsym" train && "$$mgsym" explain --node 42 --topk 50 && \
 	echo "Everything was written to $$folder"
+
+shipped-model: $(READY)
+	$(BIN)/python -m mgsym.data_tools.models.make $(DATA)
 
 test: check
 	$(BIN)/python -m pytest

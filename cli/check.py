@@ -38,16 +38,16 @@ def check(
 ) -> None:
     """Measure how predictions of RUN change when a structure is rotated or reflected.
 
-    RUN is the latest in runs/ unless given; PATHS are structures or graphs, by default the
-    folder graphs. Deviations are from an atom's mean over the transforms, over all atoms, in eV
-    and in standard deviations of the training labels.
+    RUN is the latest in runs/ unless given, without any the shipped model; PATHS are structures
+    or graphs, by default the folder graphs. Deviations are from an atom's mean over the
+    transforms, over all atoms, in eV and in standard deviations of the training labels.
     """
     from mgsym.data_tools.predictions import check_rotations
-    from mgsym.runs import latest_run
 
+    chosen = opt.chosen_run(run)
     with console.progress("Rotating") as step:
         checks = check_rotations(
-            run or latest_run(),
+            chosen,
             paths or [Path("graphs")],
             count,
             seed or 0,

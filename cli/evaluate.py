@@ -15,6 +15,8 @@ from mgsym.cli import options as opt
 @click.argument("run", type=opt.FILE)
 @click.argument("paths", nargs=-1, required=True, type=opt.FILE)
 @click.option("--labels", type=opt.FILE, help="CSV table of labels per atom id.")
+@opt.noise_option
+@opt.potential_option
 @opt.types_option
 @opt.frames_option
 @click.option("--figure", type=opt.FILE, help="Also draw a parity plot: .png, .pdf or .svg.")
@@ -26,6 +28,8 @@ def evaluate(
     run: Path,
     paths: tuple[Path, ...],
     labels: Path | None,
+    noise: float | None,
+    potential: Path | None,
     types: dict[int, str] | None,
     frames: str | None,
     figure: Path | None,
@@ -33,21 +37,25 @@ def evaluate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Score the run or checkpoint RUN on labelled structures or graphs at PATHS.
+    """Score RUN (a run, checkpoint, ensemble or 'shipped') on structures or graphs with labels.
 
     Correlations are given within each structure and over all atoms pooled, which flatters where
     structures differ. The ceiling is what a perfect model would reach, given the labels' errors.
+    Of several models or a calibrated one, predicted standard deviations are compared with errors.
     """
-    from mgsym.cli.views import agreement_table
+    from mgsym.cli.views import agreement_table, reliability_table
+    from mgsym.data_tools.models import run_or_shipped
     from mgsym.data_tools.predictions import evaluate_files
 
     with console.progress("Predicting") as step:
         asked: dict[str, Any] = {"figure": figure, "overwrite": overwrite, "device": device}
-        asked["progress"] = step
-        scores = evaluate_files(paths, run, types, frames, labels, **asked)
+        asked.update(noise=noise, potential=potential, progress=step)
+        found = evaluate_files(paths, run_or_shipped(run), types, frames, labels, **asked)
     if as_json:
-        console.emit_json(scores.as_dict())
+        console.emit_json(found.as_dict())
     else:
-        agreement_table(str(run), {"": scores})
+        agreement_table(str(run), {"": found.scores})
+        if found.reliability is not None:
+            reliability_table(found.reliability)
     if figure is not None:
         console.wrote(figure)

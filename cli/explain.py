@@ -49,13 +49,13 @@ def explain(
     from mgsym.cli.views import explanation_view
     from mgsym.data_tools.explanations import explain_atom
     from mgsym.explanation import parse_settings
-    from mgsym.runs import latest_run
 
     if steps is not None:
         changes = (*changes, f"steps={steps}")
+    chosen_run = opt.chosen_run(run)
     with console.progress("Explaining") as step:
         found = explain_atom(
-            run or latest_run(),
+            chosen_run,
             structure,
             method=method,
             settings=parse_settings(method, changes),

@@ -22,8 +22,8 @@ def info(
 ) -> None:
     """Say what each of PATHS is and holds.
 
-    Structure files, graph files, checkpoints, run folders, and folders of graphs or runs. Of a
-    trajectory, the last frame is described.
+    Structure files, graph files, checkpoints, ensembles, run folders, and folders of graphs or
+    runs. Of a trajectory, the last frame is described.
     """
     from mgsym.data_tools.inspection import inspect
 
@@ -39,6 +39,7 @@ def info(
 
 def _show(item: dict[str, Any]) -> None:
     from mgsym.cli import views
+    from mgsym.data_tools.ensembles import ensemble_summary
     from mgsym.data_tools.graphs import GraphSummary
 
     match item["kind"]:
@@ -53,6 +54,8 @@ def _show(item: dict[str, Any]) -> None:
             views.graph_table(f"{item['path']}: graphs, cutoff {cutoffs} Å", graphs)
         case "checkpoint":
             views.checkpoint_view(item)
+        case "ensemble":
+            views.ensemble_view(ensemble_summary(item))
         case "run":
             views.run_view(item)
         case "runs":

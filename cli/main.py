@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("mgsym.cli.explain", "Find the edges that a prediction rests on."),
     "predict": ("mgsym.cli.predict", "Predict the barrier of every atom."),
     "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),
+    "ensemble": ("mgsym.cli.ensemble", "Merge models into one predictor with an error bar."),
     "benchmark": ("mgsym.cli.benchmark", "Compare models over seeds and glasses, in one table."),
     "check": ("mgsym.cli.check", "Check a model's invariance and other properties."),
     "info": ("mgsym.cli.info", "Say what a structure, graph, run or checkpoint holds."),

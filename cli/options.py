@@ -51,9 +51,32 @@ overwrite_option = click.option(
 # as_json: bool
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 
-# run: Path | None; None is the latest
+# run: Path | None; give it to chosen_run
 run_option = click.option(
-    "--run", type=FILE, help="Run folder or checkpoint.  [default: the latest in runs/]"
+    "--run",
+    type=FILE,
+    help="Run folder, checkpoint or ensemble; 'shipped' is the model that comes with mgsym.  "
+    "[default: the latest in runs/, else shipped]",
+)
+
+
+def chosen_run(run: Path | None) -> Path:
+    """The run that is asked for, the latest, or the shipped model; says so where it is that."""
+    from mgsym.data_tools.models import run_or_shipped, shipped_card, shipped_model
+
+    found = run_or_shipped(run)
+    if found == shipped_model():
+        why = "" if run else "No run in runs/: "
+        console.say(f"{why}Predicting with the model that ships with mgsym, see {shipped_card()}")
+    return found
+
+
+# noise: float | None; None is what each label says of itself
+noise_option = click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    metavar="EV",
+    help="Standard error of the labels, eV.  [default: each label's own]",
 )
 
 
@@ -150,6 +173,16 @@ def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is None:
         return None
     return [] if value == "none" else [name.strip() for name in value.split(",") if name.strip()]
+
+
+def parse_numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> list[float] | None:
+    """``1,0.5`` as a list of numbers; None when the option is not given."""
+    try:
+        return None if value is None else [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: expected numbers such as 1,0.5", ctx, param) from None
 
 
 def parse_seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int]:

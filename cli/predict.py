@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mgsym.cli import console
 from mgsym.cli import options as opt
+from mgsym.cli.refining import refine_options, refined, refuse_without_refine
 
 
 @click.command()
@@ -15,6 +17,8 @@ from mgsym.cli import options as opt
 @opt.run_option
 @opt.types_option
 @opt.frames_option
+@opt.potential_option
+@refine_options
 @opt.out_option("predicted", "A file (.extxyz, .dump, .csv, .npz, ...) or a folder")
 @opt.overwrite_option
 @opt.device_option
@@ -25,39 +29,48 @@ def predict(
     run: Path | None,
     types: dict[int, str] | None,
     frames: str | None,
+    potential: Path | None,
     out: Path,
     overwrite: bool,
     device: str,
     as_json: bool,
+    **searches: Any,
 ) -> None:
     """Predict the energy barrier of every atom of structure FILES.
 
-    They are written with a column barrier_predicted (eV); with a run of several seeds, this is
-    their mean, and barrier_predicted_std their standard deviation.
+    They are written with the columns barrier_predicted (eV), barrier_predicted_std (eV; of several
+    models or a calibrated one) and training_distance (1 is usual for a training atom). Without a
+    run, the model that ships with mgsym predicts. A model with physical inputs computes them with
+    --potential; structures must be at a minimum of it (mgsym relax). With --refine, searches from
+    the atoms (as of mgsym label) and the prediction are combined.
     """
     from mgsym.data_tools.predictions import predict_files
-    from mgsym.runs import latest_run
 
+    chosen = opt.chosen_run(run)
+    if searches["refine"] is not None:
+        about = dict(types=types, frames=frames, device=device, overwrite=overwrite)
+        refined(files, chosen, out, potential=potential, as_json=as_json, **about, **searches)
+        return
+    refuse_without_refine()
     with console.progress("Predicting") as step:
         found = predict_files(
-            files,
-            run or latest_run(),
-            out,
-            types,
-            frames,
-            device=device,
-            overwrite=overwrite,
-            progress=step,
-        )
+            files, chosen, out, types, frames,
+            potential=potential, device=device, overwrite=overwrite, progress=step,
+        )  # fmt: skip
     for text in [text for summary in found for text in summary.warnings]:
         console.warn(text)
     if as_json:
         console.emit_json(found)
     else:
         rows = [
-            [s.name, str(s.atoms), *(f"{x:.4f}" for x in (s.mean, s.sd, s.lowest, s.highest))]
+            [s.name, str(s.atoms), *(f"{x:.4f}" for x in (s.mean, s.sd, s.lowest, s.highest)),
+             *(None if x is None else f"{x:.3f}" for x in (s.error, s.distance, s.distance_95))]
             for s in found
-        ]
+        ]  # fmt: skip
         columns = ("structure", "atoms", "mean", "sd", "lowest", "highest")
-        console.table("Predicted barriers, eV", columns, rows)
+        more = ("error", "distance", "95 %")
+        console.table("Predicted barriers, eV", (*columns, *more), rows)
+    if found and found[0].error is not None:
+        what = "the true barrier, calibrated" if found[0].calibrated else "the models alone"
+        console.say(f"barrier_predicted_std is the standard deviation of {what}")
     console.wrote(dict.fromkeys(s.path for s in found))

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mgsym.cli import console
 
 if TYPE_CHECKING:
+    from mgsym.data_tools.ensembles import EnsembleSummary
     from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
     from mgsym.data_tools.simulation.quench_files import Glass
     from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
     from mgsym.metrics import Scores, SplitScores
+    from mgsym.reliability import Reliability
     from mgsym.trainer import TrainedRun
 
 # fmt: off
@@ -139,6 +141,42 @@ def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
     }
     console.facts(f"{checkpoint['path']}: checkpoint", items)
     score_table(checkpoint["extra"].get("scores") or {})
+
+
+def ensemble_view(found: EnsembleSummary) -> None:
+    """The models of an ensemble, and what its standard deviation is worth."""
+    rows = [
+        (m.name, m.model, f"{m.weight:.3f}", m.parameters, ", ".join(m.training) or None)
+        for m in found.members
+    ]
+    columns = ("member", "model", "weight", "parameters", "trained on")
+    console.table(f"{found.path}: ensemble", columns, rows)
+    fit = found.calibration
+    if fit is None:
+        console.result("Not calibrated")
+        return
+    items: dict[str, console.Cell] = {
+        "error²": f"({fit.scale:.3f} × spread)² + ({fit.floor:.3f} eV)²",
+        "correlation": f"{fit.fraction:.2f} exp(−r²/2({fit.length:.2f} Å)²) + {fit.common:.2f}",
+        "label noise": f"{fit.noise:.3f} eV" if fit.noise else "not known, so part of the error",
+        "atoms": fit.atoms,
+    }
+    console.facts("Calibration", items)
+
+
+def reliability_table(found: Reliability) -> None:
+    """Predicted standard deviations beside what was found."""
+    what = "calibrated" if found.calibrated else "spread between the models, not calibrated"
+    noise = f"{found.noise:.3f} eV" if found.noise else "not known"
+    items = {
+        "z = (label − prediction)/sd": f"mean {found.z_mean:.3f}, sd {found.z_sd:.3f} (0 and 1)",
+        "within 1 sd": f"{found.coverage_68:.3f} (0.683)",
+        "within 1.96 sd": f"{found.coverage_95:.3f} (0.950)",
+        "label noise allowed for": noise,
+    }
+    console.facts(f"Predicted standard deviation ({what})", items)
+    rows = [(b.count, f"{b.predicted:.4f}", f"{b.found:.4f}") for b in found.bins]
+    console.table("", ("atoms", "predicted sd/eV", "rms error/eV"), rows)
 
 
 def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:

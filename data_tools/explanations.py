@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from mgsym.atomic import refuse_existing
-from mgsym.checkpoint import load_checkpoint
 from mgsym.data_tools.graphs import read_graphs, read_systems
+from mgsym.data_tools.models import shipped_model
+from mgsym.ensemble import read_ensemble
 from mgsym.errors import UsageError
 from mgsym.explanation import (
     Explanation,
@@ -23,9 +24,10 @@ from mgsym.explanation import (
 )
 from mgsym.explanation.fidelity import SIZES
 from mgsym.explanation.receptive import check_node
+from mgsym.familiarity import familiarity_warnings
 from mgsym.figures import check_figure, explanation_figure
 from mgsym.graph import Graph
-from mgsym.prediction import as_graph, familiarity_warnings
+from mgsym.prediction import as_graph
 from mgsym.runs import graph_hash, read_json, run_checkpoints
 
 ROLES = ("test", "validation", "train")
@@ -75,13 +77,13 @@ def explain_atom(
     """Explain one atom, measure what the explanation is worth, and write both.
 
     Args:
-        run: a run directory or a checkpoint; of a folder of seeds the first is explained.
+        run: a run directory, a checkpoint or an ensemble; of several models the first is explained.
         path: a structure or graph file; None takes the run's (first) test structure.
         node, atom_id: the atom, by its zero-based row or by its id in the file; one of them.
         topk: how many edges to keep.
         method, settings, seed: as for `mgsym.explanation.explain`.
         out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
-            in the run directory.
+            in the run directory, or here for the shipped model.
         figure: a picture of the edges to write, too.
         overwrite: replace existing files.
         types: element of each type number, for files that have numbers only.
@@ -95,17 +97,19 @@ def explain_atom(
     """
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
-    checkpoint, *others = run_checkpoints(run)
-    model, metadata = load_checkpoint(checkpoint)
+    member, *others = read_ensemble(run).members
+    model, metadata, checkpoint = member.model, member.metadata, run_checkpoints(run)[0]
+    home = Path() if checkpoint == shipped_model() else checkpoint.parent
     if path is None:
         graph, notes, warnings = _own_graph(checkpoint.parent, Path(graphs))
     else:
         graph, notes, warnings = _one_graph(Path(path), model.cutoff, types), [], []
     if others:
-        notes.append(f"{run} holds {1 + len(others)} models: explaining {checkpoint}")
+        which = checkpoint if Path(run).is_dir() else member.name
+        notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
-    folder = checkpoint.parent / "explanations" if out is None else Path(out)
+    folder = home / "explanations" if out is None else Path(out)
     paths = _outputs(folder / f"{graph.names[0] or 'structure'}-node{row}", figure, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mgsym.checkpoint import load_checkpoint
+from mgsym.data_tools.ensembles import summarise_ensemble
 from mgsym.data_tools.formats import count_frames, detect_format, read_frames
 from mgsym.data_tools.graphs import summarise
 from mgsym.elements import MASS
+from mgsym.ensemble import read_ensemble
 from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.graph_files import FORMAT
@@ -32,13 +33,14 @@ def inspect(
     """Say what `path` is.
 
     Args:
-        path: a structure file, graph file, checkpoint, run folder, or folder of graphs or runs.
+        path: a structure file, graph file, checkpoint, ensemble, run folder, or folder of graphs
+            or runs.
         types: element of each type number, for structure files that have numbers only.
         frames: which frames of a trajectory to describe; None takes the last one.
 
     Returns:
-        ``kind`` (structures, graphs, checkpoint, run or runs), ``path``, and what belongs to that
-        kind; numbers, text, lists and dicts only. Lengths are in Å, energies in eV.
+        ``kind`` (structures, graphs, checkpoint, ensemble, run or runs), ``path``, and what belongs
+        to that kind; numbers, text, lists and dicts only. Lengths are in Å, energies in eV.
 
     Raises:
         InputError: it is none of these, missing or damaged.
@@ -124,8 +126,14 @@ def _graph(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    model, metadata = load_checkpoint(path)
-    return {"kind": "checkpoint", "parameters": model.num_parameters, **asdict(metadata)}
+    """Of one model, or of an ensemble of several; without the tensors that compare surroundings."""
+    ensemble = read_ensemble(path)
+    first = ensemble.members[0]
+    if len(ensemble) > 1 or ensemble.calibration or first.metadata is None:
+        return {"kind": "ensemble", **asdict(summarise_ensemble(ensemble, path))}
+    facts = asdict(first.metadata)
+    del facts["training_set"]["surroundings"]
+    return {"kind": "checkpoint", "parameters": first.model.num_parameters, **facts}
 
 
 def _folder(path: Path) -> dict[str, Any]:

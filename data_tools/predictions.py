@@ -5,32 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mgsym.checkpoint import load_checkpoint
-from mgsym.data_tools.graphs import read_structures, read_systems
+from mgsym.data_tools.graphs import BARRIER, read_structures, read_systems
+from mgsym.data_tools.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.outputs import output_paths, write_all
+from mgsym.ensemble import Ensemble
 from mgsym.errors import InputError
+from mgsym.familiarity import Familiarity, familiarity
 from mgsym.figures import check_figure, parity_figure
-from mgsym.graph import Graph, build_graph, match_species
+from mgsym.graph import Graph, match_species
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import Invariance
 from mgsym.prediction import (
     Prediction,
     RotationSpread,
     as_graph,
-    familiarity_warnings,
-    load_models,
+    load_ensemble,
+    narrowed,
     predict_with_spread,
     rotation_spread,
 )
-from mgsym.runs import run_checkpoints
+from mgsym.reliability import Reliability, reliability
 from mgsym.structure import Structure
 
 PREDICTED = "barrier_predicted"
+DISTANCE = "training_distance"
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class PredictionSummary:
         atoms: how many.
         mean, sd, lowest, highest: of the predicted barriers over its atoms, eV.
         models: how many were averaged.
+        error: root mean square of barrier_predicted_std, eV; None where there is none.
+        calibrated: whether that is the standard deviation of the true barrier, or only the spread
+            between the models.
+        distance, distance_95: of the surroundings from the training atoms', median and 95 % of
+            the atoms; 1 is usual (mgsym.surroundings). None where the model does not tell.
         path: where they were written.
         warnings: how it differs from the training structures.
     """
@@ -53,6 +62,10 @@ class PredictionSummary:
     lowest: float
     highest: float
     models: int
+    error: float | None
+    calibrated: bool
+    distance: float | None
+    distance_95: float | None
     path: Path
     warnings: tuple[str, ...]
 
@@ -64,46 +77,85 @@ def predict_files(
     types: Mapping[int, str] | None = None,
     frames: str | None = None,
     *,
+    potential: Potential = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[PredictionSummary]:
     """Predict every atom's barrier and write the structures with it.
 
-    Each gets the column ``barrier_predicted`` (eV) and, of several models,
-    ``barrier_predicted_std``; the columns it had are kept.
+    Each gets the column ``barrier_predicted`` (eV); of several models or a calibrated one,
+    ``barrier_predicted_std`` (eV; of the true barrier where it is calibrated, else the spread
+    between the models); and where the model tells, ``training_distance`` (1 is usual). The columns
+    it had are kept.
 
     Args:
         files: structure files of any known format.
-        run: a run, a folder of seeds (their mean), or a checkpoint.
+        run: a run, a folder of seeds (their mean), a checkpoint or an ensemble.
         out: a file, whose suffix chooses the format, for one input file; else a folder, in which
             each structure becomes ``<name>.extxyz``.
         types: element of each type number, for files that have numbers only.
         frames: which frames of each file; None takes the last one.
+        potential: for models with physical inputs, which are computed with it.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: replace existing files.
-        progress: called with the number of structures done and in all.
+        progress: called with the number of structures done (or parts of one) and in all.
 
     Raises:
-        InputError: a file or the run is missing or damaged, or has an unknown element.
+        InputError: a file or the run is missing or damaged, or has an unknown element; a model
+            needs a potential.
         UsageError: `out` exists, or is one file for several inputs.
     """
-    checkpoints = run_checkpoints(run)
-    models = load_models(run, device)
+    ensemble = load_ensemble(run, device)
     structures = read_structures(files, types, frames)
     paths = output_paths(Path(out), structures, len(files), overwrite)
-    metadata = load_checkpoint(checkpoints[0])[1]
     predicted, summaries = [], []
     for i, structure in enumerate(structures):
-        graph = build_graph(structure, metadata.cutoff)
-        (found,) = predict_with_spread([graph], models)
-        predicted.append(_with_prediction(structure, found, len(models)))
-        warnings = tuple(familiarity_warnings(graph, metadata))
-        summaries.append(_summary(structure, found, len(models), paths[i], warnings))
+        step = _within(progress, i, len(structures))
+        graph = graph_for(structure, ensemble, potential, device, step)
+        (found,) = predict_with_spread([graph], ensemble)
+        found, known = calibrated_error(found, ensemble), familiarity(graph, ensemble.metadata)
+        predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
+        warnings = (*known.warnings, *physics_warning(graph, ensemble))
+        summaries.append(_summary(structure, found, known, ensemble, paths[i], warnings))
         if progress is not None:
             progress(i + 1, len(structures))
     write_all(predicted, paths, overwrite)
     return summaries
+
+
+def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
+    """A prediction whose std is that of the true barrier, where the ensemble is calibrated."""
+    if ensemble.calibration is None:
+        return found
+    return found._replace(std=ensemble.calibration.std(found.std))
+
+
+def _tells_error(ensemble: Ensemble) -> bool:
+    return len(ensemble) > 1 or ensemble.calibration is not None
+
+
+def _within(progress: Progress | None, done: int, total: int) -> Callable[[int, int], None]:
+    """Progress within one structure, which is done only once it is predicted."""
+
+    def told(part: int, parts: int) -> None:
+        if progress is not None:
+            progress(done + 0.999 * part / parts, total)
+
+    return told
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a run does on labelled structures; `reliability` is None where no error is predicted."""
+
+    scores: SplitScores
+    reliability: Reliability | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the scores, and ``calibration``."""
+        honest = None if self.reliability is None else self.reliability.as_dict()
+        return {**self.scores.as_dict(), "calibration": honest}
 
 
 def evaluate_files(
@@ -113,18 +165,21 @@ def evaluate_files(
     frames: str | None = None,
     labels: str | Path | None = None,
     *,
+    noise: float | None = None,
+    potential: Potential = None,
     figure: str | Path | None = None,
     overwrite: bool = False,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
-) -> SplitScores:
+) -> Evaluation:
     """Score a run on labelled structures or graphs.
 
     Args:
         paths: structure files, graph files, or folders of graph files.
-        run: a run, a folder of seeds (their mean is scored), or a checkpoint.
-        types, frames: as for `predict_files`.
+        run: a run, a folder of seeds (their mean is scored), a checkpoint or an ensemble.
+        types, frames, potential: as for `predict_files`.
         labels: a table of labels per atom id, for structures without.
+        noise: eV, standard error of the labels; see `mgsym.reliability.reliability`.
         figure: a picture of predictions against labels to write, too.
         overwrite: replace an existing figure.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -135,22 +190,26 @@ def evaluate_files(
     """
     if figure is not None:
         check_figure(figure, overwrite)
-    models = load_models(run, device)
+    ensemble = load_ensemble(run, device)
     systems = read_systems(paths, types, frames, labels)
-    graphs = _distinct([as_graph(system, models[0].cutoff) for system in systems])
-    if not any(bool(g.labelled.any()) for g in graphs):
+    if not any(map(_has_labels, systems)):
         raise InputError(
             "no atom has a label to score against: give files with a column barrier (eV), or "
             "--labels TABLE"
         )
-    predictions = []
-    for i, graph in enumerate(graphs):
-        predictions.append(predict_with_spread([graph], models)[0].mean)
+    graphs, found = [], []
+    for i, system in enumerate(systems):
+        step = _within(progress, i, len(systems))
+        graphs.append(graph_for(system, ensemble, potential, device, step))
+        found += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:
-            progress(i + 1, len(graphs))
+            progress(i + 1, len(systems))
+    graphs = _distinct(graphs)
+    means, spreads = [one.mean for one in found], [one.std for one in found]
     if figure is not None:
-        parity_figure(predictions, graphs, figure)
-    return score_graphs(predictions, graphs)
+        parity_figure(means, graphs, figure)
+    honest = reliability(means, spreads, graphs, ensemble.calibration, noise)
+    return Evaluation(score_graphs(means, graphs), honest)
 
 
 @dataclass(frozen=True)
@@ -176,7 +235,7 @@ def check_rotations(
     """`mgsym.prediction.rotation_spread` of each model of a run on each structure.
 
     Args:
-        run: a run, a folder of seeds, or a checkpoint.
+        run: a run, a folder of seeds, a checkpoint or an ensemble.
         paths: structure files, graph files, or folders of graph files.
         count: random transforms, at least 2.
         seed: of the transforms; the same for each model and structure.
@@ -184,31 +243,43 @@ def check_rotations(
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with the number of checks done and in all.
     """
-    names = [path.parent.name or str(path) for path in run_checkpoints(run)]
-    models = load_models(run, device)
+    ensemble = load_ensemble(run, device)
     systems = read_systems(paths, types)
+    total = len(ensemble) * len(systems)
     checks = []
-    for name, model in zip(names, models, strict=True):
+    for member in ensemble.members:
+        model = member.model
         for system in systems:
-            graph = match_species(as_graph(system, model.cutoff), model.species)
+            graph = narrowed(as_graph(system, model.cutoff), model.cutoff)
+            graph = match_species(graph, model.species)
             spread = rotation_spread(model, graph, count, torch.Generator().manual_seed(seed))
-            checks.append(RotationCheck(name, graph.names[0], model.invariant, spread))
+            checks.append(RotationCheck(member.name, graph.names[0], model.invariant, spread))
             if progress is not None:
-                progress(len(checks), len(models) * len(systems))
+                progress(len(checks), total)
     return checks
 
 
-def _with_prediction(structure: Structure, found: Prediction, models: int) -> Structure:
+def _with_prediction(
+    structure: Structure, found: Prediction, known: Familiarity, tells_error: bool
+) -> Structure:
     structure = structure.with_column(PREDICTED, found.mean, "eV")
-    if models > 1:
+    if tells_error:
         structure = structure.with_column(f"{PREDICTED}_std", found.std, "eV")
+    if known.distance is not None:
+        structure = structure.with_column(DISTANCE, known.distance)
     return structure
 
 
 def _summary(
-    structure: Structure, found: Prediction, models: int, path: Path, warnings: tuple[str, ...]
+    structure: Structure,
+    found: Prediction,
+    known: Familiarity,
+    ensemble: Ensemble,
+    path: Path,
+    warnings: tuple[str, ...],
 ) -> PredictionSummary:
     values = found.mean.double()
+    error = float(found.std.double().square().mean().sqrt())
     return PredictionSummary(
         name=structure.name,
         atoms=len(structure),
@@ -216,10 +287,21 @@ def _summary(
         sd=float(values.std(correction=0)),
         lowest=float(values.min()),
         highest=float(values.max()),
-        models=models,
+        models=len(ensemble),
+        error=error if _tells_error(ensemble) else None,
+        calibrated=ensemble.calibration is not None,
+        distance=known.median,
+        distance_95=known.upper,
         path=path,
         warnings=warnings,
     )
+
+
+def _has_labels(system: Structure | Graph) -> bool:
+    if isinstance(system, Graph):
+        return bool(system.labelled.any())
+    column = system.columns.get(BARRIER)
+    return column is not None and not bool(column.values.isnan().all())
 
 
 def _distinct(graphs: list[Graph]) -> list[Graph]:

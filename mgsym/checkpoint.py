@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from mgsym.config import ModelConfig
 from mgsym.errors import InputError, MgsymError
 from mgsym.graph import Graph
 from mgsym.models import BarrierModel, create_model
+from mgsym.surroundings import Surroundings
 
 FORMAT = "mgsym-model"
+ENSEMBLE_FORMAT = "mgsym-ensemble"  # several of them in one file, see mgsym.ensemble
 FORMAT_VERSION = 1
 
 
@@ -35,6 +37,7 @@ class TrainingSet:
         number_density: lowest and highest, atoms per Å³; empty when none is fully periodic.
         shortest_distance: lowest and highest of the shortest distance in a structure, Å.
         neighbors: lowest and highest mean number of neighbours within the cutoff.
+        surroundings: what tells usual atoms from others; None in files from before there was any.
     """
 
     names: tuple[str, ...] = ()
@@ -42,6 +45,7 @@ class TrainingSet:
     number_density: tuple[float, ...] = ()
     shortest_distance: tuple[float, ...] = ()
     neighbors: tuple[float, ...] = ()
+    surroundings: Surroundings | None = None
 
     @classmethod
     def of(cls, graphs: Sequence[Graph]) -> TrainingSet:
@@ -55,7 +59,41 @@ class TrainingSet:
             number_density=_range(densities),
             shortest_distance=_range(shortest),
             neighbors=_range(neighbors),
+            surroundings=Surroundings.of(graphs),
         )
+
+    @classmethod
+    def union(cls, sets: Sequence[TrainingSet]) -> TrainingSet:
+        """Of models that were trained apart: all names, the widest ranges, the first surroundings.
+
+        Atoms are those of the largest set.
+        """
+        ranges = {
+            name: _range([value for one in sets for value in getattr(one, name)])
+            for name in ("number_density", "shortest_distance", "neighbors")
+        }
+        return cls(
+            names=tuple(dict.fromkeys(name for one in sets for name in one.names)),
+            atoms=max((one.atoms for one in sets), default=0),
+            surroundings=next((one.surroundings for one in sets if one.surroundings), None),
+            **ranges,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers, text and tensors, for files."""
+        around = None if self.surroundings is None else self.surroundings.as_dict()
+        return {**vars(self), "surroundings": around}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainingSet:
+        """What `as_dict` gave.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is not.
+        """
+        around = content.get("surroundings")
+        known = None if around is None else Surroundings.from_dict(around)
+        return cls(**{**content, "surroundings": known})
 
 
 @dataclass(frozen=True)
@@ -99,19 +137,30 @@ def save_checkpoint(
         state: weights to save in place of the model's own.
         overwrite: whether a file at `path` may be replaced.
     """
+    content = checkpoint_content(model, config, training_set, extra, state)
+    save_safely(path, content, overwrite)
+
+
+def checkpoint_content(
+    model: BarrierModel,
+    config: ModelConfig,
+    training_set: TrainingSet | None = None,
+    extra: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """What `save_checkpoint` writes."""
     weights = model.state_dict() if state is None else state
-    content = {
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": config.name,
         "options": dict(config.complete().options),
         "species": list(model.species),
         "cutoff": model.cutoff,
-        "training_set": asdict(training_set or TrainingSet()),
+        "training_set": (training_set or TrainingSet()).as_dict(),
         "extra": dict(extra or {}),
         "state": {name: values.detach().cpu() for name, values in weights.items()},
     }
-    save_safely(path, content, overwrite)
 
 
 def load_checkpoint(
@@ -123,7 +172,22 @@ def load_checkpoint(
         InputError: no such file, not a checkpoint, damaged, or of another version.
     """
     path = Path(path)
-    content = load_safely(path, FORMAT, FORMAT_VERSION)
+    return rebuilt(load_safely(path, FORMAT, FORMAT_VERSION), path, device)
+
+
+def rebuilt(
+    content: Mapping[str, Any], path: Path, device: str | torch.device = "cpu"
+) -> tuple[BarrierModel, Metadata]:
+    """The model that `checkpoint_content` told of, in eval mode.
+
+    Args:
+        content: as it was read.
+        path: where, for errors.
+        device: where to.
+
+    Raises:
+        InputError: its parts do not fit together.
+    """
     try:
         config = ModelConfig(content["model"], content["options"]).complete()
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
@@ -137,7 +201,7 @@ def load_checkpoint(
             cutoff=model.cutoff,
             label_mean=float(model.label_mean),
             label_scale=float(model.label_scale),
-            training_set=TrainingSet(**content["training_set"]),
+            training_set=TrainingSet.from_dict(content["training_set"]),
             extra=content["extra"],
         )
     except MgsymError as error:
@@ -165,7 +229,12 @@ def save_safely(path: str | Path, content: Mapping[str, Any], overwrite: bool = 
 
 
 def load_safely(
-    path: Path, kind: str, version: int, wanted: str = "a file that mgsym train wrote (best.pt)"
+    path: Path,
+    kind: str,
+    version: int,
+    wanted: str = "a file that mgsym train wrote (best.pt)",
+    *,
+    or_kind: str | None = None,
 ) -> dict[str, Any]:
     """Read what `save_safely` wrote, onto the CPU, executing nothing.
 
@@ -174,6 +243,7 @@ def load_safely(
         kind: what its ``format`` must say.
         version: what its ``format_version`` must say.
         wanted: what to ask for in errors.
+        or_kind: another ``format`` that will do.
 
     Raises:
         InputError: no such file, not such a file, damaged, or of another version.
@@ -188,11 +258,13 @@ def load_safely(
     except Exception as error:  # a hostile or garbled pickle can make the reader raise anything
         raise InputError(f"cannot be read safely: {hint}", path=path) from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != kind:
+    if found == ENSEMBLE_FORMAT and or_kind is None:
+        raise InputError("holds several models, expected one: name a run of one seed", path=path)
+    if found not in (kind, or_kind) or found is None:
         raise InputError(f"holds {found or 'something else'}, expected {kind}: {hint}", path=path)
     if content.get("format_version") != version:
         raise InputError(
-            f"{kind} version {content.get('format_version')}, this mgsym reads version {version}: "
+            f"{found} version {content.get('format_version')}, this mgsym reads version {version}: "
             "use the mgsym that wrote it, or make it again",
             path=path,
         )

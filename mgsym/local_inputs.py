@@ -37,7 +37,9 @@ class LocalOptions:
         wide_cutoff: Å, of radial densities beside them.
         wide_radial: their Gaussians, per species; 0 for none.
         smoothing: Å; species and descriptors are averaged with Gaussians of these lengths.
-        physical_inputs: node features that join the descriptors, standardised per species.
+        physical_inputs: node features that join the descriptors, standardised per species;
+            ``available`` stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training
+            graphs have.
         physical_smoothing: Å; these are averaged with Gaussians of these lengths.
     """
 

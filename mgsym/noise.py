@@ -67,6 +67,14 @@ def label_variance(graphs: Sequence[Graph]) -> float | None:
     return math.fsum(pair.atoms * pair.variance for pair in found) / atoms if atoms else None
 
 
+def label_noise(graphs: Sequence[Graph]) -> float | None:
+    """eV, the square root of `label_variance`; None where labels have their own standard errors."""
+    if any(bool((~torch.isnan(g.target_stderr[g.labelled])).any()) for g in graphs):
+        return None
+    variance = label_variance(graphs)
+    return None if variance is None else math.sqrt(variance)
+
+
 @dataclass(frozen=True)
 class Ceiling:
     """What a perfect predictor would reach.

@@ -36,6 +36,18 @@ CAGE_INPUTS = tuple(
     for value in values
 )
 PHYSICAL_INPUTS = STIFFNESS_INPUTS + CAGE_INPUTS
+AVAILABLE = "available"  # in place of names: all of these that every training graph has
+
+
+def available_inputs(names: Sequence[str], graphs: Sequence[Graph]) -> tuple[str, ...]:
+    """Names of physical inputs, where ``available`` stands for all that every graph has."""
+    if AVAILABLE not in names:
+        return tuple(names)
+    found = [n for n in PHYSICAL_INPUTS if all(n in g.node_features for g in graphs)]
+    return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *found]))
+
+
+UNUSUAL = 2.0  # standard deviations of a training atom, by which a structure's mean may be off
 
 
 class PhysicalInputs(nn.Module):
@@ -48,13 +60,21 @@ class PhysicalInputs(nn.Module):
         names: of node features [n].
         lengths: Å, each σ.
         species: how many.
+        wanted: who takes them, for errors.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, names: Sequence[str], lengths: Sequence[float], species: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        lengths: Sequence[float],
+        species: int,
+        wanted: str = "the model takes",
+    ) -> None:
         super().__init__()
+        self.wanted = wanted
         self.names, self.lengths = tuple(names), tuple(lengths)
         self.register_buffer("mean", torch.zeros(species, len(self.names)))
         self.register_buffer("scale", torch.ones(species, len(self.names)))
@@ -96,12 +116,25 @@ class PhysicalInputs(nn.Module):
             found.append((own + near) / (1 + total))
         return torch.cat(found, dim=1)
 
+    def unusual(self, graph: Graph) -> list[str]:
+        """Names of features whose mean over an element's atoms is far from the training atoms'.
+
+        Another potential than that of the training structures shows so, above all in the energy.
+
+        Args:
+            graph: with the model's species.
+        """
+        own = (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
+        means = [own[graph.types == kind].mean(0).abs() for kind in graph.types.unique()]
+        far = torch.stack(means).amax(0) > UNUSUAL
+        return [name for name, found in zip(self.names, far.tolist(), strict=True) if found]
+
     def _features(self, graph: Graph) -> Tensor:
         """[n, names], as the graph has them."""
         lacking = [name for name in self.names if name not in graph.node_features]
         if lacking:
             raise InputError(
-                f"the graph has no node feature {', '.join(lacking)}, which the model takes: "
+                f"the graph has no node feature {', '.join(lacking)}, which {self.wanted}: "
                 "build it with mgsym build-graph --physics",
                 path=graph.names[0] or None,
             )
@@ -113,3 +146,15 @@ class PhysicalInputs(nn.Module):
                     path=graph.names[0] or None,
                 )
         return torch.stack([graph.node_features[name] for name in self.names], dim=1).to(self.mean)
+
+
+def physical_inputs_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the node features that a model takes; empty for structure alone."""
+    parts = [part for part in model.modules() if isinstance(part, PhysicalInputs)]
+    return tuple(dict.fromkeys(name for part in parts for name in part.names))
+
+
+def unusual_inputs(model: nn.Module, graph: Graph) -> list[str]:
+    """Names of a model's physical inputs that are unusual in a graph (`PhysicalInputs.unusual`)."""
+    parts = [part for part in model.modules() if isinstance(part, PhysicalInputs)]
+    return list(dict.fromkeys(name for part in parts for name in part.unusual(graph)))

@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from mgsym.checkpoint import Metadata, load_checkpoint, number_density
+from mgsym.calibration import Calibration
 from mgsym.devices import resolve_device
+from mgsym.ensemble import Ensemble, Member, merge, read_ensemble
 from mgsym.errors import InputError
 from mgsym.graph import Graph, build_graph
 from mgsym.models import BarrierModel
 from mgsym.rotations import random_orthogonal
-from mgsym.runs import run_checkpoints
 from mgsym.structure import Structure
 from mgsym.trainer import TrainedRun
 
 System = Structure | Graph
-OneModel = BarrierModel | TrainedRun | str | Path
+OneModel = BarrierModel | TrainedRun | Ensemble | str | Path
 Models = OneModel | Sequence[OneModel]
 
 MAX_EDGES = 2_000_000  # in one piece; about 60,000 atoms of a metallic glass
 LARGEST_SURROUNDINGS = 20  # atoms computed for one predicted, in a system taken to pieces
-DENSITY_TOLERANCE = 0.05  # relative
-# Å; shortest distances of relaxed Cu64Zr36 glasses of 500 to 8000 atoms range from 2.15 to 2.25;
-# random displacements of 0.1 Å, as at room temperature, take 0.17 to 0.31 off
-DISTANCE_TOLERANCE = 0.15
 
 
 class Prediction(NamedTuple):
     """What several models say of each atom.
 
     Attributes:
-        mean: [n] float32, eV.
-        std: [n] float32, eV: the standard deviation between models; zero for one model.
+        mean: [n] float32, eV; weighted, where the models have weights.
+        std: [n] float32, eV: the standard deviation between models; zero for one model. See
+            mgsym.calibration for what it says of the error.
     """
 
     mean: Tensor
@@ -77,9 +74,9 @@ def predict(
     Args:
         systems: a Structure or a Graph, or several. A Structure gets the graph that the model
             was trained on.
-        models: a model, what `mgsym.training.train` returned, a run directory or a checkpoint;
-            of several, or of a folder of seeds, the mean is given. Models are given back as they
-            were.
+        models: a model, what `mgsym.training.train` returned, a run directory, a checkpoint or
+            an ensemble (file); of several, or of a folder of seeds, the mean is given. Models are
+            given back as they were.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``. A model that is an object stays where
             it is under ``auto``.
         max_edges: systems with more edges are predicted in pieces, so that memory stays bounded.
@@ -102,39 +99,83 @@ def predict_with_spread(
     max_edges: int = MAX_EDGES,
 ) -> list[Prediction]:
     """As `predict`, with the standard deviation between the models."""
-    loaded = load_models(models, device)
+    ensemble = load_ensemble(models, device)
     results = []
     for system in systems:
-        graphs: dict[float, Graph] = {}
-        each = []
-        for model in loaded:
-            if model.cutoff not in graphs:
-                graphs[model.cutoff] = as_graph(system, model.cutoff)
-            each.append(predict_graph(model, graphs[model.cutoff], max_edges))
-        stacked = torch.stack(each)
-        results.append(Prediction(stacked.mean(0), stacked.std(0, correction=0)))
+        graph = as_graph(system, ensemble.cutoff)
+        graphs = {c: narrowed(graph, c) for c in {model.cutoff for model in ensemble.models}}
+        each = [predict_graph(model, graphs[model.cutoff], max_edges) for model in ensemble.models]
+        results.append(Prediction(*ensemble.combined(torch.stack(each))))
     return results
 
 
-def load_models(models: Models, device: str | torch.device = "auto") -> list[BarrierModel]:
-    """The models meant by `predict`'s argument, on their device.
+def load_ensemble(models: Models, device: str | torch.device = "auto") -> Ensemble:
+    """The models meant by `predict`'s argument, on their device, as one ensemble.
 
     Raises:
         InputError: a run or checkpoint is missing or damaged.
     """
     if isinstance(models, str | Path):
-        place = resolve_device(device)
-        return [load_checkpoint(path, place)[0] for path in run_checkpoints(models)]
+        return read_ensemble(models, resolve_device(device))
+    if isinstance(models, Ensemble):
+        moved = [replace(m, model=_moved(m.model, device)) for m in models.members]
+        return replace(models, members=tuple(moved))
     if isinstance(models, TrainedRun):
         models = models.model
     if isinstance(models, BarrierModel):
-        here = device_of(models)
-        place = here if str(device) == "auto" else resolve_device(device)
-        return [models if place == here else copy.deepcopy(models).to(place)]
-    found = [m for several in models for m in load_models(several, device)]
-    if not found:
-        raise InputError("no model was given to predict with")
-    return found
+        return Ensemble((Member(_moved(models, device)),))
+    return merge([load_ensemble(several, device) for several in models])
+
+
+def load_models(models: Models, device: str | torch.device = "auto") -> list[BarrierModel]:
+    """As `load_ensemble`, the models alone."""
+    return load_ensemble(models, device).models
+
+
+def _moved(model: BarrierModel, device: str | torch.device) -> BarrierModel:
+    """The model, or a copy of it where it is wanted elsewhere."""
+    here = device_of(model)
+    place = here if str(device) == "auto" else resolve_device(device)
+    return model if place == here else copy.deepcopy(model).to(place)
+
+
+def calibrated(
+    models: Models,
+    graphs: Sequence[Graph],
+    noise: float | None = None,
+    device: str | torch.device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Ensemble:
+    """An ensemble with its spread calibrated on labelled structures.
+
+    Each structure is predicted by the members that were not trained on it, so an ensemble whose
+    members leave out different structures is calibrated on all of them.
+
+    Args:
+        models: as for `predict`.
+        graphs: one structure each; those without labels are passed over.
+        noise: eV, standard error of the labels; see `Calibration.fit`.
+        device: as for `predict`.
+        progress: called with the number of structures done and in all.
+
+    Raises:
+        InputError: a structure trained every member, or no atom has a label.
+    """
+    ensemble = load_ensemble(models, device)
+    graphs = [graph for graph in graphs if bool(graph.labelled.any())]
+    found = []
+    for i, graph in enumerate(graphs):
+        others = ensemble.without(graph.names[0])
+        if others is None:
+            raise InputError(
+                f"{graph.names[0]} was trained on, so its errors are too small to calibrate "
+                "with: name structures that were not"
+            )
+        found += predict_with_spread([graph], others)
+        if progress is not None:
+            progress(i + 1, len(graphs))
+    means, spreads = [one.mean for one in found], [one.std for one in found]
+    return replace(ensemble, calibration=Calibration.fit(means, spreads, graphs, noise))
 
 
 def device_of(model: BarrierModel) -> torch.device:
@@ -145,6 +186,17 @@ def device_of(model: BarrierModel) -> torch.device:
 def as_graph(system: System, cutoff: float) -> Graph:
     """A Structure's graph with this cutoff; a Graph as it is."""
     return build_graph(system, cutoff) if isinstance(system, Structure) else system
+
+
+def narrowed(graph: Graph, cutoff: float) -> Graph:
+    """The graph with a smaller cutoff: its edges are those of a graph built with it."""
+    if graph.cutoff <= cutoff:
+        return graph
+    cells = graph.cell[graph.structure_index[graph.destination]]
+    shift = (graph.edge_shift.double()[:, None] @ cells).squeeze(1)
+    place = graph.positions
+    length = (place[graph.source] + shift - place[graph.destination]).norm(dim=1)
+    return graph.with_edges(length < cutoff).replace(cutoff=cutoff)
 
 
 def predict_graph(model: BarrierModel, graph: Graph, max_edges: int = MAX_EDGES) -> Tensor:
@@ -226,38 +278,6 @@ def _wrapped(graph: Graph) -> Tensor:
     periodic = graph.periodic[graph.structure_index]
     fractional = torch.where(periodic, fractional - fractional.floor(), fractional)
     return (fractional[:, None] @ cells).squeeze(1)
-
-
-def familiarity_warnings(graph: Graph, metadata: Metadata) -> list[str]:
-    """Why a prediction may not be trusted: how a structure differs from the training set.
-
-    Args:
-        graph: one structure, with the model's cutoff.
-        metadata: of the model.
-
-    Returns:
-        One sentence for each of: number density more than 5 % outside the training structures'
-        range, shortest distance more than 0.15 Å outside it. (An unknown element is an error.)
-    """
-    known, name = metadata.training_set, graph.names[0] or "the structure"
-    found = []
-    density = number_density(graph)
-    if density is not None and known.number_density:
-        low, high = known.number_density
-        if not low * (1 - DENSITY_TOLERANCE) <= density <= high * (1 + DENSITY_TOLERANCE):
-            found.append(
-                f"{name} has {density:.4f} atoms/Å³, the training structures "
-                f"{low:.4f}–{high:.4f}: predictions may be far off"
-            )
-    if graph.num_edges and known.shortest_distance:
-        low, high = known.shortest_distance
-        shortest = float(graph.edge_length.min())
-        if not low - DISTANCE_TOLERANCE <= shortest <= high + DISTANCE_TOLERANCE:
-            found.append(
-                f"{name} has a shortest distance of {shortest:.2f} Å, the training structures "
-                f"{low:.2f}–{high:.2f} Å: is it relaxed, with the same potential?"
-            )
-    return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 ``config.toml`` settings · ``run.json`` versions, seed, device, command line, data, scores ·
 ``metrics.csv`` one line per evaluation · ``best.pt`` the model · ``last.pt`` to resume from.
-A folder of ``seed0``, ``seed1``, … holds one such directory per seed.
+A folder of ``seed0``, ``seed1``, … holds one such directory per seed, and ``ensemble.pt``, in which
+they are merged.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 
 RUNS = "runs"
+ENSEMBLE = "ensemble.pt"  # the models of a folder of seeds in one file
 PARTS = ("config.toml", "run.json", "metrics.csv", "best.pt", "last.pt")
 
 

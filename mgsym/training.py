@@ -13,9 +13,12 @@ import torch
 from mgsym.checkpoint import load_safely
 from mgsym.config import Config, differing, preset
 from mgsym.devices import resolve_device
+from mgsym.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph
-from mgsym.runs import PARTS, clear_run, read_json, write_json
+from mgsym.noise import label_noise
+from mgsym.prediction import calibrated
+from mgsym.runs import ENSEMBLE, PARTS, clear_run, read_json, write_json
 from mgsym.splits import Split, split_by_glass
 from mgsym.trainer import STATE_FORMAT, STATE_VERSION, Progress, TrainedRun, Trainer
 
@@ -97,7 +100,10 @@ def train_seeds(
     progress: Progress | None = None,
     **options: Any,
 ) -> list[TrainedRun]:
-    """Train one model per seed, in ``<run>/seed<k>``, and write ``<run>/summary.json``.
+    """Train one model per seed, in ``<run>/seed<k>``; write ``summary.json`` and ``ensemble.pt``.
+
+    The ensemble is calibrated on the validation structures, where there are any. They chose the
+    best epoch too, so its standard deviations are a little small.
 
     Args:
         graphs: as for `train`.
@@ -119,6 +125,7 @@ def train_seeds(
         **{k: None if v is None else _plain(v) for k, v in asked.items()},
     }
     write_json(Path(run) / "summary.json", {**about, "scores": {}})
+    (Path(run) / ENSEMBLE).unlink(missing_ok=True)
     results: list[TrainedRun] = []
     try:
         for i, seed in enumerate(seeds):
@@ -134,7 +141,20 @@ def train_seeds(
             f"training was interrupted at seed {seed}; go on with: mgsym train --resume {run}"
         ) from error
     write_json(Path(run) / "summary.json", {**about, "scores": summarize(results)})
+    _merge(graphs, results, Path(run), options.get("device", "auto"))
     return results
+
+
+def _merge(
+    graphs: Sequence[Graph], results: Sequence[TrainedRun], run: Path, device: str | torch.device
+) -> None:
+    """Write the seeds as one ensemble, calibrated on their validation structures."""
+    ensemble = merge([read_ensemble(result.folder) for result in results if result.folder])
+    wanted = set(results[0].split["validation"])
+    if validation := [graph for graph in graphs if graph.names[0] in wanted]:
+        # glasses labelled twice, training ones too, tell the noise of labels without an error
+        ensemble = calibrated(ensemble, validation, label_noise(graphs), device)
+    save_ensemble(run / ENSEMBLE, ensemble)
 
 
 def summarize(results: Sequence[TrainedRun]) -> dict[str, dict[str, float]]:

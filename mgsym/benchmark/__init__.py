@@ -167,7 +167,8 @@ def _try_model(config: Config, pilots: Sequence[Graph]) -> None:
     species, _ = index_species([s for g in pilots for s in g.species])
     alike = [match_species(g, species) for g in pilots]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        model = create_model(config.model.name, species, pilots[0].cutoff, config.model.options)
+        complete = config.model.for_graphs(alike)
+        model = create_model(complete.name, species, pilots[0].cutoff, complete.options)
         model.fit_statistics(alike)
         model.eval()
         for graph in alike:

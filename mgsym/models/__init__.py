@@ -41,6 +41,10 @@ MODELS: dict[str, Entry] = {
     "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
     "kernel": ("mgsym.models.kernel", "Kernel", "KernelOptions"),
     "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
+    "schnet": ("mgsym.models.schnet", "SchNet", "SchNetOptions"),
+    "mgcn": ("mgsym.models.mgcn", "MGCN", "MGCNOptions"),
+    "faenet": ("mgsym.models.faenet", "FAENet", "FAENetOptions"),
+    "bapst": ("mgsym.models.bapst", "Bapst", "BapstOptions"),
 }
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from mgsym.descriptors import count_descriptors, local_descriptors
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
+from mgsym.messages import NeighborSum
 from mgsym.models.base import BarrierModel
 from mgsym.physical import PhysicalInputs
 
@@ -38,7 +39,8 @@ class InputOptions:
         node_input: ``types`` or ``descriptors``.
         radial: Gaussians of the descriptors, and of the edge length where a model takes that.
         l_max: highest degree of the descriptors' power spectrum.
-        physical_inputs: node features that join the inputs, standardised per species.
+        physical_inputs: node features that join the inputs, standardised per species; ``available``
+            stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training graphs have.
         smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 
@@ -185,3 +187,18 @@ class InputModel(BarrierModel):
 
     def _standard_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         return self.standardise(self.raw_inputs(graph, edge_weight))
+
+
+class NeighborSumModel(InputModel):
+    """An InputModel that sums messages over neighbours with ``self.sum``."""
+
+    def __init__(
+        self, species: tuple[str, ...], cutoff: float, options: InputOptions, layers: int
+    ) -> None:
+        super().__init__(species, cutoff, options, layers)
+        self.sum = NeighborSum()
+
+    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
+        """What an InputModel takes, and the mean number of neighbours."""
+        super().fit_statistics(graphs)
+        self.sum.fit(graphs)

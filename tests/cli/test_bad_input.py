@@ -381,14 +381,11 @@ def test_a_disk_that_fills_while_training(trained: Path) -> None:
     assert not list(Path("new").glob(".writing*"))
 
 
-@pytest.mark.parametrize(
-    "arguments", [["predict", SAMPLE], ["explain", "--node", "3"], ["check"]], ids=lambda a: a[0]
-)
-def test_a_model_before_there_is_one(
-    arguments: list[str], trained_folder: Path, refused: Refused
+def test_an_explanation_before_there_is_a_run_needs_a_structure(
+    trained_folder: Path, refused: Refused
 ) -> None:
     shutil.copytree(trained_folder / "graphs", "graphs")
-    assert "mgsym train" in refused(2, *arguments)
+    assert "name a structure or graph file" in refused(2, "explain", "--node", "3")
 
 
 @uses_a_model

@@ -209,3 +209,95 @@ def test_check_measures_the_spread(capsys: Captured) -> None:
     assert all(0 < c["spread"]["rms"] <= c["spread"]["max"] for c in checks)
     assert main(["check", "runs/one", "graphs/test.npz", "--count", "2"]) == 0
     assert "Spread over 2 random rotations" in capsys.readouterr().out
+
+
+def test_merged_runs_predict_and_evaluate_as_one(capsys: Captured, tmp_path: Path) -> None:
+    file, out = tmp_path / "all.pt", tmp_path / "out.extxyz"
+    test = next(str(f) for f in sample_files() if "test" in f.name)
+    merge = ["ensemble", "two", "runs/one", "--weights", "2,1", "-o", str(file)]
+    assert main([*merge, "--calibrate", "graphs/validation.npz"]) == 0
+    told = capsys.readouterr().out
+    rows = [line.split() for line in told.splitlines()[2:5]]
+    assert [(r[0], r[2]) for r in rows] == [
+        ("seed3", "0.333"),
+        ("seed5", "0.333"),
+        ("one", "0.333"),
+    ]
+    assert "× spread)²" in told
+    assert main(["predict", test, "--run", str(file), "-o", str(out), "--json"]) == 0
+    found = capsys.readouterr()
+    (summary,) = json.loads(found.out)
+    assert summary["models"] == 3
+    assert summary["calibrated"]
+    assert "barrier_predicted_std is the standard deviation of the true barrier" in found.err
+    written = read(out)
+    std = written.columns["barrier_predicted_std"].values.double()
+    assert float(std.square().mean().sqrt()) == pytest.approx(summary["error"], rel=1e-3)
+    assert float(written.columns["training_distance"].values.median()) == pytest.approx(
+        summary["distance"], abs=0.01
+    )
+    assert main(["evaluate", str(file), "graphs/validation.npz", "--json"]) == 0
+    honest = json.loads(capsys.readouterr().out)["calibration"]
+    assert honest["calibrated"]
+    assert honest["z_sd"] == pytest.approx(1, abs=0.1)
+    assert sum(part["count"] for part in honest["bins"]) == 500
+    assert main(["evaluate", str(file), "graphs/test.npz"]) == 0
+    assert "Predicted standard deviation (calibrated)" in capsys.readouterr().out
+    assert main(["info", str(file)]) == 0
+    assert "all.pt: ensemble" in capsys.readouterr().out
+    assert main(["check", str(file), "graphs/test.npz", "--count", "2", "--json"]) == 0
+    assert [c["model"] for c in json.loads(capsys.readouterr().out)] == ["seed3", "seed5", "one"]
+
+
+def test_merging_mistakes_are_one_line(capsys: Captured, tmp_path: Path) -> None:
+    out = ["-o", str(tmp_path / "e.pt")]
+    for arguments, code, message in (
+        (["two", "--weights", "1,2", *out], 2, "2 weights for 1 runs"),
+        (["two", "--weights", "1;2", *out], 2, "expected numbers such as 1,0.5"),
+        (["two", "nowhere", *out], 3, "nowhere: no such run"),
+        (["two", "--calibrate", "graphs/train_a.npz", *out], 3, "train_a was trained on"),
+    ):
+        assert main(["ensemble", *arguments]) == code
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert main(["ensemble", "two", "-q", *out]) == 0
+    assert main(["ensemble", "two", *out]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_one_model_of_a_file_of_several_is_explained(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "two.pt"
+    assert main(["ensemble", "two", "-q", "-o", str(file)]) == 0
+    command = ["explain", "graphs/test.npz", "--node", "3", "--method", "gradient", "--topk", "5"]
+    assert main([*command, "--run", str(file), "-o", str(tmp_path / "explained")]) == 0
+    assert "two.pt holds 2 models: explaining seed3" in capsys.readouterr().err
+
+
+def test_without_a_run_the_shipped_model_predicts(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    test = next(f for f in sample_files() if "test" in f.name)
+    assert main(["predict", str(test), "-o", "out.extxyz", "--device", "cpu"]) == 0
+    notes = capsys.readouterr().err
+    assert "No run in runs/: Predicting with the model that ships with mgsym" in notes
+    assert "warning" not in notes
+    after = read(tmp_path / "out.extxyz")
+    predicted, labels = (after.columns[n].values.double() for n in ("barrier_predicted", "barrier"))
+    # labels of 11 searches an atom, by other hands than the training labels
+    assert float(torch.corrcoef(torch.stack([predicted, labels]))[0, 1]) > 0.5
+    assert abs(float((predicted - labels).mean())) < 0.15
+    std = after.columns["barrier_predicted_std"].values
+    assert 0.05 < float(std.mean()) < 0.4
+    assert main(["evaluate", "shipped", str(test), "--json"]) == 0
+    honest = json.loads(capsys.readouterr().out)["calibration"]
+    assert honest["calibrated"]
+    assert 0.8 < honest["z_sd"] < 1.3
+
+
+def test_the_shipped_model_is_small_and_has_a_card() -> None:
+    from mgsym.data_tools.models import shipped_card, shipped_model
+
+    assert shipped_model().stat().st_size <= 2_000_000
+    card = shipped_card().read_text(encoding="utf-8")
+    for heading in ("## Data", "## Figures", "## Limits"):
+        assert heading in card

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mgsym.config import ModelConfig
 from mgsym.graph import Graph, build_graph
 from mgsym.physical import PhysicalInputs
 from mgsym.structure import Structure
@@ -49,3 +50,21 @@ def test_features_are_standardised_within_each_species(disordered: Structure) ->
         own = found[graph.types == kind]
         torch.testing.assert_close(own.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
         torch.testing.assert_close(own.std(0, correction=0), torch.tensor([1.0, 0.0]))
+
+
+def test_available_inputs_are_those_that_every_training_graph_has(pair: Graph) -> None:
+    values = torch.ones(2)
+    full = pair.replace(node_features={"stiffness_1": values, "energy": values, "own": values})
+    some = pair.replace(node_features={"energy": values, "own": values})
+    options = {"node_input": "descriptors", "physical_inputs": ("own", "available")}
+    config = ModelConfig(options=options)
+    for graphs, names in (
+        ([full], ("own", "energy", "stiffness_1")),
+        ([full, some], ("own", "energy")),
+    ):
+        assert config.for_graphs(graphs).options["physical_inputs"] == names
+    without = ModelConfig(options={**options, "physical_inputs": ("available",)}).for_graphs(
+        [pair.replace(node_features={}), some]
+    )
+    assert without.options["physical_inputs"] == ()
+    assert ModelConfig("gcn").for_graphs([full]).options["physical_inputs"] == ()

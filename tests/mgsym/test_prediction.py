@@ -11,10 +11,10 @@ from torch import Tensor
 from mgsym.checkpoint import Metadata, TrainingSet, load_checkpoint
 from mgsym.config import Config, ModelConfig
 from mgsym.errors import InputError
+from mgsym.familiarity import familiarity_warnings
 from mgsym.graph import Graph, collate
 from mgsym.models import BarrierModel, create_model
 from mgsym.prediction import (
-    familiarity_warnings,
     predict,
     predict_graph,
     predict_with_spread,
@@ -161,12 +161,13 @@ def test_warnings_say_what_is_unfamiliar(five_graphs: list[Graph], make_graph: M
     assert familiarity_warnings(five_graphs[4], metadata) == []
     # 4 % longer each way: 12 % thinner
     thin = make_graph("thin", spacing=2.6 * 1.04)
-    (warning,) = familiarity_warnings(thin, metadata)
+    warning, around = familiarity_warnings(thin, metadata)
+    assert "of its atoms in surroundings farther from the training set" in around
     assert warning.startswith("thin has 0.0506 atoms/Å³, the training structures 0.0569–0.0569")
     close = thin.replace(
         cell=five_graphs[0].cell, edge_vector=five_graphs[0].edge_vector[: thin.num_edges] * 0.8
     )
-    (warning,) = familiarity_warnings(close, metadata)
+    warning, _ = familiarity_warnings(close, metadata)
     assert "shortest distance" in warning
     assert familiarity_warnings(thin, replace(metadata, training_set=TrainingSet())) == []
 
