@@ -147,7 +147,8 @@ class LocalInputs(nn.Module):
         """
         if self.physical is not None:
             self.physical.fit(graphs)
-        count, total, square = 0, torch.zeros_like(self.mean).double(), 0.0
+        count, total = 0, torch.zeros_like(self.mean).double()
+        square = torch.zeros_like(total)
         self.mean.zero_()
         self.scale.fill_(1.0)
         for graph in graphs:

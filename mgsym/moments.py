@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _PIECE = 1024  # rows multiplied in float32 before they are summed in float64
-STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 @dataclass

@@ -59,10 +59,15 @@ class Tree:
 
 
 def bin_edges(features: Tensor, bins: int) -> Tensor:
-    """[q, bins − 1], the quantiles of features [n, q] that make bins equally full."""
+    """[q, bins − 1], the quantiles of features [n, q] that make bins equally full.
+
+    Each lies midway between two samples, so that rounding moves none of them to another bin.
+    """
     share = torch.linspace(0, 1, bins + 1, device=features.device, dtype=features.dtype)[1:-1]
-    at = (share * (len(features) - 1)).round().long()
-    return features.sort(dim=0).values[at].T.contiguous()
+    above = (share * len(features)).round().long().clamp(1, max(len(features) - 1, 1))
+    ascending = features.sort(dim=0).values
+    below, above = ascending[above - 1], ascending[above.clamp(max=len(features) - 1)]
+    return (0.5 * (below + above)).T.contiguous()
 
 
 def binned(features: Tensor, edges: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ class Kernel(LatentModel):
     options: KernelOptions
     frequency: Tensor
     phase: Tensor
+    wave_length: Tensor
     wave_weight: Tensor
     wave_level: Tensor
 
