@@ -87,8 +87,8 @@ class Ace(ResidualModel):
             AceLayer(options, received, sent)
             for received, sent in zip(counts[:-1], counts[1:], strict=True)
         )
-        self.readout = _perceptron(width, width, 1, options.dropout)
-        self.start_at_ridge(self.readout[-1])
+        self.decoder = _perceptron(width, width, 1, options.dropout)
+        self.start_at_ridge(self.decoder[-1])
 
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
@@ -99,7 +99,7 @@ class Ace(ResidualModel):
         vectors = nodes.new_zeros(len(nodes), 0, 3)
         for layer in self.layers:
             nodes, vectors = layer(graph, radial, harmonics, nodes, vectors)
-        return self.with_ridge(self.readout(nodes).squeeze(-1), graph, inputs, edge_weight)
+        return self.with_ridge(self.decoder(nodes).squeeze(-1), graph, inputs, edge_weight)
 
     def _geometry(self, graph: Graph, edge_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Radial functions [e, b] and harmonics [e, (degree + 1)²] of each edge."""
