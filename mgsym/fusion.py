@@ -28,6 +28,7 @@ from mgsym.structure import Structure
 REACH = 2.5  # lengths; observations farther from a block of atoms are left out: they move a mean
 # by 0.0005 eV (8,000 atoms searched five times each)
 MOST_OBSERVATIONS = 3000  # in one block: a factor of 72 MB
+FEW_OBSERVATIONS = 256  # in one block where errors are independent and blocks have no margin
 
 
 class Observed(NamedTuple):
@@ -128,6 +129,8 @@ def _blocks(field: ErrorField, observed: Tensor, most: int) -> Iterator[tuple[Te
 
     A part with more observations than `most` is halved along its longest side.
     """
+    if field.calibration.fraction == 0:
+        most = min(most, FEW_OBSERVATIONS)
     waiting = [torch.arange(len(observed))]
     while waiting:
         nodes = waiting.pop()
