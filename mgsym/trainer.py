@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mgsym import __version__
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save_safely
