@@ -25,6 +25,8 @@ class Moments:
     beside them: correlations are per structure, while weights also learn from the differences
     between structures.
 
+    Sums and means count each atom as much as its label weighs (mgsym.label_weights).
+
     Attributes:
         products: [d, d] float64, Σ (x − x̄)(x − x̄)ᵀ.
         cross: [d] float64, Σ (x − x̄)(y − ȳ).
@@ -43,23 +45,19 @@ class Moments:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Moments:
-        """Of one structure: features x [n, d], target y [n], and how much each atom counts [n]."""
-        if weight is None:
-            total, mean, level = float(len(x)), x.double().mean(0), y.double().mean()
-            centred, target = x - mean.to(x), y - level.to(y)
-        else:
-            share = weight.double() / weight.double().sum()
-            total, mean, level = float(weight.sum()), share @ x.double(), share @ y.double()
-            root = weight.sqrt()
-            centred, target = (x - mean.to(x)) * root[:, None], (y - level.to(y)) * root
+        """Of one structure: features x [n, d], target y [n] and weights [n], 1 where not given."""
+        share = (torch.ones_like(y) if weight is None else weight).double()
+        count = share.sum()
+        mean, level = (share @ x.double()) / count, (share @ y.double()) / count
+        root = share.sqrt().to(x)
+        centred, target = (x - mean.to(x)) * root[:, None], (y - level.to(y)) * root
         products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
         cross = torch.zeros_like(mean)
         for rows, values in zip(centred.split(_PIECE), target.split(_PIECE), strict=True):
             products += rows.T @ rows
             cross += rows.T @ values
-        count = torch.full((1,), total, dtype=torch.float64, device=x.device)
         square = float(target.double().square().sum())
-        return cls(products, cross, square, count, mean[None], level[None])
+        return cls(products, cross, square, count[None], mean[None], level[None])
 
     @classmethod
     def sum(cls, parts: Iterable[Moments]) -> Moments:

@@ -86,11 +86,10 @@ class DirectModel(BarrierModel):
         found: dict[str, Moments] = {}
         for i, graph in enumerate(graphs):
             known = graph.labelled
-            weight = label_weight(graph)
             own = Moments.of(
                 self.inputs.features(graph)[known],
                 self.standard_target(graph)[known],
-                None if weight is None else weight[known],
+                labels_weigh(graph),
             )
             glass = glass_of(graph)
             found[glass] = Moments.sum([found[glass], own]) if glass in found else own
@@ -100,6 +99,12 @@ class DirectModel(BarrierModel):
     def standard_target(self, graph: Graph) -> Tensor:
         """[n], the label in units of its standard deviation, mean subtracted."""
         return (graph.target - self.label_mean) / self.label_scale
+
+
+def labels_weigh(graph: Graph) -> Tensor:
+    """How much each label counts, for the labelled atoms of a graph: [labels]."""
+    weight = label_weight(graph)
+    return (torch.ones_like(graph.target) if weight is None else weight)[graph.labelled]
 
 
 def glass_of(graph: Graph) -> str:

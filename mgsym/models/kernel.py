@@ -18,8 +18,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
-from mgsym.label_weights import label_weight
-from mgsym.models.direct import Progress
+from mgsym.models.direct import Progress, labels_weigh
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.moments import Moments, ridge_weights
 
@@ -76,9 +75,7 @@ class Kernel(LatentModel):
         for i, (graph, (linear, z)) in enumerate(zip(graphs, projected, strict=True)):
             known = graph.labelled
             left = (self.standard_target(graph) - linear)[known]
-            weight = label_weight(graph)
-            own = None if weight is None else weight[known]
-            parts.append(Moments.of(self._waves(z[known]), left, own))
+            parts.append(Moments.of(self._waves(z[known]), left, labels_weigh(graph)))
             progress(len(graphs) + 1 + i, steps)
         together = Moments.sum(parts)
         (weight,) = ridge_weights(together, [self.options.kernel_strength])

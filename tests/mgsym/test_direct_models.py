@@ -23,7 +23,7 @@ from mgsym.prediction import predict_graph
 from mgsym.training import train, train_seeds
 
 NEAR: dict[str, Any] = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide_radial": 0}
-NEAR |= {"smoothing": (1.5,)}
+NEAR |= {"smoothing": (1.5,), "physical_inputs": ()}
 MODELS = {
     "ridge": NEAR,
     "kernel": {**NEAR, "waves": 200, "directions": 4},
