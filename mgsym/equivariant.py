@@ -61,7 +61,9 @@ class VectorCoupling(nn.Module):
 
     def forward(self, density: Tensor) -> Tensor:
         """[lm, n, features] from densities [n, lm, b, 3 c] of c vectors (in the order of Y_1m)."""
-        blocks = density.unflatten(-1, (-1, 3)).split([2 * d + 1 for d in range(self.degree + 1)], 1)
+        blocks = density.unflatten(-1, (-1, 3)).split(
+            [2 * d + 1 for d in range(self.degree + 1)], 1
+        )
         found: list[Tensor | None] = [None] * (self.degree + 1)
         gaunt = _coupling(self.degree, density.dtype, density.device)
         for (first, last), weight in zip(self.paths, self.weight, strict=True):

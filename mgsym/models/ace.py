@@ -26,6 +26,7 @@ ever stored for the backward pass (mgsym.density).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +85,7 @@ class Ace(ResidualModel):
         self.embedding = nn.Sequential(self.first_layer(), nn.BatchNorm1d(width), nn.SiLU())
         counts = [0] + [options.vectors] * (options.layers - 1) + [0]
         self.layers = nn.ModuleList(
-            AceLayer(options, received, sent)
-            for received, sent in zip(counts[:-1], counts[1:], strict=True)
+            AceLayer(options, received, sent) for received, sent in pairwise(counts)
         )
         self.decoder = _perceptron(width, width, 1, options.dropout)
         self.start_at_ridge(self.decoder[-1])
