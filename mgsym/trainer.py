@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mgsym import __version__
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save_safely
@@ -96,7 +95,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=self.training.precision == "float16"
         )
-        self.average = copy.deepcopy(self.model) if self.training.ema_decay else None
+        averaged = self.training.ema_decay and not isinstance(self.model, DirectModel)
+        self.average = copy.deepcopy(self.model) if averaged else None
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
@@ -146,7 +146,6 @@ class Trainer:
         """A model without gradients: fitted in one go in place of all epochs."""
         if self.state.history:  # resumed after it was fitted
             return
-        self.average = None
         model.fit(self.graphs["train"], self._after_part)
         self.state.seconds = self.seconds_before + time.monotonic() - self.started
         self._evaluate()
@@ -376,7 +375,7 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        if self.average is not None:
+        if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
         self.objective.load_heads(saved.get("heads", {}))
         self.best_weights = saved["best_weights"]
