@@ -157,7 +157,7 @@ def ensemble_view(found: EnsembleSummary) -> None:
         return
     items: dict[str, console.Cell] = {
         "error²": f"({fit.scale:.3f} × spread)² + ({fit.floor:.3f} eV)²",
-        "correlation": f"{fit.fraction:.2f} exp(−r²/2({fit.length:.2f} Å)²) + {fit.common:.2f}",
+        "correlation": fit.formula,
         "label noise": f"{fit.noise:.3f} eV" if fit.noise else "not known, so part of the error",
         "atoms": fit.atoms,
     }

@@ -13,9 +13,10 @@ the variance σ² + noise², and σ is that of the true barrier alone.
 What the models lack, they lack alike for neighbours. Label noise is independent from atom to atom,
 so the covariance of residuals of *different* atoms is the models' error alone:
 
-    cov(i, j) = σᵢ σⱼ (fraction exp(−rᵢⱼ²/2 length²) + common),
+    cov(i, j) = σᵢ σⱼ (fraction k(rᵢⱼ/length) + common)
 
-where `common` is the share of an error that a whole structure has in common. One atom differs from
+with k(x) = exp(−x²/2) or Matérn's (1 + √3 x) exp(−√3 x) (Rasmussen & Williams, Gaussian Processes
+for Machine Learning, eq. 4.17), whichever fits better, and where `common` is the share of an error that a whole structure has in common. One atom differs from
 its neighbours by the rest, 1 − fraction − common.
 """
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from mgsym.neighbors import neighbor_pairs
 REACH = 12.0  # Å: residuals of pairs up to here tell their correlation
 _LEAST_FLOOR = 1e-4  # eV
 _BINS = 24
+GAUSSIAN, MATERN = KERNELS = ("gaussian", "matern")
 _LENGTHS = torch.linspace(0.5, 8.0, 151, dtype=torch.float64)  # Å
 
 
@@ -52,6 +54,7 @@ class Calibration:
         length: Å, over which they do.
         common: share of the error's variance that all atoms of a structure share, 0 … 1.
         atoms: how many residuals it rests on.
+        kernel: how correlation decays, ``gaussian`` or ``matern``.
     """
 
     scale: float = 1.0
@@ -61,10 +64,13 @@ class Calibration:
     length: float = 3.0
     common: float = 0.0
     atoms: int = 0
+    kernel: str = GAUSSIAN
 
     def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise ValueError(f"calibration: kernel is {self.kernel!r}, expected one of {KERNELS}")
         for name, value in asdict(self).items():
-            if not 0 <= value < math.inf:
+            if name != "kernel" and not 0 <= value < math.inf:
                 raise ValueError(f"calibration: {name} is {value}, expected a number from 0")
         if self.length == 0 or self.fraction + self.common > 1 + 1e-9:
             raise ValueError(
@@ -102,7 +108,15 @@ class Calibration:
         Args:
             distance: Å, any shape, above 0.
         """
-        return self.fraction * torch.exp(-0.5 * (distance / self.length) ** 2) + self.common
+        return self.fraction * decay(self.kernel, distance / self.length) + self.common
+
+    @property
+    def formula(self) -> str:
+        """The correlation of errors at a distance r, for people."""
+        x = f"r/{self.length:.2f} Å"
+        gaussian = f"exp(−({x})²/2)"
+        shape = gaussian if self.kernel == GAUSSIAN else f"(1 + √3 {x}) exp(−√3 {x})"
+        return f"{self.fraction:.2f} {shape} + {self.common:.2f}"
 
     @classmethod
     def fit(
@@ -135,11 +149,10 @@ class Calibration:
         plain = cls(
             math.sqrt(scale2), math.sqrt(floor2), math.sqrt(variance.mean()), atoms=len(error)
         )
-        fraction, length, common = _correlation(known, plain)
-        return cls(**{**asdict(plain), "fraction": fraction, "length": length, "common": common})
+        return replace(plain, **_correlation(known, plain))
 
-    def as_dict(self) -> dict[str, float]:
-        """Plain numbers, for files."""
+    def as_dict(self) -> dict[str, float | str]:
+        """Plain numbers and text, for files."""
         return asdict(self)
 
     @classmethod
@@ -149,10 +162,19 @@ class Calibration:
         Raises:
             ValueError: a number is missing, unknown or out of its range.
         """
+        content = {"kernel": GAUSSIAN, **content}  # there was but one when the first were written
         names = {field.name for field in fields(cls)}
         if set(content) != names:
             raise ValueError(f"calibration has {sorted(content)}, expected {sorted(names)}")
         return cls(**content)
+
+
+def decay(kernel: str, x: Tensor) -> Tensor:
+    """k of distances in units of the length: 1 at 0, falling to 0."""
+    if kernel == GAUSSIAN:
+        return torch.exp(-0.5 * x.square())
+    scaled = math.sqrt(3) * x
+    return (1 + scaled) * torch.exp(-scaled)
 
 
 @dataclass(frozen=True)
@@ -224,8 +246,8 @@ def _not_negative(basis: Tensor, wanted: Tensor) -> Tensor:
     return min(candidates, key=lambda found: float((basis @ found - wanted).square().sum()))
 
 
-def _correlation(known: Sequence[_Residuals], plain: Calibration) -> tuple[float, float, float]:
-    """Fraction, length and common share of the errors' correlation, by least squares on bins."""
+def _correlation(known: Sequence[_Residuals], plain: Calibration) -> dict[str, Any]:
+    """Kernel, fraction, length and common share of the correlation, by least squares on bins."""
     products, counts = torch.zeros(2, _BINS, dtype=torch.float64)
     common = pairs = 0.0
     for case in known:
@@ -237,17 +259,35 @@ def _correlation(known: Sequence[_Residuals], plain: Calibration) -> tuple[float
     shared = min(max(common / max(pairs, 1.0), 0.0), 1.0)
     seen = counts > 0
     if not bool(seen.any()):
-        return 0.0, Calibration.length, shared
+        return {"common": shared}
     middle = (torch.arange(_BINS, dtype=torch.float64)[seen] + 0.5) * REACH / _BINS
     rest, weight = products[seen] / counts[seen] - shared, counts[seen]
-    kernels = torch.exp(-0.5 * (middle / _LENGTHS[:, None]) ** 2)
-    overlap = (kernels * rest * weight).sum(1)
+    fits = [(_misfit(kernel, middle, rest, weight, 1 - shared), kernel) for kernel in KERNELS]
+    (_, fraction, length), kernel = min(fits)
+    if fraction == 0:
+        return {"common": shared}
+    return {"kernel": kernel, "fraction": fraction, "length": length, "common": shared}
+
+
+def _misfit(
+    kernel: str, middle: Tensor, wanted: Tensor, weight: Tensor, most: float
+) -> tuple[float, float, float]:
+    """Least squares of fraction · k on correlations: what is left, the fraction and the length.
+
+    Args:
+        kernel: of KERNELS.
+        middle: [bins] Å.
+        wanted: [bins] correlations.
+        weight: [bins].
+        most: the largest fraction.
+    """
+    kernels = decay(kernel, middle / _LENGTHS[:, None])
+    overlap = (kernels * wanted * weight).sum(1)
     size = (kernels.square() * weight).sum(1)
-    fractions = (overlap / size).clamp(0.0, 1.0 - shared)
-    misfit = ((fractions[:, None] * kernels - rest).square() * weight).sum(1)
+    fractions = (overlap / size).clamp(0.0, most)
+    misfit = ((fractions[:, None] * kernels - wanted).square() * weight).sum(1)
     best = int(misfit.argmin())
-    fraction = float(fractions[best])
-    return fraction, float(_LENGTHS[best]) if fraction > 0 else Calibration.length, shared
+    return float(misfit[best]), float(fractions[best]), float(_LENGTHS[best])
 
 
 def _products_by_distance(case: _Residuals, errors: Tensor) -> tuple[Tensor, Tensor]:

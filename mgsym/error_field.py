@@ -3,7 +3,7 @@
 The true barrier of atom i is mᵢ + eᵢ, the prediction and its error. Errors are taken to be normal
 with the covariance that mgsym.calibration fits,
 
-    cov(eᵢ, eⱼ) = σᵢ σⱼ (fraction k(rᵢⱼ) + common),   var(eᵢ) = σᵢ²,   k(r) = exp(−r²/2 length²).
+    cov(eᵢ, eⱼ) = σᵢ σⱼ (fraction k(rᵢⱼ/length) + common),   var(eᵢ) = σᵢ².
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgsym.calibration import Calibration
+from mgsym.calibration import Calibration, decay
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
-IMAGES = 4.5  # lengths; periodic images farther than this do not count (k = 4e-5)
+IMAGES = 4.5  # lengths; periodic images farther than this do not count (k < 0.004)
 _ROWS = 256  # of a matrix of distances at once
 
 
@@ -101,11 +101,11 @@ class ErrorField:
         """
         repeats = torch.tensor(self.periodic)
         difference = torch.where(repeats, difference - difference.round(), difference)
-        scaled = self.cell / self.calibration.length
+        kernel, scaled = self.calibration.kernel, self.cell / self.calibration.length
         total, at_zero = torch.zeros(difference.shape[:-1], dtype=torch.float64), 0.0
         for shift in self._images():
-            total += torch.exp(-0.5 * ((difference + shift) @ scaled).square().sum(-1))
-            at_zero += math.exp(-0.5 * float((shift @ scaled).square().sum()))
+            total += decay(kernel, ((difference + shift) @ scaled).norm(dim=-1))
+            at_zero += float(decay(kernel, (shift @ scaled).norm()))
         return total / at_zero
 
     def _images(self) -> Tensor:

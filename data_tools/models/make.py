@@ -124,6 +124,7 @@ def _card(ensemble: Ensemble, config: Config, held_out: Sequence[Graph], path: P
         high=known.number_density[1],
         **_figures(scores, honest),
         **calibration.as_dict(),
+        correlation=calibration.formula,
     )
 
 
@@ -173,7 +174,7 @@ included. The epoch was chosen and the spread calibrated on this glass, so these
 a little. Noise alone keeps a perfect predictor near 0.87.
 
 Calibration: σ² = ({scale:.2f} × spread)² + ({floor:.3f} eV)². Errors of two atoms at a distance r \
-have the correlation {fraction:.2f} exp(−r²/2({length:.1f} Å)²) + {common:.2f}.
+have the correlation {correlation}.
 
 ## Limits
 - Cu and Zr only, near the composition 64:36, {low:.4f}–{high:.4f} atoms/Å³; other elements are \

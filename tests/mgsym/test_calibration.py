@@ -61,6 +61,7 @@ def test_planted_values_are_found(bare: Graph) -> None:
     assert found.fraction == pytest.approx(0.6, abs=0.1)
     assert found.length == pytest.approx(2.8, rel=0.15)
     assert found.common < 0.05
+    assert found.kernel == "gaussian"
     honest = reliability(means, spreads, graphs, found)
     assert honest is not None
     assert honest.z_sd == pytest.approx(1, abs=0.03)
@@ -69,6 +70,20 @@ def test_planted_values_are_found(bare: Graph) -> None:
     assert len(honest.bins) == 10
     for part in honest.bins:
         assert part.found == pytest.approx(part.predicted, rel=0.15)
+
+
+def test_a_planted_matern_kernel_is_told_from_a_gaussian(bare: Graph) -> None:
+    truth = Calibration(scale=0.0, floor=0.2, fraction=0.95, length=2.0, kernel="matern")
+    cases = [planted(bare, truth, seed) for seed in range(3)]
+    means, spreads, graphs = (list(part) for part in zip(*cases, strict=True))
+    found = Calibration.fit(means, spreads, graphs, noise=0.0)
+    assert found.kernel == "matern"
+    assert found.fraction == pytest.approx(0.95, abs=0.1)
+    assert found.length == pytest.approx(2.0, rel=0.15)
+    one = torch.tensor([0.0, 2.0 / 3**0.5])
+    expected = torch.tensor([0.95, 0.95 * 2 / math.e])
+    torch.testing.assert_close(truth.correlation(one), expected)
+    assert "(1 + √3 r/2.00 Å) exp(−√3 r/2.00 Å)" in truth.formula
 
 
 def test_label_noise_is_not_the_models_error(bare: Graph) -> None:
@@ -123,9 +138,13 @@ def test_it_is_the_maximum_of_the_likelihood(bare: Graph) -> None:
 def test_files_give_back_what_they_were_given() -> None:
     known = Calibration(1.5, 0.1, 0.14, 0.5, 3.0, 0.1, 100)
     assert Calibration.from_dict(known.as_dict()) == known
+    old = {name: value for name, value in known.as_dict().items() if name != "kernel"}
+    assert Calibration.from_dict(old) == known
+    other = replace(known, kernel="matern")
+    assert Calibration.from_dict(other.as_dict()) == other
     with pytest.raises(ValueError, match="expected"):
         Calibration.from_dict({"scale": 1.0})
-    for wrong in ({"scale": -1.0}, {"floor": math.nan}, {"length": 0.0}, {"fraction": 1.1}):
+    for wrong in ({"scale": -1.0}, {"floor": math.nan}, {"length": 0.0}, {"kernel": "x"}):
         with pytest.raises(ValueError, match="calibration"):
             Calibration.from_dict({**known.as_dict(), **wrong})
 
