@@ -48,7 +48,7 @@ def predict(
 
     chosen = opt.chosen_run(run)
     if searches["refine"] is not None:
-        about = dict(types=types, frames=frames, device=device, overwrite=overwrite)
+        about = {"types": types, "frames": frames, "device": device, "overwrite": overwrite}
         refined(files, chosen, out, potential=potential, as_json=as_json, **about, **searches)
         return
     refuse_without_refine()

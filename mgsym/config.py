@@ -61,7 +61,7 @@ class TrainingConfig:
             and saved as best; 0 averages nothing.
         max_minutes: training stops after this time; 0 never stops.
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
-            (mgsym.label_weights).
+            (mgsym.label_weights); the trees of ``boosting`` count them alike all the same.
         label_floor: what is added to standard errors then, in standard deviations of the label.
         auxiliary: node features to predict beside the barrier (mgsym.auxiliary), such as
             ``["energy", "pressure"]``.

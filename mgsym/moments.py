@@ -31,7 +31,7 @@ class Moments:
         products: [d, d] float64, Σ (x − x̄)(x − x̄)ᵀ.
         cross: [d] float64, Σ (x − x̄)(y − ȳ).
         square: Σ (y − ȳ)².
-        counts: [s] float64, atoms of each structure.
+        counts: [s] float64, atoms of each structure, or the sum of their weights.
         means: [s, d] float64, x̄ of each.
         targets: [s] float64, ȳ of each.
     """

@@ -375,7 +375,7 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        if self.average is not None:
+        if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
         self.objective.load_heads(saved.get("heads", {}))
         self.best_weights = saved["best_weights"]

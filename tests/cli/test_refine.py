@@ -91,7 +91,9 @@ def test_labels_that_are_there_are_fused_without_searching(capsys: Captured) -> 
     for name in ("barrier_predicted", "barrier_predicted_std"):
         torch.testing.assert_close(column("again.xyz", name), column("out.xyz", name))
     assert main([*REFINE, "--refine", "0", "-o", "none.xyz"]) == 3
-    assert "glass: has no column barrier: expected barrier, barrier_stderr" in capsys.readouterr().err
+    assert (
+        "glass: has no column barrier: expected barrier, barrier_stderr" in capsys.readouterr().err
+    )
 
 
 def test_a_share_takes_the_atoms_least_certain(capsys: Captured) -> None:

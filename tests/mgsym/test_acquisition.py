@@ -49,7 +49,9 @@ def test_chosen_as_by_conditioning_the_whole_covariance(noise: float) -> None:
 def test_atoms_that_hang_together_are_not_chosen_together() -> None:
     fit = Calibration(fraction=0.9, length=3.0)
     errors, alone = field(1000, 25.0, fit), field(1000, 25.0, Calibration())
-    assert _shortest(errors, choose_atoms(errors, 30)) > 4 > _shortest(alone, choose_atoms(alone, 30))
+    assert (
+        _shortest(errors, choose_atoms(errors, 30)) > 4 > _shortest(alone, choose_atoms(alone, 30))
+    )
     assert torch.equal(choose_atoms(errors, 30), choose_atoms(errors, 30))
     assert torch.equal(choose_atoms(errors, 30)[:10], choose_atoms(errors, 10))
 

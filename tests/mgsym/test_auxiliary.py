@@ -105,15 +105,17 @@ def test_resumed_with_heads_ends_in_the_same_bits(
 
 def test_mistakes(five_graphs: list[Graph], tiny_config: MakeConfig) -> None:
     asked = asking(tiny_config(), auxiliary=["energy", "stress"])
-    with pytest.raises(InputError, match="no node feature stress, which training.auxiliary asks"):
+    with pytest.raises(InputError, match=r"no node feature stress, which training\.auxiliary asks"):
         train(with_energy(five_graphs), asked)
     model = create_model("symgnn", ("Cu",), 5.0, {})
     model.decoder = nn.Identity()
     with pytest.raises(UsageError, match="SymGNN has no hidden representation to predict"):
         Auxiliary(["energy"], model, [])
-    with pytest.raises(UsageError, match=r"training.auxiliary is 'energy', expected a list"):
+    with pytest.raises(UsageError, match=r"training\.auxiliary is 'energy', expected a list"):
         load_config(None, ["training.auxiliary=energy"])
-    with pytest.raises(UsageError, match="training.label_weights is 'sterr', expected none or std"):
+    with pytest.raises(
+        UsageError, match=r"training\.label_weights is 'sterr', expected none or std"
+    ):
         load_config(None, ["training.label_weights=sterr"])
     chosen = load_config(None, ['training.auxiliary=["energy"]']).training
     assert chosen.auxiliary == ("energy",)

@@ -169,8 +169,8 @@ def test_numbers_that_are_none_are_refused() -> None:
         fuse(structure, mean, std, Observed(rows, bad, variances))
     with pytest.raises(InputError, match="a variance of a barrier is 0"):
         fuse(structure, mean, std, Observed(rows, values, 0 * variances))
-    with pytest.raises(InputError, match="standard deviation of the prediction is -0.1"):
+    with pytest.raises(InputError, match=r"standard deviation of the prediction is -0\.1"):
         fuse(structure, mean, torch.full((50,), -0.1), Observed(rows, values, variances))
+    twice = torch.cat([rows[:1], rows[:19]])
     with pytest.raises(ValueError, match="19 distinct of 20 atoms"):
-        twice = torch.cat([rows[:1], rows[:19]])
         fuse(structure, mean, std, Observed(twice, values, variances))
