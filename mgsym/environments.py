@@ -30,6 +30,7 @@ from mgsym.graph import Graph
 from mgsym.layers import radial_basis, smooth_cutoff
 from mgsym.neighborhoods import Neighborhoods, neighborhoods
 from mgsym.scatter import segment_sum
+from mgsym.sphere import block, gaunt_coefficients
 
 NEAREST = 1.5  # Å; radial functions that lie lower would see no atom
 _PIECE_CPU = 256  # atoms expanded at once: their padded neighbourhoods fit the cache
@@ -172,23 +173,14 @@ def bispectrum_degrees(l_max: int) -> list[tuple[int, int, int]]:
 def scalar_coupling(first: int, second: int, third: int) -> np.ndarray:
     """W, the one way to couple three degrees of even sum to a scalar, in real harmonics.
 
-    By Gaunt's theorem ∫ Y₁ Y₂ Y₃ dΩ is Wigner's 3j symbol times a factor without m, and the
-    integral is exact on a product grid. W is scaled to Σ W² = 1, as 3j symbols are.
+    By Gaunt's theorem ∫ Y₁ Y₂ Y₃ dΩ is Wigner's 3j symbol times a factor without m. W is scaled to
+    Σ W² = 1, as 3j symbols are.
 
     Returns:
         [2 first + 1, 2 second + 1, 2 third + 1] float64.
     """
-    top = first + second + third
-    heights, weights = np.polynomial.legendre.leggauss(top // 2 + 1)
-    angles = np.arange(top + 1) * (2 * np.pi / (top + 1))
-    ring = np.sqrt(1 - heights**2)[:, None]
-    x, y = ring * np.cos(angles), ring * np.sin(angles)
-    z = np.broadcast_to(heights[:, None], x.shape)
-    points = torch.from_numpy(np.stack([x, y, z], axis=-1).reshape(-1, 3))
-    values = spherical_harmonics(points, max(first, second, third)).numpy()
-    a, b, d = (values[:, degree**2 : (degree + 1) ** 2] for degree in (first, second, third))
-    gaunt = np.einsum("p,pa,pb,pd->abd", np.repeat(weights, top + 1), a, b, d)
-    return np.asarray(gaunt / np.sqrt((gaunt**2).sum()))
+    gaunt = gaunt_coefficients(first, second, third)[block(first), block(second), block(third)]
+    return np.asarray(gaunt / gaunt.norm())
 
 
 def _radial(length: Tensor, cutoff: float, radial: int) -> Tensor:

@@ -41,6 +41,11 @@ MODELS: dict[str, Entry] = {
     "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
     "kernel": ("mgsym.models.kernel", "Kernel", "KernelOptions"),
     "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
+    "schnet": ("mgsym.models.schnet", "SchNet", "SchNetOptions"),
+    "mgcn": ("mgsym.models.mgcn", "MGCN", "MGCNOptions"),
+    "faenet": ("mgsym.models.faenet", "FAENet", "FAENetOptions"),
+    "bapst": ("mgsym.models.bapst", "Bapst", "BapstOptions"),
+    "ace": ("mgsym.models.ace", "Ace", "AceOptions"),
 }
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from mgsym.descriptors import count_descriptors, local_descriptors
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
+from mgsym.messages import NeighborSum
 from mgsym.models.base import BarrierModel
 from mgsym.physical import PhysicalInputs
 
@@ -186,3 +187,18 @@ class InputModel(BarrierModel):
 
     def _standard_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         return self.standardise(self.raw_inputs(graph, edge_weight))
+
+
+class NeighborSumModel(InputModel):
+    """An InputModel that sums messages over neighbours with ``self.sum``."""
+
+    def __init__(
+        self, species: tuple[str, ...], cutoff: float, options: InputOptions, layers: int
+    ) -> None:
+        super().__init__(species, cutoff, options, layers)
+        self.sum = NeighborSum()
+
+    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
+        """What an InputModel takes, and the mean number of neighbours."""
+        super().fit_statistics(graphs)
+        self.sum.fit(graphs)

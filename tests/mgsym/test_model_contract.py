@@ -23,6 +23,7 @@ PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
 NEAR = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide_cutoff": 4.5, "wide_radial": 4}
 NEAR |= {"smoothing": (1.2,), "strength": 3.0}
 LOCAL_PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5,)}
+DESCRIPTORS = {"node_input": "descriptors", "radial": 5, "l_max": 3}
 
 # every registered model, and the options that make it another model
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -50,6 +51,17 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "mlp neighbors": ("mlp", {"neighbors": True}),
     "mlp smoothed neighbors": ("mlp", {"neighbors": True, **PHYSICAL}),
     "mlp descriptors": ("mlp", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
+    "schnet descriptors": ("schnet", {**DESCRIPTORS, "width": 8}),
+    "mgcn physical": ("mgcn", {**PHYSICAL, "width": 8}),
+    "faenet descriptors": ("faenet", {**DESCRIPTORS, "width": 8}),
+    "faenet full": ("faenet", {"width": 8, "frames": "full"}),
+    "faenet one frame": ("faenet", {"width": 8, "evaluation_frames": "stochastic"}),
+    "faenet batch norm": ("faenet", {"width": 8, "norm": "batch"}),
+    "bapst length": ("bapst", {**PHYSICAL, "width": 16, "steps": 2, "edge_input": "length"}),
+    "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
+    "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
+    "ace types vectors": ("ace", {"node_input": "types", "width": 16, "vectors": 3}),
+    "ace physical ridge": ("ace", {"width": 16, **PHYSICAL, "ridge": 10.0}),
 }
 
 
