@@ -18,6 +18,8 @@ from mgsym.cli import options as opt
 @click.option("--events", type=int, metavar="M", help="Stop an atom at this many successes.")
 @click.option("--atoms", metavar="ROWS", help="Rows from 0: 0:100, 1,5,9, random:100.")
 @click.option("--ids", metavar="IDS", help="Atoms by id: 1:100, 1,5,9.")
+@click.option("--choose", type=opt.FILE, metavar="RUN", help="Atoms that RUN is least certain of.")
+@click.option("--count", type=int, default=500, help="How many to choose.  [default: 500]")
 @click.option("--radius", type=opt.POSITIVE, metavar="Å", help="Of the region that moves.")
 @click.option("--set", "changes", multiple=True, metavar="artn.KEY=VALUE", help="Any setting.")
 @click.option("--shard", metavar="I/N", help="The I-th of N shares of the atoms; then mgsym merge.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mgsym.cli import console
 
 if TYPE_CHECKING:
+    from mgsym.data_tools.repeated_labels import AveragedLabels
     from mgsym.data_tools.simulation.barriers import Labels
     from mgsym.data_tools.simulation.labelling import Labelled
 
@@ -22,6 +23,26 @@ def label_view(found: Labelled, as_json: bool = False) -> None:
     for warning in labels.warnings:
         console.warn(warning)
     console.wrote(found.paths)
+
+
+def average_view(found: AveragedLabels, as_json: bool = False) -> None:
+    """Averaged labels as facts or JSON, then their file."""
+    if as_json:
+        console.emit_json(found.to_dict())
+    else:
+        each = [f"{noise:.4f}" for noise in found.noise]
+        others = [f"{difference:+.4f}" for difference in found.differences[1:]]
+        items: dict[str, console.Cell] = {
+            "atoms labelled": f"{found.labelled} of {len(found.structure)}",
+            "more than once": found.repeated,
+            "agreement": _number(found.pearson, "Pearson between labellings"),
+            "standard errors": f"{', '.join(each)} eV",
+            "of the average": f"{found.stderr:.4f} eV",
+            "against the first": f"{', '.join(others)} eV (mean difference)",
+        }
+        console.facts(found.structure.name, items)
+    if found.path is not None:
+        console.wrote(found.path)
 
 
 def label_facts(labels: Labels) -> dict[str, console.Cell]:

@@ -1,4 +1,4 @@
-"""`mgsym merge`: the searches of several runs into labels."""
+"""`mgsym merge`: the searches of several runs, or repeated labels, into labels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mgsym.cli import options as opt
 @click.option("-o", "--out", type=opt.FILE, required=True, help="Labelled structure.")
 @click.option("--searches", type=int, metavar="N", help="Searches an atom, at most.")
 @click.option("--events", type=int, metavar="M", help="Successes of an atom that count.")
+@click.option("--labels", is_flag=True, help="The files are labelled structures: average them.")
 @opt.types_option
 @opt.frames_option
 @opt.overwrite_option
@@ -27,6 +28,7 @@ def merge(
     out: Path,
     searches: int | None,
     events: int | None,
+    labels: bool,
     types: dict[int, str] | None,
     frames: str | None,
     overwrite: bool,
@@ -36,10 +38,19 @@ def merge(
 
     All must come of the same structure, potential, settings and seed. --searches and --events
     choose which of the searches count; by default, those that the shards were asked for.
+
+    With --labels, all files are labelled structures of one glass; the labels of each atom are
+    averaged by inverse variance, and FILE is written with them.
     """
-    from mgsym.cli.label_view import label_view
+    from mgsym.cli.label_view import average_view, label_view
+    from mgsym.data_tools.repeated_labels import average_files
     from mgsym.data_tools.simulation.labelling import merge_files
 
+    if labels:
+        if searches is not None or events is not None:
+            raise click.UsageError("--searches and --events choose searches, not --labels")
+        average_view(average_files((file, *event_files), out, types, frames, overwrite), as_json)
+        return
     console.detail(f"Merging {len(event_files)} files")
     found = merge_files(file, event_files, out, searches, events, types, frames, overwrite)
     label_view(found, as_json)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mgsym.cli import console
 from mgsym.cli import options as opt
+from mgsym.cli.refining import refine_options, refined, refuse_without_refine
 
 
 @click.command()
@@ -16,6 +18,7 @@ from mgsym.cli import options as opt
 @opt.types_option
 @opt.frames_option
 @opt.potential_option
+@refine_options
 @opt.out_option("predicted", "A file (.extxyz, .dump, .csv, .npz, ...) or a folder")
 @opt.overwrite_option
 @opt.device_option
@@ -31,17 +34,24 @@ def predict(
     overwrite: bool,
     device: str,
     as_json: bool,
+    **searches: Any,
 ) -> None:
     """Predict the energy barrier of every atom of structure FILES.
 
     They are written with the columns barrier_predicted (eV), barrier_predicted_std (eV; of several
     models or a calibrated one) and training_distance (1 is usual for a training atom). Without a
     run, the model that ships with mgsym predicts. A model with physical inputs computes them with
-    --potential; structures must be at a minimum of it (mgsym relax).
+    --potential; structures must be at a minimum of it (mgsym relax). With --refine, searches from
+    the atoms (as of mgsym label) and the prediction are combined.
     """
     from mgsym.data_tools.predictions import predict_files
 
     chosen = opt.chosen_run(run)
+    if searches["refine"] is not None:
+        about = {"types": types, "frames": frames, "device": device, "overwrite": overwrite}
+        refined(files, chosen, out, potential=potential, as_json=as_json, **about, **searches)
+        return
+    refuse_without_refine()
     with console.progress("Predicting") as step:
         found = predict_files(
             files, chosen, out, types, frames,

@@ -16,6 +16,7 @@ from typing import Any
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
+from mgsym.label_weights import KINDS
 from mgsym.models import model_options
 from mgsym.physical import AVAILABLE, available_inputs
 
@@ -24,9 +25,16 @@ _CHOICES = {
     "schedule": ("constant", "cosine"),
     "loss": ("mse", "huber"),
     "precision": ("float32", "bfloat16", "float16"),
+    "label_weights": KINDS,
 }
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
+
+
+def _names(key: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or any(not isinstance(value, str) for value in values):
+        raise UsageError(f"{key} is {values!r}, expected a list of names")
+    return tuple(values)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,12 @@ class TrainingConfig:
         ema_decay: decay per step of an average of the weights, which then is what is evaluated
             and saved as best; 0 averages nothing.
         max_minutes: training stops after this time; 0 never stops.
+        label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
+            (mgsym.label_weights); the trees of ``boosting`` count them alike all the same.
+        label_floor: what is added to standard errors then, in standard deviations of the label.
+        auxiliary: node features to predict beside the barrier (mgsym.auxiliary), such as
+            ``["energy", "pressure"]``.
+        auxiliary_weight: of their loss beside the label's.
     """
 
     epochs: int = 16
@@ -69,9 +83,16 @@ class TrainingConfig:
     precision: str = "float32"
     ema_decay: float = 0.95
     max_minutes: float = 0.0
+    label_weights: str = "none"
+    label_floor: float = 0.5
+    auxiliary: tuple[str, ...] = ()
+    auxiliary_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "auxiliary", _names("training.auxiliary", self.auxiliary))
         for name, value in asdict(self).items():
+            if name == "auxiliary":
+                continue
             if name in _CHOICES:
                 if value not in _CHOICES[name]:
                     raise UsageError(

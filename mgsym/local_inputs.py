@@ -22,7 +22,7 @@ from mgsym.environments import Environment
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.neighborhoods import GAUSSIAN_REACH, gaussian_mean
-from mgsym.physical import PhysicalInputs
+from mgsym.physical import AVAILABLE, PhysicalInputs
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class LocalOptions:
         wide_radial: their Gaussians, per species; 0 for none.
         smoothing: Å; species and descriptors are averaged with Gaussians of these lengths.
         physical_inputs: node features that join the descriptors, standardised per species;
-            ``available`` stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training
-            graphs have.
+            ``available`` stands for those of mgsym.physical that all training graphs have, and
+            outside of training for none.
         physical_smoothing: Å; these are averaged with Gaussians of these lengths.
     """
 
@@ -50,7 +50,7 @@ class LocalOptions:
     wide_cutoff: float = 9.0
     wide_radial: int = 24
     smoothing: tuple[float, ...] = (1.5, 2.5)
-    physical_inputs: tuple[str, ...] = ()
+    physical_inputs: tuple[str, ...] = (AVAILABLE,)
     physical_smoothing: tuple[float, ...] = (1.5, 2.5, 4.0)
 
     def __post_init__(self) -> None:
@@ -84,9 +84,14 @@ class LocalOptions:
         )
 
     @property
+    def named_inputs(self) -> tuple[str, ...]:
+        """The physical inputs that have names."""
+        return tuple(name for name in self.physical_inputs if name != AVAILABLE)
+
+    @property
     def lengths(self) -> tuple[float, ...]:
         """Å, every length that something is averaged with."""
-        physical = self.physical_smoothing if self.physical_inputs else ()
+        physical = self.physical_smoothing if self.named_inputs else ()
         return tuple(sorted({*self.smoothing, *physical}))
 
     @property
@@ -111,7 +116,7 @@ class LocalInputs(nn.Module):
         super().__init__()
         self.options, self.species = options, species
         self.environment = options.environment
-        names = options.physical_inputs
+        names = options.named_inputs
         self.physical = PhysicalInputs(names, (), species) if names else None
         described = self.environment.count(species)
         self.count = species + len(names) + described
@@ -147,7 +152,8 @@ class LocalInputs(nn.Module):
         """
         if self.physical is not None:
             self.physical.fit(graphs)
-        count, total, square = 0, torch.zeros_like(self.mean).double(), 0.0
+        count, total = 0, torch.zeros_like(self.mean).double()
+        square = torch.zeros_like(total)
         self.mean.zero_()
         self.scale.fill_(1.0)
         for graph in graphs:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _PIECE = 1024  # rows multiplied in float32 before they are summed in float64
-STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 @dataclass
@@ -25,11 +25,13 @@ class Moments:
     beside them: correlations are per structure, while weights also learn from the differences
     between structures.
 
+    Sums and means count each atom as much as its label weighs (mgsym.label_weights).
+
     Attributes:
         products: [d, d] float64, Σ (x − x̄)(x − x̄)ᵀ.
         cross: [d] float64, Σ (x − x̄)(y − ȳ).
         square: Σ (y − ȳ)².
-        counts: [s] float64, atoms of each structure.
+        counts: [s] float64, atoms of each structure, or the sum of their weights.
         means: [s, d] float64, x̄ of each.
         targets: [s] float64, ȳ of each.
     """
@@ -42,18 +44,20 @@ class Moments:
     targets: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> Moments:
-        """Of one structure: features x [n, d] and target y [n]."""
-        mean, level = x.double().mean(0), y.double().mean()
-        centred, target = x - mean.to(x), y - level.to(y)
+    def of(cls, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Moments:
+        """Of one structure: features x [n, d], target y [n] and weights [n], 1 where not given."""
+        share = (torch.ones_like(y) if weight is None else weight).double()
+        count = share.sum()
+        mean, level = (share @ x.double()) / count, (share @ y.double()) / count
+        root = share.sqrt().to(x)
+        centred, target = (x - mean.to(x)) * root[:, None], (y - level.to(y)) * root
         products = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
         cross = torch.zeros_like(mean)
         for rows, values in zip(centred.split(_PIECE), target.split(_PIECE), strict=True):
             products += rows.T @ rows
             cross += rows.T @ values
-        count = torch.full((1,), float(len(x)), dtype=torch.float64, device=x.device)
         square = float(target.double().square().sum())
-        return cls(products, cross, square, count, mean[None], level[None])
+        return cls(products, cross, square, count[None], mean[None], level[None])
 
     @classmethod
     def sum(cls, parts: Iterable[Moments]) -> Moments:

@@ -108,8 +108,12 @@ def ceiling(graphs: Sequence[Graph], variance: float | None = None) -> Ceiling |
     return Ceiling(int(known.sum()), noise_ceiling(target, stderr), rmse)
 
 
-def _differences(first: Graph, second: Graph) -> Tensor | None:
-    """[m] eV, the second label less the first, of atoms at one place; None where few are."""
+def same_atoms(first: Graph, second: Graph) -> tuple[Tensor, Tensor] | None:
+    """Rows [m] of the atoms of two structures that are at one place; None where few are.
+
+    Args:
+        first, second: one structure each; `repeated_labels` tells what is compared.
+    """
     if first.num_nodes != second.num_nodes or first.num_nodes == 0:
         return None
     one, other = first.ids.argsort(), second.ids.argsort()
@@ -121,7 +125,15 @@ def _differences(first: Graph, second: Graph) -> Tensor | None:
     near = moved < SAME_PLACE
     if float(near.double().mean()) < SAME_SHARE:
         return None
-    difference = (second.target[other] - first.target[one]).double()[near]
+    return one[near], other[near]
+
+
+def _differences(first: Graph, second: Graph) -> Tensor | None:
+    """[m] eV, the second label less the first, of atoms at one place; None where few are."""
+    rows = same_atoms(first, second)
+    if rows is None:
+        return None
+    difference = (second.target[rows[1]] - first.target[rows[0]]).double()
     return difference[~torch.isnan(difference)]
 
 

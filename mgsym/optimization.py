@@ -15,13 +15,16 @@ from mgsym.graph import Graph
 from mgsym.models import BarrierModel
 
 
-def regression_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
+def regression_loss(
+    kind: str, prediction: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """Mean loss over labelled atoms.
 
     Args:
         kind: ``mse`` or ``huber`` (threshold 1).
         prediction: [n], in units of the label's standard deviation.
         target: [n], likewise; NaN where there is no label.
+        weight: [n], of each label, with mean 1 over the training set; None for ones.
 
     Returns:
         A number; 0 when nothing is labelled.
@@ -30,7 +33,10 @@ def regression_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
     if not bool(labelled.any()):
         return prediction.sum() * 0.0
     prediction, target = prediction[labelled], target[labelled]
-    return F.huber_loss(prediction, target) if kind == "huber" else F.mse_loss(prediction, target)
+    loss = F.huber_loss if kind == "huber" else F.mse_loss
+    if weight is None:
+        return loss(prediction, target)
+    return (weight[labelled] * loss(prediction, target, reduction="none")).mean()
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mgsym import __version__
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save_safely
 from mgsym.config import Config
 from mgsym.errors import InputError, Interrupted, MgsymError
 from mgsym.graph import Graph, collate, match_species
+from mgsym.label_weights import with_label_weights
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
 from mgsym.models.direct import DirectModel, refuse_start
+from mgsym.objective import Objective
 from mgsym.optimization import (
     centre_predictions,
     copied,
@@ -28,7 +29,6 @@ from mgsym.optimization import (
     diverged,
     make_optimizer,
     rate_factor,
-    regression_loss,
     seed_device,
     shuffled,
     update_average,
@@ -82,16 +82,21 @@ class Trainer:
     ) -> None:
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
-        self.split, self.start_from = split, start_from
+        weights = (config.training.label_weights, config.training.label_floor)
+        self.split = replace(split, train=with_label_weights(split.train, *weights))
+        self.start_from = start_from
         self.model = self._make_model(start_from)
         self.training_set = TrainingSet.of(split.train)
         self.hashes = {g.names[0]: graph_hash(g) for _, gs in split.items() for g in gs}
-        self.graphs = {role: [self._ready(g) for g in gs] for role, gs in split.items()}
-        self.optimizer = make_optimizer(self.training, self.model)
+        self.graphs = {role: [self._ready(g) for g in gs] for role, gs in self.split.items()}
+        seed_device(device, derived_seed(config.seed, "heads"))
+        self.objective = Objective(self.training, self.model, self.split.train)
+        self.optimizer = make_optimizer(self.training, self.objective)
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=self.training.precision == "float16"
         )
-        self.average = copy.deepcopy(self.model) if self.training.ema_decay else None
+        averaged = self.training.ema_decay and not isinstance(self.model, DirectModel)
+        self.average = copy.deepcopy(self.model) if averaged else None
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
@@ -141,7 +146,6 @@ class Trainer:
         """A model without gradients: fitted in one go in place of all epochs."""
         if self.state.history:  # resumed after it was fitted
             return
-        self.average = None
         model.fit(self.graphs["train"], self._after_part)
         self.state.seconds = self.seconds_before + time.monotonic() - self.started
         self._evaluate()
@@ -189,7 +193,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = self._loss(batch)
+            loss = self.objective(batch)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise MgsymError(diverged(self.training, value, state.epoch, state.step))
@@ -200,20 +204,12 @@ class Trainer:
             ) from error
         if self.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.training.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             update_average(self.average, self.model, self.training.ema_decay, done)
         state.loss_sum, state.loss_count = state.loss_sum + value, state.loss_count + 1
-
-    def _loss(self, batch: Graph) -> Tensor:
-        precision = self.training.precision
-        dtype = getattr(torch, precision)
-        with torch.autocast(self.device.type, dtype, enabled=precision != "float32"):
-            prediction = self.model.standardised(batch, None, None)
-        target = (batch.target - self.model.label_mean) / self.model.label_scale
-        return regression_loss(self.training.loss, prediction.float(), target)
 
     def _after_step(self) -> None:
         state = self.state
@@ -366,6 +362,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "heads": self.objective.heads,
             "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "state": asdict(self.state),
@@ -378,7 +375,8 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        if self.average is not None:
+        if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
+        self.objective.load_heads(saved.get("heads", {}))
         self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True

@@ -59,10 +59,15 @@ class Tree:
 
 
 def bin_edges(features: Tensor, bins: int) -> Tensor:
-    """[q, bins − 1], the quantiles of features [n, q] that make bins equally full."""
+    """[q, bins − 1], the quantiles of features [n, q] that make bins equally full.
+
+    Each lies midway between two samples, so that rounding moves none of them to another bin.
+    """
     share = torch.linspace(0, 1, bins + 1, device=features.device, dtype=features.dtype)[1:-1]
-    at = (share * (len(features) - 1)).round().long()
-    return features.sort(dim=0).values[at].T.contiguous()
+    above = (share * len(features)).round().long().clamp(1, max(len(features) - 1, 1))
+    ascending = features.sort(dim=0).values
+    below, above = ascending[above - 1], ascending[above.clamp(max=len(features) - 1)]
+    return (0.5 * (below + above)).T.contiguous()
 
 
 def binned(features: Tensor, edges: Tensor) -> Tensor:
@@ -73,6 +78,7 @@ def binned(features: Tensor, edges: Tensor) -> Tensor:
 def boost(
     bins: Tensor,
     residual: Tensor,
+    weight: Tensor,
     count: int,
     settings: TreeSettings,
     generator: torch.Generator,
@@ -83,6 +89,7 @@ def boost(
     Args:
         bins: [n, q] int64.
         residual: [n], what the trees together shall predict.
+        weight: [n], how much each sample counts.
         count: how many trees.
         settings: of each.
         generator: CPU; draws rows and columns.
@@ -98,44 +105,48 @@ def boost(
             torch.randperm(features, generator=generator)[: few[0]].to(bins.device)
             for _ in range(settings.depth)
         ]
-        trees.append(grow(bins[rows], residual[rows], settings, choices))
+        trees.append(grow(bins[rows], residual[rows], weight[rows], settings, choices))
         residual -= trees[-1](bins)
         if watch(i + 1, trees[-1]):
             break
     return trees
 
 
-def grow(bins: Tensor, residual: Tensor, settings: TreeSettings, choices: list[Tensor]) -> Tree:
+def grow(
+    bins: Tensor, residual: Tensor, weight: Tensor, settings: TreeSettings, choices: list[Tensor]
+) -> Tree:
     """One tree that fits a residual [n]; level k compares one of the features choices[k]."""
+    pull = residual * weight
     leaf = torch.zeros(len(bins), dtype=torch.int64, device=bins.device)
     taken = []
     for level, columns in enumerate(choices):
-        gain = _gains(bins[:, columns], residual, leaf, 2**level, settings)
+        gain = _gains(bins[:, columns], pull, weight, leaf, 2**level, settings)
         best = int(gain.argmax())
         feature, threshold = columns[best // (settings.bins - 1)], best % (settings.bins - 1)
         leaf = 2 * leaf + (bins[:, feature] > threshold)
         taken.append((int(feature), threshold))
     leaves = 2 ** len(choices)
-    total = residual.new_zeros(leaves).index_add(0, leaf, residual)
-    number = torch.bincount(leaf, minlength=leaves)
-    value = (
-        settings.shrinkage * total / (number + settings.regularisation).clamp(min=1e-9).to(total)
-    )
+    total = pull.new_zeros(leaves).index_add(0, leaf, pull)
+    number = weight.new_zeros(leaves).index_add(0, leaf, weight)
+    value = settings.shrinkage * total / (number + settings.regularisation).clamp(min=1e-9)
     feature_of, threshold_of = torch.tensor(taken, device=bins.device).unbind(1)
     return Tree(feature_of, threshold_of, value)
 
 
 def _gains(
-    bins: Tensor, residual: Tensor, leaf: Tensor, leaves: int, settings: TreeSettings
+    bins: Tensor, pull: Tensor, weight: Tensor, leaf: Tensor, leaves: int, settings: TreeSettings
 ) -> Tensor:
     """[features · (bins − 1)]: Σ over leaves of G²/(n + λ) left and right of each threshold."""
     q, size = bins.shape[1], settings.bins
     base = torch.arange(q, device=bins.device) * leaves * size
     place = (base + leaf[:, None] * size + bins).flatten()
-    shape = (q, leaves, size)
-    spread = residual.double()[:, None].expand(-1, q).flatten()
-    sums = spread.new_zeros(q * leaves * size).index_add_(0, place, spread).view(shape).cumsum(2)
-    number = torch.bincount(place, minlength=q * leaves * size).view(shape).cumsum(2).double()
+
+    def histogram(values: Tensor) -> Tensor:
+        spread = values.double()[:, None].expand(-1, q).flatten()
+        found = spread.new_zeros(q * leaves * size).index_add_(0, place, spread)
+        return found.view(q, leaves, size).cumsum(2)
+
+    sums, number = histogram(pull), histogram(weight)
     left, right = sums[..., :-1], sums[..., -1:] - sums[..., :-1]
     on_left, on_right = number[..., :-1], number[..., -1:] - number[..., :-1]
     more = max(settings.regularisation, 1e-9)  # an empty side gains nothing

@@ -118,7 +118,7 @@ def _card(ensemble: Ensemble, config: Config, held_out: Sequence[Graph], path: P
         model=config.model.name,
         preset=config.preset,
         training=", ".join(known.names),
-        atoms=known.atoms,
+        labelled=known.atoms,
         held_out=", ".join(graph.names[0] for graph in held_out),
         low=known.number_density[0],
         high=known.number_density[1],
@@ -157,7 +157,7 @@ searches from that atom find (ARTn, about 20 searches an atom). `barrier_predict
 standard deviation of the true mean barrier given the prediction, without the labels' own noise.
 
 ## Data
-Trained on {training} of the public dataset of arXiv 2401.08627 ({atoms:,} labelled atoms); \
+Trained on {training} of the public dataset of arXiv 2401.08627 ({labelled:,} labelled atoms); \
 {held_out} is another glass, which chose the best epoch and calibrates the spread between the \
 networks. The potential behind structures and labels is that of Mendelev et al., Phil. Mag. 89, \
 967 (2009). The published test structures took no part.
@@ -193,6 +193,8 @@ standard deviation of an atom suggests.
 
 def main(arguments: Sequence[str]) -> None:
     """Make the model from the folder that the first argument names."""
+    if not arguments:
+        raise SystemExit(__doc__)
     data = Path(arguments[0])
     out = Path(arguments[1]) if len(arguments) > 1 else Path(__file__).parent
     make_model(data, out, preset("fast"), SEEDS, sys.stderr.write)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mgsym.atomic import refuse_existing
 from mgsym.config import changed_settings
+from mgsym.data_tools.beliefs import rows_to_label
 from mgsym.data_tools.formats import file_stem, output_format, read_frames, write
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation.artn_settings import ArtnSettings
@@ -25,6 +26,7 @@ from mgsym.structure import Structure
 EVENTS = ".events.csv"
 DEMONSTRATION = "sample-labelled.xyz"
 FEW_ATOMS, FEW_SEARCHES, SMALL_RADIUS = "0:4", 4, 9.5
+CHOSEN = 500  # atoms, where a run chooses
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,8 @@ def label_file(
     *,
     atoms: str | None = None,
     ids: str | None = None,
+    choose: str | Path | None = None,
+    count: int = CHOSEN,
     searches: int | None = None,
     events: int | None = None,
     types: Mapping[int, str] | None = None,
@@ -91,6 +95,9 @@ def label_file(
         settings: of the search.
         atoms: which rows, as `selection.parse_rows` reads them; default: all.
         ids: which ids, as `selection.rows_of_ids` reads them.
+        choose: a run; of the atoms that the file has no label for, those that it is least certain
+            of are searched from.
+        count: how many of these.
         searches: most attempts of an atom; default: 20, or 10 for each of `events`.
         events: successes at which an atom is done.
         types, frames: as `formats.read_frames` takes them.
@@ -105,20 +112,25 @@ def label_file(
         InputError: a file is wrong, the structure not at a minimum or too small.
         Interrupted: the work was stopped; the message tells how to go on.
     """
-    if atoms is not None and ids is not None:
-        raise UsageError("--atoms and --ids both choose atoms: give one of them")
+    if sum(chosen is not None for chosen in (atoms, ids, choose)) > 1:
+        raise UsageError("--atoms, --ids and --choose all choose atoms: give one of them")
     place = resolve_device(device)
     if jobs > 1 and place.type != "cpu":
         raise UsageError("--jobs is for CPUs: on a GPU, make more --slots, or give --device cpu")
     settings = settings or artn_settings()
     if file is None:
         structure, stem = _demonstration(potential), "sample"
-        atoms = atoms if atoms or ids else FEW_ATOMS
+        atoms = atoms if atoms or ids or choose else FEW_ATOMS
         searches = searches or (None if events else FEW_SEARCHES)
     else:
         structure, stem = _read_one(file, types, frames), file_stem(Path(file))
     plan = Plan.of(searches, events)
-    rows = rows_of_ids(ids, structure) if ids else parse_rows(atoms or "all", len(structure), seed)
+    if choose is not None:
+        rows = rows_to_label(structure, choose, count, plan.searches, potential, place)
+    elif ids is not None:
+        rows = rows_of_ids(ids, structure)
+    else:
+        rows = parse_rows(atoms or "all", len(structure), seed)
     out = Path(out or f"{stem}-labelled.xyz")
     if shard is None:
         output_format(out)

@@ -45,6 +45,7 @@ MODELS: dict[str, Entry] = {
     "mgcn": ("mgsym.models.mgcn", "MGCN", "MGCNOptions"),
     "faenet": ("mgsym.models.faenet", "FAENet", "FAENetOptions"),
     "bapst": ("mgsym.models.bapst", "Bapst", "BapstOptions"),
+    "ace": ("mgsym.models.ace", "Ace", "AceOptions"),
 }
 
 

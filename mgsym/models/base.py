@@ -113,6 +113,17 @@ class BarrierModel(nn.Module):
         raise NotImplementedError
 
     @property
+    def readout(self) -> nn.Linear | None:
+        """The last layer: it turns an atom's hidden representation into the prediction.
+
+        Auxiliary targets (mgsym.auxiliary) are predicted from what enters it, [n, width]. It is
+        the end of ``decoder`` unless a model says otherwise; None where there is no such layer.
+        """
+        decoder = getattr(self, "decoder", None)
+        last = decoder[-1] if isinstance(decoder, nn.Sequential) else None
+        return last if isinstance(last, nn.Linear) else None
+
+    @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

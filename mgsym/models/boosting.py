@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
-from mgsym.models.direct import Progress, glass_of
+from mgsym.models.direct import Progress, glass_of, labels_weigh
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.trees import Tree, TreeSettings, bin_edges, binned, boost
 
@@ -134,8 +134,9 @@ class Boosting(LatentModel):
         self.edges.copy_(bin_edges(z, self.options.bins))
         residual = torch.cat([left for _, left in samples])
         generator = torch.Generator().manual_seed(self.options.seed)
+        weight = torch.cat([labels_weigh(graph) for graph in graphs])
         bins = binned(z, self.edges)
-        return boost(bins, residual, count, self.options.settings, generator, watch)
+        return boost(bins, residual, weight, count, self.options.settings, generator, watch)
 
     def _sample(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """Scores of labelled atoms, and what the ridge regression leaves over."""

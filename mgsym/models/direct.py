@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
+from mgsym.label_weights import label_weight
 from mgsym.local_inputs import LocalInputs, LocalOptions
 from mgsym.models.base import BarrierModel
 from mgsym.moments import STRENGTHS, Moments, choose_strength
@@ -85,7 +86,11 @@ class DirectModel(BarrierModel):
         found: dict[str, Moments] = {}
         for i, graph in enumerate(graphs):
             known = graph.labelled
-            own = Moments.of(self.inputs.features(graph)[known], self.standard_target(graph)[known])
+            own = Moments.of(
+                self.inputs.features(graph)[known],
+                self.standard_target(graph)[known],
+                labels_weigh(graph),
+            )
             glass = glass_of(graph)
             found[glass] = Moments.sum([found[glass], own]) if glass in found else own
             tell(i + 1)
@@ -94,6 +99,12 @@ class DirectModel(BarrierModel):
     def standard_target(self, graph: Graph) -> Tensor:
         """[n], the label in units of its standard deviation, mean subtracted."""
         return (graph.target - self.label_mean) / self.label_scale
+
+
+def labels_weigh(graph: Graph) -> Tensor:
+    """How much each label counts, for the labelled atoms of a graph: [labels]."""
+    weight = label_weight(graph)
+    return (torch.ones_like(graph.target) if weight is None else weight)[graph.labelled]
 
 
 def glass_of(graph: Graph) -> str:

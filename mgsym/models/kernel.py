@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
-from mgsym.models.direct import Progress
+from mgsym.models.direct import Progress, labels_weigh
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.moments import Moments, ridge_weights
 
@@ -53,6 +53,7 @@ class Kernel(LatentModel):
     options: KernelOptions
     frequency: Tensor
     phase: Tensor
+    wave_length: Tensor
     wave_weight: Tensor
     wave_level: Tensor
 
@@ -74,7 +75,7 @@ class Kernel(LatentModel):
         for i, (graph, (linear, z)) in enumerate(zip(graphs, projected, strict=True)):
             known = graph.labelled
             left = (self.standard_target(graph) - linear)[known]
-            parts.append(Moments.of(self._waves(z[known]), left))
+            parts.append(Moments.of(self._waves(z[known]), left, labels_weigh(graph)))
             progress(len(graphs) + 1 + i, steps)
         together = Moments.sum(parts)
         (weight,) = ridge_weights(together, [self.options.kernel_strength])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.graph import Graph
+from mgsym.label_weights import label_weight
 from mgsym.scatter import segment_mean
 
 
@@ -40,7 +41,8 @@ class NeighborRidge(nn.Module):
 
         Args:
             samples: per structure the graph, its inputs [n, k] and targets [n] with mean zero;
-                atoms whose target is NaN are left out.
+                atoms whose target is NaN are left out. Labels count as much as the graph says
+                (mgsym.label_weights).
         """
         count = self.weight.numel()
         moments = torch.zeros(count, count, dtype=torch.float64)
@@ -49,8 +51,10 @@ class NeighborRidge(nn.Module):
         for graph, inputs, target in samples:
             known = ~torch.isnan(target)
             features = torch.cat(list(self._rounds(graph, inputs)), dim=1)[known].double()
-            moments += features.T @ features
-            products += features.T @ target[known].double()
+            weight = label_weight(graph)
+            weighted = features if weight is None else weight[known, None].double() * features
+            moments += weighted.T @ features
+            products += weighted.T @ target[known].double()
             rows += len(features)
         # inputs have mean zero, and so nearly do their averages: the root mean square is the scale
         scale = (moments.diagonal() / max(rows, 1)).sqrt().clamp(min=1e-6)

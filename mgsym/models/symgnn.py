@@ -27,7 +27,6 @@ their length. (The published code also takes their batch norms away and drops ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,16 +37,14 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.layers import EdgeEncoder, decoder, encoder, radial_basis
 from mgsym.models.base import Invariance
-from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_choices
-from mgsym.models.linear import NeighborRidge
+from mgsym.models.inputs import check_choices
+from mgsym.models.residual import ResidualModel, ResidualOptions
 from mgsym.rotations import Transforms
-
-RIDGE = "symgnn_ridge"  # what `prepare` adds to a graph
 
 
 @dataclass(frozen=True)
-class SymGNNOptions(InputOptions):
-    """Options of SymGNN beside InputOptions; the defaults are the paper's.
+class SymGNNOptions(ResidualOptions):
+    """Options of SymGNN beside ResidualOptions; the defaults are the paper's.
 
     Attributes:
         width: channels of nodes and edges.
@@ -60,8 +57,6 @@ class SymGNNOptions(InputOptions):
         degree: of ``quadrature``.
         seed: of the transforms used in evaluation.
         edge_input: ``vector``, or ``length`` for the exact average over O(3).
-        ridge: where above 0, the network predicts what a ridge regression of this strength on
-            the descriptors (mgsym.models.linear) leaves over.
     """
 
     heads: tuple[int, ...] = (8, 4, 2, 1)
@@ -73,7 +68,6 @@ class SymGNNOptions(InputOptions):
     degree: int = 2
     seed: int = 0
     edge_input: str = "vector"
-    ridge: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,12 +75,11 @@ class SymGNNOptions(InputOptions):
         check_choices(
             self, {"symmetrisation": ("edge", "output"), "edge_input": ("vector", "length")}
         )
-        for name in ("ridge", "physical_inputs"):
-            if getattr(self, name) and self.node_input != "descriptors":
-                raise UsageError(f'model.{name} needs node_input = "descriptors"')
+        if self.physical_inputs and self.node_input != "descriptors":
+            raise UsageError('model.physical_inputs needs node_input = "descriptors"')
 
 
-class SymGNN(InputModel):
+class SymGNN(ResidualModel):
     """SymGNN with the paper's options, or others (SymGNNOptions)."""
 
     source = "Li et al. 2024 (arXiv 2401.08627)"
@@ -95,9 +88,6 @@ class SymGNN(InputModel):
     def __init__(self, species: tuple[str, ...], cutoff: float, options: SymGNNOptions) -> None:
         super().__init__(species, cutoff, options, layers=len(options.heads))
         width = options.width
-        self.ridge: NeighborRidge | None = None
-        if options.ridge > 0:
-            self.ridge = NeighborRidge(self.count_inputs(), len(options.heads), options.ridge)
         self.node_encoder = encoder(self.first_layer(), width)
         edge_inputs = 3 if options.edge_input == "vector" else options.radial
         self.edge_encoder = EdgeEncoder(edge_inputs, width)
@@ -110,10 +100,7 @@ class SymGNN(InputModel):
             EGATBlock(width, heads, options.dropout) for heads in options.heads
         )
         self.decoder = decoder(width, options.decoder_layers)
-        if self.ridge is not None:
-            # training starts at the ridge regression
-            for parameter in self.decoder[-1].parameters():
-                nn.init.zeros_(parameter)
+        self.start_at_ridge(self.decoder[-1])
 
     @property
     def invariant(self) -> Invariance:  # type: ignore[override]
@@ -121,26 +108,6 @@ class SymGNN(InputModel):
         if self.options.edge_input == "length":
             return "yes"
         return "in expectation" if self.options.transforms == "haar" else "no"
-
-    def fit_inputs(self, graphs: Sequence[Graph], inputs: Sequence[Tensor]) -> None:
-        """What standardises the inputs, then the ridge regression on them."""
-        super().fit_inputs(graphs, inputs)
-        if self.ridge is not None:
-            self.ridge.fit(
-                [
-                    (g, self.standardise(x), (g.target - self.label_mean) / self.label_scale)
-                    for g, x in zip(graphs, inputs, strict=True)
-                ]
-            )
-
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its inputs and their ridge regression, where the model uses them."""
-        graph = super().prepare(graph)
-        if self.ridge is None:
-            return graph
-        with torch.no_grad():
-            predicted = self.ridge(graph, graph.node_features[PREPARED])
-        return graph.replace(node_features={**graph.node_features, RIDGE: predicted})
 
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
@@ -151,12 +118,7 @@ class SymGNN(InputModel):
             self._message_passing(nodes, edges, graph, edge_weight, attention_scale) * weight
             for edges, weight in self._encoded_edges(graph)
         ]
-        predicted = torch.stack(passes).sum(0)
-        if self.ridge is None:
-            return predicted
-        if edge_weight is None and RIDGE in graph.node_features:
-            return predicted + graph.node_features[RIDGE]
-        return predicted + self.ridge(graph, inputs, edge_weight)
+        return self.with_ridge(torch.stack(passes).sum(0), graph, inputs, edge_weight)
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""

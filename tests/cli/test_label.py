@@ -154,7 +154,7 @@ def test_settings(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--atoms", "0:3", "--ids", "101"], 2, "--atoms and --ids both choose atoms"),
+        (["--atoms", "0:3", "--ids", "101"], 2, "--atoms, --ids and --choose all choose atoms"),
         (["--atoms", "12"], 2, "there is no atom 12: rows run from 0 to 11"),
         (["--atoms", "12:20"], 2, "atoms '12:20' chooses none of the 12 atoms"),
         (["--atoms", "first"], 2, "atoms 'first': expected rows such as 0:100 or 1,5,9"),

@@ -41,6 +41,10 @@ class Tiny(BarrierModel):
         self.drop = nn.Dropout(options.dropout)
         self.out = nn.Linear(2 * options.width, 1)
 
+    @property
+    def readout(self) -> nn.Linear:
+        return self.out
+
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:

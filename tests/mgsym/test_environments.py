@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from mgsym.descriptors import spherical_harmonics
 from mgsym.environments import (
     Environment,
     bispectrum,
@@ -15,7 +16,6 @@ from mgsym.environments import (
     power_spectrum,
     scalar_coupling,
 )
-from mgsym.descriptors import spherical_harmonics
 from mgsym.graph import Graph, build_graph, collate
 from mgsym.prediction import transformed
 from mgsym.rotations import random_orthogonal
@@ -37,9 +37,9 @@ def around(corners: list[list[float]]) -> torch.Tensor:
     return spherical_harmonics(vectors / vectors.norm(dim=1, keepdim=True), 6).sum(0)[None, None]
 
 
-def three_j(l: tuple[int, int, int], m: tuple[int, int, int]) -> float:
+def three_j(degrees: tuple[int, int, int], m: tuple[int, int, int]) -> float:
     """Wigner's 3j symbol by Racah's sum (Edmonds, Angular Momentum, eq. 3.6.11)."""
-    (a, b, c), (x, y, z), f = l, m, math.factorial
+    (a, b, c), (x, y, z), f = degrees, m, math.factorial
     if x + y + z != 0:
         return 0.0
     total = 0.0
@@ -48,25 +48,25 @@ def three_j(l: tuple[int, int, int], m: tuple[int, int, int]) -> float:
         if min(below) >= 0:
             total += (-1) ** k / math.prod(map(f, below))
     triangle = f(a + b - c) * f(a - b + c) * f(b + c - a) / f(a + b + c + 1)
-    ends = math.prod(f(j + i) * f(j - i) for j, i in zip(l, m, strict=True))
+    ends = math.prod(f(j + i) * f(j - i) for j, i in zip(degrees, m, strict=True))
     return (-1) ** (a - b - z) * math.sqrt(triangle * ends) * total
 
 
-def real_from_complex(l: int) -> torch.Tensor:
+def real_from_complex(n: int) -> torch.Tensor:
     """U [real m, complex m]: real harmonics (without Condon-Shortley phase) from complex ones."""
-    u = torch.zeros(2 * l + 1, 2 * l + 1, dtype=torch.complex128)
-    u[l, l] = 1
-    for m in range(1, l + 1):
-        u[l + m, l - m], u[l + m, l + m] = 1 / math.sqrt(2), (-1) ** m / math.sqrt(2)
-        u[l - m, l - m], u[l - m, l + m] = 1j / math.sqrt(2), -1j * (-1) ** m / math.sqrt(2)
+    u = torch.zeros(2 * n + 1, 2 * n + 1, dtype=torch.complex128)
+    u[n, n] = 1
+    for m in range(1, n + 1):
+        u[n + m, n - m], u[n + m, n + m] = 1 / math.sqrt(2), (-1) ** m / math.sqrt(2)
+        u[n - m, n - m], u[n - m, n + m] = 1j / math.sqrt(2), -1j * (-1) ** m / math.sqrt(2)
     return u
 
 
 @pytest.mark.parametrize("degrees", bispectrum_degrees(4))
 def test_couplings_are_wigners(degrees: tuple[int, int, int]) -> None:
-    symbols = torch.zeros([2 * l + 1 for l in degrees], dtype=torch.complex128)
-    for m in itertools.product(*[range(-l, l + 1) for l in degrees]):
-        symbols[tuple(i + l for i, l in zip(m, degrees, strict=True))] = three_j(degrees, m)
+    symbols = torch.zeros([2 * n + 1 for n in degrees], dtype=torch.complex128)
+    for m in itertools.product(*[range(-n, n + 1) for n in degrees]):
+        symbols[tuple(i + n for i, n in zip(m, degrees, strict=True))] = three_j(degrees, m)
     turned = torch.einsum("ax,by,cz,xyz->abc", *map(real_from_complex, degrees), symbols)
     expected = turned.real * math.copysign(1, three_j(degrees, (0, 0, 0)))
     torch.testing.assert_close(turned.imag, torch.zeros_like(turned.imag), atol=1e-12, rtol=0)
@@ -95,7 +95,7 @@ def test_bispectrum_of_one_neighbour() -> None:
     """Turned to the z axis only m = 0 is left: √((2l₁+1)(2l₂+1)(2l₃+1)) |3j(000)|."""
     found = bispectrum(around([[0.5, -1.0, 0.3]]), 4)[0]
     expected = [
-        math.sqrt(math.prod(2 * l + 1 for l in degrees)) * abs(three_j(degrees, (0, 0, 0)))
+        math.sqrt(math.prod(2 * n + 1 for n in degrees)) * abs(three_j(degrees, (0, 0, 0)))
         for degrees in bispectrum_degrees(4)
     ]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
@@ -111,16 +111,16 @@ def test_bispectrum_of_known_polyhedra() -> None:
     ]
     signs = list(itertools.product((1.0, -1.0), repeat=2))
     fcc = [list(p) for a, b in signs for p in ((a, b, 0.0), (a, 0.0, b), (0.0, a, b))]
-    for corners, l, known in (
+    for corners, n, known in (
         (icosahedron, 6, -0.169754),
         (fcc, 6, -0.013161),
         (fcc, 4, -0.159317),
     ):
         c = around(corners)
-        at = bispectrum_degrees(6).index((l, l, l))
+        at = bispectrum_degrees(6).index((n, n, n))
         # Steinhardt's 3j symbol has the sign of its m = 0 element, ours is positive there
-        triple = float(bispectrum(c, 6)[0, at]) * math.copysign(1, three_j((l, l, l), (0, 0, 0)))
-        square = float(c[0, 0, l * l : (l + 1) ** 2].square().sum())
+        triple = float(bispectrum(c, 6)[0, at]) * math.copysign(1, three_j((n, n, n), (0, 0, 0)))
+        square = float(c[0, 0, n * n : (n + 1) ** 2].square().sum())
         assert triple / (4 * math.pi * square) ** 1.5 == pytest.approx(known, abs=2e-6)
 
 

@@ -81,6 +81,18 @@ def test_a_constant_feature_changes_nothing(
     torch.testing.assert_close(wider, torch.cat([plain, torch.zeros(1).double()]))
 
 
+def test_a_weight_of_two_counts_an_atom_twice() -> None:
+    x, y = data(4, 60)
+    weight = torch.arange(60) % 3  # 0, 1, 2
+    rows = torch.repeat_interleave(torch.arange(60), weight)
+    found, expected = Moments.of(x, y, weight.float()), Moments.of(x[rows], y[rows])
+    for name in ("products", "cross", "counts", "means", "targets"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-3
+        )
+    assert found.square == pytest.approx(expected.square, rel=1e-5)
+
+
 def test_the_strength_suits_what_is_learnt() -> None:
     """With few atoms to a feature, noise asks for a strong penalty, a clear signal for a weak."""
     generator = torch.Generator().manual_seed(3)

@@ -85,7 +85,7 @@ def test_the_default_schedule_trains_every_model(
         ("schnet", {"width": 16}),
         ("mgcn", {"width": 16, "layers": 2}),
         ("faenet", {"width": 16, "layers": 2}),
-        ("bapst", {"width": 16, "steps": 2}),
+        ("bapst", {"width": 32, "steps": 2}),
     ],
 )
 def test_neighbours_of_one_species_can_be_counted(

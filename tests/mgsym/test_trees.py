@@ -38,15 +38,16 @@ def test_one_tree_finds_two_planted_steps() -> None:
     bins = binned(uniform(), bin_edges(uniform(), 8))
     planted = Tree(torch.tensor([1, 2]), torch.tensor([4, 2]), torch.tensor([0.0, 1.0, 5.0, 6.5]))
     every = [torch.arange(3)] * 2
-    found = grow(bins, planted(bins), PLAIN, every)
+    found = grow(bins, planted(bins), torch.ones(800), PLAIN, every)
     assert (found.feature.tolist(), found.threshold.tolist()) == ([1, 2], [4, 2])
     torch.testing.assert_close(found.value, planted.value)
     # a leaf of n samples is pulled towards zero as by 30 more samples of zero
-    damped = grow(bins, planted(bins), TreeSettings(2, 8, 0.5, 1, 1, 30.0), every)
+    weight = torch.rand(800, generator=torch.Generator().manual_seed(4))
+    damped = grow(bins, planted(bins), weight, TreeSettings(2, 8, 0.5, 1, 1, 30.0), every)
     marks = Tree(damped.feature, damped.threshold, torch.arange(4))(bins)
     for leaf in range(4):
-        residual = planted(bins)[marks == leaf]
-        expected = 0.5 * float(residual.sum()) / (len(residual) + 30)
+        own, pull = weight[marks == leaf], (weight * planted(bins))[marks == leaf]
+        expected = 0.5 * float(pull.sum()) / (float(own.sum()) + 30)
         assert float(damped.value[leaf]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -54,7 +55,15 @@ def test_boosting_learns_what_no_sum_of_features_is() -> None:
     x = uniform(4000)
     y = torch.where((x[:, 0] > 0.5) ^ (x[:, 1] > 0.375), 1.0, -1.0)
     bins, settings = binned(x, bin_edges(x, 16)), TreeSettings(3, 16, 0.3, 0.5, 1.0, 5.0)
-    trees = boost(bins[:3000], y[:3000], 60, settings, torch.Generator().manual_seed(0), ignore)
+    trees = boost(
+        bins[:3000],
+        y[:3000],
+        torch.ones(3000),
+        60,
+        settings,
+        torch.Generator().manual_seed(0),
+        ignore,
+    )
     predicted = torch.stack([tree(bins[3000:]) for tree in trees]).sum(0)
     assert (predicted.sign() == y[3000:]).float().mean() > 0.97
 
@@ -66,7 +75,7 @@ def test_growing_ends_when_told_and_repeats_with_its_seed() -> None:
 
     def run(seed: int) -> list[Tree]:
         generator = torch.Generator().manual_seed(seed)
-        return boost(bins, y, 30, settings, generator, lambda done, _: done == 7)
+        return boost(bins, y, torch.ones(800), 30, settings, generator, lambda done, _: done == 7)
 
     first, again, other = run(1), run(1), run(2)
     assert len(first) == 7

@@ -1,0 +1,104 @@
+"""`mgsym predict --refine`: its options, and how its result is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgsym.cli import console
+from mgsym.cli import options as opt
+from mgsym.cli.label_view import label_facts
+
+if TYPE_CHECKING:
+    from mgsym.data_tools.refinement import Refined
+
+ONLY_WITH_REFINE = (
+    "share", "atoms", "changes", "search_scale", "search_shift", "events_out",
+    "resume", "jobs", "slots", "seed",
+)  # fmt: skip
+
+
+def refine_options(function: opt.Command) -> opt.Command:
+    """``--refine`` and what goes with it; the function receives them as keywords."""
+    for decorate in reversed(_OPTIONS):
+        function = decorate(function)
+    return function
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--refine", type=click.IntRange(0), metavar="N",
+        help="Search N times from every atom of the one FILE, and combine; 0: use its labels.",
+    ),
+    click.option("--share", type=float, help="Search from this share of the atoms, least certain."),
+    click.option("--atoms", metavar="ROWS", help="Search from these: 0:100, 1,5,9, random:100."),
+    click.option("--set", "changes", multiple=True, metavar="artn.KEY=VALUE", help="Of searches."),
+    click.option(
+        "--search-scale", type=opt.POSITIVE, default=1.0,
+        help="Barriers found, times this, are like the model's labels.  [default: 1]",
+    ),
+    click.option("--search-shift", type=float, default=0.0, metavar="EV", help="Plus this, eV."),
+    click.option("--events-out", type=opt.FILE, help="Searches  [default: OUT.events.csv]"),
+    click.option("--resume", is_flag=True, help="Go on with the searches of an earlier run."),
+    click.option("--slots", type=click.IntRange(1), default=64, help="Searches together."),
+    opt.jobs_option,
+    opt.seed_option,
+)  # fmt: skip
+
+
+def refined(files: tuple[Path, ...], run: Path, out: Path, **chosen: Any) -> None:
+    """Do what ``--refine`` asks for and show it."""
+    from mgsym.data_tools.refinement import refine_file
+    from mgsym.data_tools.simulation.labelling import artn_settings
+    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.errors import UsageError
+
+    if len(files) != 1:
+        raise UsageError(f"--refine takes one structure at a time, {len(files)} files are given")
+    as_json, searches = chosen.pop("as_json"), chosen.pop("refine")
+    potential = chosen.pop("potential")
+    if searches:
+        potential = load_potential(potential)
+        console.say(f"Potential: {potential.name}")
+    settings = artn_settings(chosen.pop("changes"))
+    for name in ("scale", "shift"):
+        chosen[name] = chosen.pop(f"search_{name}")
+    chosen.update(events=chosen.pop("events_out"), seed=chosen.pop("seed") or 0)
+    with console.progress("Searching") as step, console.interruptible() as should_stop:
+        chosen.update(progress=step, should_stop=should_stop)
+        found = refine_file(files[0], run, out, searches, potential, settings, **chosen)
+    refined_view(found, as_json)
+
+
+def refined_view(found: Refined, as_json: bool) -> None:
+    """A refined prediction as facts or JSON, then warnings and files."""
+    if as_json:
+        console.emit_json(found.to_dict())
+    else:
+        items: dict[str, console.Cell] = {
+            "error of the model": f"{found.error_before:.4f} eV",
+            "error now": f"{found.error_after:.4f} eV (root mean square over all atoms)",
+            "prediction moved": f"{found.moved:.4f} eV",
+            "atoms searched": f"{found.searched} of {len(found.structure)}",
+        }
+        searches = {} if found.labels is None else label_facts(found.labels)
+        shown = ("searches", "successful", "failed", "force calls", "this run")
+        items.update({name: searches[name] for name in shown if name in searches})
+        console.facts(found.structure.name, items)
+    for warning in found.warnings:
+        console.warn(warning)
+    console.wrote(found.paths)
+
+
+def refuse_without_refine() -> None:
+    """UsageError where options of ``--refine`` were given without it."""
+    from mgsym.errors import UsageError
+
+    given = [name for name in ONLY_WITH_REFINE if name in opt.given()]
+    if given:
+        names = {"changes": "--set"}
+        flag = names.get(given[0], f"--{given[0].replace('_', '-')}")
+        raise UsageError(f"{flag} goes with --refine N")
