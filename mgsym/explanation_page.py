@@ -70,9 +70,7 @@ def explanation_page(graph: Graph, explanation: Explanation, path: str | Path) -
         temporary.write_text(text, encoding="utf-8")
 
 
-def _edges(
-    plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Tensor]]
-) -> list[Any]:
+def _edges(plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> list[Any]:
     """Lines by class of importance, and points in their middles that tell of them."""
     ranking = explanation.ranking.tolist()
     rows = explanation.table()

@@ -70,7 +70,8 @@ def shuffled_weights(model: BarrierModel, generator: torch.Generator) -> Barrier
     """
     shuffled = copy.deepcopy(model)
     learnt = dict(shuffled.named_parameters())
-    learnt |= {name: b for name, b in shuffled.named_buffers() if name.endswith(("weight", "value"))}
+    kept = ("weight", "value")  # how closed-form models and trees call what they learnt
+    learnt |= {name: b for name, b in shuffled.named_buffers() if name.endswith(kept)}
     with torch.no_grad():
         for values in learnt.values():
             order = torch.randperm(values.numel(), generator=generator).to(values.device)

@@ -43,7 +43,7 @@ from mgsym.graph import collate
 from mgsym.models.base import BarrierModel
 
 PATH = 4  # steps of the integrated gradients that a mask starts from
-POOL = 600  # edges whose logits are learned: those of largest start, and all that arrive at the atom
+POOL = 600  # edges that are learned: those of largest start, and all that arrive at the atom
 LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none is certain
 
 

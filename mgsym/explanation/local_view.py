@@ -46,9 +46,7 @@ def nearest_atoms(graph: Graph, explanation: Explanation, count: int = NEAREST) 
     node = explanation.node
     arriving = torch.arange(int(graph.offsets[node]), int(graph.offsets[node + 1]))
     nearest = arriving[graph.edge_length[arriving].argsort(stable=True)][:count]
-    importance = dict(
-        zip(explanation.edges.tolist(), explanation.importance.tolist(), strict=True)
-    )
+    importance = dict(zip(explanation.edges.tolist(), explanation.importance.tolist(), strict=True))
     touched = torch.bincount(explanation.endpoints.flatten(), minlength=graph.num_nodes)
     return [
         NearAtom(

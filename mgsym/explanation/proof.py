@@ -106,9 +106,12 @@ class Proof:
         return {m: {k: median(f[m][k] for f in found) for k in KINDS} for m in MEASURES}
 
     def ratios(self, control: str = "matched") -> dict[str, list[float]]:
-        """How many times better than a control, per node: by sufficiency and by necessity."""
+        """How many times better than a control, per node: by sufficiency and by necessity.
+
+        Changes below 0.001 label standard deviations count as that, so no ratio is infinite.
+        """
         found = [node.measures() for node in self.nodes]
-        tiny = 1e-9
+        tiny = 1e-3
         return {
             "sufficiency": [
                 f["sufficiency"][control] / max(f["sufficiency"]["explanation"], tiny)
