@@ -54,7 +54,7 @@ def test_exchanged_edges_suffice_better(network: tuple[Graph, BarrierModel]) -> 
 def test_an_exchange_takes_the_edge_that_is_missing(
     lattice: Graph, planted: BarrierModel, truth: set[int], node: int
 ) -> None:
-    """All planted edges but the strongest, and one that does nothing: a single exchange mends it."""
+    """All planted edges but the strongest, and one that does nothing: one exchange mends it."""
     planted.eval()
     part = model_cone(lattice, planted, node)
     edges = part.edges.tolist()
