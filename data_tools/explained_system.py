@@ -80,6 +80,7 @@ def explained_system(
         which = checkpoint if Path(run).is_dir() else member.name
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
     home = Path() if shipped else checkpoint.parent
+    assert member.metadata is not None  # it was read from a file
     return ExplainedSystem(member.model, member.metadata, graph, home, notes, warnings)
 
 
