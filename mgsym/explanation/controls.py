@@ -69,7 +69,7 @@ def shuffled_weights(model: BarrierModel, generator: torch.Generator) -> Barrier
     buffers are called weights; statistics of inputs and labels stay.
     """
     shuffled = copy.deepcopy(model)
-    learnt = dict(shuffled.named_parameters())
+    learnt: dict[str, Tensor] = dict(shuffled.named_parameters())
     kept = ("weight", "value")  # how closed-form models and trees call what they learnt
     learnt |= {name: b for name, b in shuffled.named_buffers() if name.endswith(kept)}
     with torch.no_grad():

@@ -36,7 +36,7 @@ def normal(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def spread_of(masks: Sequence[Tensor]) -> Tensor | None:
     """[m], standard deviation between initialisations; None of one."""
-    return torch.stack(masks).std(0, correction=0) if len(masks) > 1 else None
+    return torch.stack(list(masks)).std(0, correction=0) if len(masks) > 1 else None
 
 
 def at_least(least: int, **settings: int) -> None:

@@ -150,7 +150,7 @@ def edge_statistics(
             graph, lent, every, method, seed=seed, progress=progress, **settings
         )
     ]
-    effects = []
+    effects: list[Effect] = []
     places = {"all": range(len(every))}
     if len(groups) > 1:
         starts = [0, len(groups["high"]), len(groups["high"]) + len(groups["middle"]), len(every)]

@@ -93,7 +93,7 @@ def test_the_proof_of_planted_edges(
 
 
 def test_the_area_is_the_mean_over_log_k() -> None:
-    curves = {kind: (1.0, 3.0, 3.0) for kind in KINDS}
+    curves = dict.fromkeys(KINDS, (1.0, 3.0, 3.0))
     node = NodeProof(0, 10, (1, 10, 100), curves, curves, 0.0, 0.1, None, 0.0)
     assert node.measures()["insertion_area"]["explanation"] == pytest.approx((2 + 3) / 2)
     assert node.measures()["sufficiency"]["random"] == 3.0

@@ -92,7 +92,8 @@ def test_every_method_weighs_every_edge_of_the_cone(
 @pytest.mark.parametrize("method", PLAIN)
 def test_the_seed_decides(lattice: Graph, planted: BarrierModel, node: int, method: str) -> None:
     first, again, other = (
-        explain(lattice, planted, node, method, seed=seed, **QUICK.get(method, {})) for seed in (0, 0, 1)
+        explain(lattice, planted, node, method, seed=seed, **QUICK.get(method, {}))
+        for seed in (0, 0, 1)
     )
     assert torch.equal(first.importance, again.importance)
     assert torch.equal(first.importance, other.importance) == (method in DETERMINISTIC)
