@@ -33,7 +33,7 @@ class ExplainedSystem:
     """
 
     model: BarrierModel
-    metadata: Metadata
+    metadata: Metadata | None
     graph: Graph
     home: Path
     notes: list[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from mgsym.scatter import segment_sum
 SHARE = 0.12  # of all edges that are planted, and again that are decoys
 REACH = 0.2  # how much the second hop counts beside the first
 STEEP = 3.0  # slope of a decoy
+PRIME = 2**31 - 1  # so that squares fit into 64 bits
 
 
 class PlantedModel(BarrierModel):
@@ -59,8 +60,10 @@ def planted_edges(graph: Graph) -> tuple[Tensor, Tensor]:
     source, target = graph.ids[graph.edge_index]
     # a hash of the two ids and the image, so that an edge stays itself in any subgraph
     image = graph.edge_shift.long() @ torch.tensor([3, 5, 7], device=source.device)
-    mixed = (source * 2654435761 + target * 40503 + image * 69069) % 2147483647
-    draws = [((mixed * factor + 12345) % 2147483647) / 2147483647 for factor in (16807, 48271)]
+    mixed = (source * 40503 + target * 69069 + image * 1664525 + 12345) % PRIME
+    for factor in (16807, 48271):  # squares, since neighbours' ids differ by regular steps
+        mixed = (mixed * mixed % PRIME * factor + 1013904223) % PRIME
+    draws = [mixed / PRIME, mixed * mixed % PRIME / PRIME]
     planted = (draws[0] < SHARE).float()
     decoy = ((draws[0] >= SHARE) & (draws[0] < 2 * SHARE)).float()
     signed = 2 * draws[1].float() - 1

@@ -50,7 +50,7 @@ def test_the_page_needs_no_network(graph: Graph, found: Explanation, tmp_path: P
     assert not re.search(r"<(script|link)[^>]*(src|href)=", text)
     assert "periodic image" in text
     assert "edge 1: " in text
-    assert f"id {found.node_id}" in text.encode().decode("unicode_escape", "ignore")
+    assert f"{found.element} atom, id {found.node_id}; predicted" in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open a page in")

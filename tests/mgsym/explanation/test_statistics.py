@@ -112,7 +112,7 @@ def test_attention_flows_from_the_atom(make_graph: Callable[..., Graph]) -> None
     model = create_model("symgnn", graph.species, graph.cutoff, options).eval()
     found = explain(graph, model, 7, "attention")
     # each hop passes on all that arrived: 1 in all, and less where the cone ends
-    assert float(found.importance[found.hop == 1].sum()) >= 1
+    assert float(found.importance[found.hop == 1].sum()) > 1 - 1e-5
     assert float(found.importance.sum()) == pytest.approx(2, rel=1e-4)
 
 
