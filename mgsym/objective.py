@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,10 @@ class Objective(nn.Module):
         precision, model = self.config.precision, self.model
         kind = batch.target.device.type
         mixed = torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")
-        watched = nullcontext([]) if self.auxiliary is None else hidden_features(model)
+        nothing: list[Tensor] = []
+        watched: AbstractContextManager[list[Tensor]] = nullcontext(nothing)
+        if self.auxiliary is not None:
+            watched = hidden_features(model)
         with mixed, watched as hidden:
             prediction = model.standardised(batch, None, None)
         target = (batch.target - model.label_mean) / model.label_scale
