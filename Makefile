@@ -1,5 +1,8 @@
 # make demo   make the environment and run build-graph, train and explain on the sample
 # make shipped-model DATA=folder   train the model that ships with mgsym on the public dataset
+# make public-test-predictions DATA=folder POTENTIAL=file
+#             train the best ensemble on the public dataset and predict its test structures
+#             (REFINE=N: N searches an atom beside it; JOBS=N processes for them)
 # make test   make the environment, check the code and run the tests
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,8 +10,10 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 # where `make demo` works; a fresh temporary folder unless given
 DEMO ?=
+REFINE ?= 0
+JOBS ?= 1
 
-.PHONY: demo shipped-model test test-slow check format clean
+.PHONY: demo shipped-model public-test-predictions test test-slow check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +30,10 @@ demo: $(READY)
 
 shipped-model: $(READY)
 	$(BIN)/python -m mgsym.data_tools.models.make $(DATA)
+
+public-test-predictions: $(READY)
+	$(BIN)/python -m mgsym.data_tools.public_predictions --data $(DATA) --potential $(POTENTIAL) \
+		--refine $(REFINE) --jobs $(JOBS)
 
 test: check
 	$(BIN)/python -m pytest

@@ -16,8 +16,9 @@ so the covariance of residuals of *different* atoms is the models' error alone:
     cov(i, j) = σᵢ σⱼ (fraction k(rᵢⱼ/length) + common)
 
 with k(x) = exp(−x²/2) or Matérn's (1 + √3 x) exp(−√3 x) (Rasmussen & Williams, Gaussian Processes
-for Machine Learning, eq. 4.17), whichever fits better, and where `common` is the share of an error that a whole structure has in common. One atom differs from
-its neighbours by the rest, 1 − fraction − common.
+for Machine Learning, eq. 4.17), whichever fits better; `common` is the share of an error that a
+whole structure has in common. One atom differs from its neighbours by the rest,
+1 − fraction − common.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def refuse_start(model: BarrierModel, name: str) -> None:
     if isinstance(model, DirectModel):
         raise UsageError(
             f"{name} is fitted in one go, so there is nothing to start from: train it anew with "
-            f"--set model.name={name}"
+            f"--model {name}"
         )
 
 

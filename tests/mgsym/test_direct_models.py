@@ -117,6 +117,20 @@ def test_atoms_and_structures_without_labels_teach_nothing(name: str, glasses: l
         fitted(name, [graphs[4].replace(target=nothing)])
 
 
+def test_labels_of_weight_zero_teach_nothing(glasses: list[Graph]) -> None:
+    graphs = planted(glasses[:2], 0.5)
+    first, wrong = graphs[0], torch.arange(216) < 108
+    nothing = torch.full((216,), float("nan"))
+    spoilt = first.replace(
+        target=torch.where(wrong, first.target + 3.0 * (torch.arange(216) % 2), first.target),
+        node_features={"label_weight": (~wrong).float()},
+    )
+    expected = fitted("ridge", [first.replace(target=torch.where(wrong, nothing, first.target))])
+    torch.testing.assert_close(
+        fitted("ridge", [spoilt])(graphs[1]), expected(graphs[1]), atol=2e-3, rtol=0
+    )
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_large_systems_keep_their_neighbours(
     name: str, glasses: list[Graph], monkeypatch: pytest.MonkeyPatch
@@ -178,7 +192,7 @@ def test_seeds_and_a_start_from_another_model(five_graphs: list[Graph], tmp_path
     a, b = (run.model(five_graphs[4]) for run in runs)
     assert not torch.equal(a, b)  # its waves are drawn
     assert (a - b).abs().max() < 0.5
-    with pytest.raises(UsageError, match=r"kernel is fitted in one go.*--set model.name=kernel"):
+    with pytest.raises(UsageError, match=r"kernel is fitted in one go.*--model kernel"):
         train(five_graphs, config_of("ridge"), start_from=tmp_path / "seeds/seed0/best.pt")
 
 
