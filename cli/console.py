@@ -88,6 +88,24 @@ def warn(message: str) -> None:
     click.echo(f"mgsym: warning: {' '.join(message.split())}", err=True)
 
 
+class Remarked(Protocol):
+    """A result with notes (what was chosen) and warnings (why it may not be trusted)."""
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+
+def remarks(found: Remarked) -> None:
+    """Show what a result remarks on itself, on stderr."""
+    for note in found.notes:
+        say(note)
+    for warning in found.warnings:
+        warn(warning)
+
+
 def wrote(paths: str | Path | Iterable[str | Path]) -> None:
     """Say what was written: each path, or how many files of a folder where a line is too short."""
     several = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]

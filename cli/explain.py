@@ -10,7 +10,9 @@ import click
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
-METHODS = "edge-mask, gradient, random, soft-mask"  # told here, so that --help loads no torch
+# told here, so that --help loads no torch
+METHODS = """edge-mask, sampled-mask, soft-mask, gradient, integrated-gradients, attention,
+leave-one-out, random"""
 
 
 @click.command()
@@ -24,7 +26,10 @@ METHODS = "edge-mask, gradient, random, soft-mask"  # told here, so that --help 
 @opt.run_option
 @opt.types_option
 @opt.out_option(what="Folder for the files  [default: explanations in the run's folder]")
-@click.option("--figure", type=opt.FILE, help="Also draw the edges: .png, .pdf or .svg.")
+@click.option("--figure", type=opt.FILE, help="Draw the edges: .png, .pdf, .svg or .html (3-D).")
+@click.option("--local", type=opt.FILE, help="Draw the nearest atoms: .png, .pdf or .svg.")
+@click.option("--export", "exports", multiple=True, type=opt.FILE, help="For OVITO, see above.")
+@opt.potential_option
 @opt.overwrite_option
 @opt.seed_option
 @opt.device_option
@@ -43,10 +48,10 @@ def explain(
     """Find the edges on which the predicted barrier of one atom rests.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. The edges
-    are then put to the proof: does the prediction stay with these edges alone, and change
-    without them, more than with random ones? Both are written to a .json and a .csv file.
+    are put to the proof: does the prediction stay with these alone, and change without them? Both
+    go to a .json and a .csv file; --export atoms.extxyz and edges.local (dump local) are for OVITO.
     """
-    from mgsym.cli.views import explanation_view
+    from mgsym.cli.explanation_views import explanation_view
     from mgsym.data_tools.explanations import explain_atom
     from mgsym.explanation import parse_settings
 
@@ -63,10 +68,7 @@ def explain(
             progress=step,
             **chosen,
         )
-    for note in found.notes:
-        console.say(note)
-    for warning in found.warnings:
-        console.warn(warning)
+    console.remarks(found)
     if as_json:
         console.emit_json(found.to_dict())
     else:

@@ -32,6 +32,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("mgsym.cli.train", "Train a model on graphs."),
     "models": ("mgsym.cli.models", "List the models that can be trained."),
     "explain": ("mgsym.cli.explain", "Find the edges that a prediction rests on."),
+    "explain-stats": ("mgsym.cli.explain_stats", "Compare the edges behind many predictions."),
+    "explain-benchmark": (
+        "mgsym.cli.explain_benchmark",
+        "Test explainers on reasons that are known.",
+    ),
     "predict": ("mgsym.cli.predict", "Predict the barrier of every atom."),
     "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),
     "ensemble": ("mgsym.cli.ensemble", "Merge models into one predictor with an error bar."),

@@ -10,7 +10,6 @@ from mgsym.cli import console
 
 if TYPE_CHECKING:
     from mgsym.data_tools.ensembles import EnsembleSummary
-    from mgsym.data_tools.explanations import Explained
     from mgsym.data_tools.graphs import GraphSummary
     from mgsym.data_tools.simulation.quench_files import Glass
     from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
@@ -224,47 +223,6 @@ def training_view(runs: Sequence[TrainedRun], out: Path, as_json: bool) -> None:
     if runs[0].stopped:
         console.say(f"Training stopped early: {runs[0].stopped}")
     console.wrote(out)
-
-
-def explanation_view(found: Explained) -> None:
-    """The atom, the edges behind its prediction, and what they are worth."""
-    told, worth = found.explanation, found.fidelity
-    masked = told.masked_prediction
-    items = {
-        "atom": f"{told.element}, id {told.node_id}",
-        "predicted": f"{told.prediction:.4f} eV",
-        "under mask": None if masked is None else f"{masked:.4f} eV",
-        "label": None if told.label is None else f"{told.label:.4f} eV",
-        "method": told.method,
-    }
-    console.facts(f"{told.structure}: node {told.node}", items)
-    rows: list[list[console.Cell]] = [
-        [
-            row["rank"],
-            *(f"{row[f'{end}_element']} {row[f'{end}_id']}" for end in ("source", "target")),
-            f"{row['distance_angstrom']:.3f}",
-            row["hop"],
-            f"{row['importance']:.4g}",
-        ]
-        for row in told.table()
-    ]
-    columns = ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance")
-    console.table(
-        "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour", columns, rows
-    )
-    proof: list[list[console.Cell]] = [
-        [
-            row.k,
-            f"{row.sufficiency:.3f}",
-            f"{row.random_sufficiency:.3f} ± {row.random_sufficiency_sd:.3f}",
-            f"{row.necessity:.3f}",
-            f"{row.random_necessity:.3f} ± {row.random_necessity_sd:.3f}",
-        ]
-        for row in worth.in_label_sd()
-    ]
-    title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
-    names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
-    console.table(title, names, proof)
 
 
 def glasses_table(glasses: Iterable[Glass]) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mgsym.atomic import refuse_existing
-from mgsym.data_tools.graphs import read_graphs, read_systems
-from mgsym.data_tools.models import shipped_model
-from mgsym.ensemble import read_ensemble
+from mgsym.data_tools.explained_system import explained_system
+from mgsym.data_tools.explanation_files import check_export, export_explanation
+from mgsym.data_tools.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
     Explanation,
@@ -23,14 +23,13 @@ from mgsym.explanation import (
     node_of_id,
 )
 from mgsym.explanation.fidelity import SIZES
+from mgsym.explanation.local_view import NearAtom, nearest_atoms
 from mgsym.explanation.receptive import check_node
+from mgsym.explanation_figures import local_figure
+from mgsym.explanation_page import check_page, explanation_page
 from mgsym.familiarity import familiarity_warnings
 from mgsym.figures import check_figure, explanation_figure
 from mgsym.graph import Graph
-from mgsym.prediction import as_graph
-from mgsym.runs import graph_hash, read_json, run_checkpoints
-
-ROLES = ("test", "validation", "train")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Explained:
     Attributes:
         explanation: the edges asked for, most important first.
         fidelity: what they are worth.
+        near: the nearest atoms, and which of their edges were selected.
         paths: the files written.
         notes: what was chosen for the caller.
         warnings: why it may not be trusted.
@@ -47,13 +47,19 @@ class Explained:
 
     explanation: Explanation
     fidelity: Fidelity
+    near: tuple[NearAtom, ...]
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The explanation with its fidelity, for JSON."""
-        return {**self.explanation.to_dict(), "fidelity": self.fidelity.to_dict()}
+        """The explanation with what was measured, for JSON."""
+        return {**self.explanation.to_dict(), **self.measured()}
+
+    def measured(self) -> dict[str, Any]:
+        """What the edges are worth, and the atoms next to the explained one."""
+        near = [{**asdict(atom), "place": list(atom.place)} for atom in self.near]
+        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near}
 
 
 def explain_atom(
@@ -67,9 +73,12 @@ def explain_atom(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     figure: str | Path | None = None,
+    local: str | Path | None = None,
+    exports: Sequence[str | Path] = (),
     overwrite: bool = False,
     types: Mapping[int, str] | None = None,
     graphs: str | Path = "graphs",
+    potential: Potential = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     progress: Callable[..., None] | None = None,
@@ -84,10 +93,13 @@ def explain_atom(
         method, settings, seed: as for `mgsym.explanation.explain`.
         out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
             in the run directory, or here for the shipped model.
-        figure: a picture of the edges to write, too.
+        figure: a picture of the edges to write, too; .html makes a page to turn.
+        local: a picture of the nearest atoms.
+        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
         overwrite: replace existing files.
         types: element of each type number, for files that have numbers only.
         graphs: where the run's graphs are.
+        potential: what computes physical inputs, where the model takes some.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with the steps done and in all.
 
@@ -97,63 +109,59 @@ def explain_atom(
     """
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
-    member, *others = read_ensemble(run).members
-    model, metadata, checkpoint = member.model, member.metadata, run_checkpoints(run)[0]
-    home = Path() if checkpoint == shipped_model() else checkpoint.parent
-    if path is None:
-        graph, notes, warnings = _own_graph(checkpoint.parent, Path(graphs))
-    else:
-        graph, notes, warnings = _one_graph(Path(path), model.cutoff, types), [], []
-    if others:
-        which = checkpoint if Path(run).is_dir() else member.name
-        notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
+    system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
+    graph, model = system.graph, system.model
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
-    folder = home / "explanations" if out is None else Path(out)
-    paths = _outputs(folder / f"{graph.names[0] or 'structure'}-node{row}", figure, overwrite)
+    folder = system.home / "explanations" if out is None else Path(out)
+    stem = folder / f"{graph.names[0] or 'structure'}-node{row}"
+    paths = _outputs(stem, figure, local, exports, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}
     chosen = {**budget, **(settings or {})}
     full = explain(graph, model, row, method, progress=progress, **asked, **chosen)
     worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
     top = full.topk(topk)
-    top.save(paths[0], overwrite, fidelity=worth.to_dict())
+    near = tuple(nearest_atoms(graph, top))
+    found = Explained(
+        top,
+        worth,
+        near,
+        tuple(paths),
+        tuple(system.notes),
+        (*system.warnings, *familiarity_warnings(graph, system.metadata)),
+    )
+    top.save(paths[0], overwrite, **found.measured())
     top.save(paths[1], overwrite)
-    if figure is not None:
-        explanation_figure(graph, top, figure)
-    warnings += familiarity_warnings(graph, metadata)
-    return Explained(top, worth, tuple(paths), tuple(notes), tuple(warnings))
+    _draw(graph, top, figure, local)
+    for export in exports:
+        export_explanation(graph, top, export, overwrite)
+    return found
 
 
-def _outputs(stem: Path, figure: str | Path | None, overwrite: bool) -> list[Path]:
+def _outputs(
+    stem: Path,
+    figure: str | Path | None,
+    local: str | Path | None,
+    exports: Sequence[str | Path],
+    overwrite: bool,
+) -> list[Path]:
     """The files to write, none of which exists, or may be replaced."""
     files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
     paths = [refuse_existing(file, overwrite) for file in files]
-    return paths if figure is None else [*paths, check_figure(figure, overwrite)]
+    if figure is not None:
+        check = check_page if Path(figure).suffix == ".html" else check_figure
+        paths.append(check(figure, overwrite))
+    if local is not None:
+        paths.append(check_figure(local, overwrite))
+    return [*paths, *(check_export(export, overwrite) for export in exports)]
 
 
-def _one_graph(path: Path, cutoff: float, types: Mapping[int, str] | None) -> Graph:
-    systems = read_systems([path], types)
-    if len(systems) > 1:
-        raise UsageError(f"{path} holds {len(systems)} structures: name the file of one")
-    return as_graph(systems[0], cutoff)
-
-
-def _own_graph(run: Path, graphs: Path) -> tuple[Graph, list[str], list[str]]:
-    """A structure of the run's own: a test structure where there is one; notes and warnings."""
-    missing = UsageError(f"which structure? {run} does not tell: name a structure or graph file")
-    if not (run / "run.json").exists():
-        raise missing
-    facts = read_json(run / "run.json")
-    known = [(role, name) for role in ROLES for name in facts.get("split", {}).get(role, ())]
-    if not known:
-        raise missing
-    role, name = known[0]
-    file = graphs / f"{name}.npz"
-    if not file.exists():
-        raise UsageError(f"{file}, the run's {role} structure, is gone: name a structure or graph")
-    (graph,) = read_graphs([file])
-    warnings = []
-    if facts.get("graphs_sha256", {}).get(name) != graph_hash(graph):
-        warnings.append(f"{file} has changed since the run {run}")
-    return graph, [f"No structure given: explaining {file}, for {role} in {run}"], warnings
+def _draw(
+    graph: Graph, top: Explanation, figure: str | Path | None, local: str | Path | None
+) -> None:
+    if figure is not None:
+        draw = explanation_page if Path(figure).suffix == ".html" else explanation_figure
+        draw(graph, top, figure)
+    if local is not None:
+        local_figure(graph, top, local)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mgsym.attention import record_attention
 from mgsym.edge_update import SLOPE, EdgeUpdate
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, pieces, update_running
@@ -102,6 +103,7 @@ def attend(
 ) -> Tensor:
     """Attention [e, heads] of logits [e, heads], over the edges that arrive at each node."""
     alpha = segment_softmax(logits, graph.destination, graph.num_nodes, edge_weight)
+    record_attention(alpha)
     return alpha if attention_scale is None else alpha * attention_scale[:, None]
 
 

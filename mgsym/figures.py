@@ -35,7 +35,7 @@ def check_figure(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path}: a figure is {', '.join(FORMATS)}, found {path.suffix!r}")
-    _new_figure((1.0, 1.0))
+    new_figure((1.0, 1.0))
     return refuse_existing(path, overwrite)
 
 
@@ -47,7 +47,7 @@ def parity_figure(predictions: Sequence[Tensor], graphs: Sequence[Graph], path: 
         graphs: one structure each; atoms without a label are left out.
         path: where to write.
     """
-    figure = _new_figure((3.4 * len(graphs), 3.4))
+    figure = new_figure((3.4 * len(graphs), 3.4))
     for i, (predicted, graph) in enumerate(zip(predictions, graphs, strict=True)):
         axes = figure.add_subplot(1, len(graphs), i + 1)
         known = graph.labelled
@@ -67,7 +67,7 @@ def parity_figure(predictions: Sequence[Tensor], graphs: Sequence[Graph], path: 
         axes.set_ylabel("predicted barrier (eV)")
         axes.set_aspect("equal")
         axes.legend(markerscale=3, frameon=False, loc="upper left")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:
@@ -82,9 +82,9 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
         explanation: its edges are those drawn.
         path: where to write.
     """
-    figure = _new_figure((6.4, 5.6))
+    figure = new_figure((6.4, 5.6))
     axes: Any = figure.add_subplot(projection="3d")
-    places = _unwrapped(graph, explanation)
+    places = unwrapped_edges(graph, explanation)
     importance = explanation.importance / explanation.importance.abs().max().clamp(min=1e-12)
     colours = _colour_map()(0.25 + 0.75 * importance.numpy())
     drawn: dict[tuple[int, tuple[int, ...]], Tensor] = {}
@@ -114,10 +114,10 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
         f"predicted {explanation.prediction:.2f} eV, {len(explanation)} edges"
     )
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def _unwrapped(graph: Graph, explanation: Explanation) -> list[tuple[Tensor, Tensor]]:
+def unwrapped_edges(graph: Graph, explanation: Explanation) -> list[tuple[Tensor, Tensor]]:
     """Source and target of each edge relative to the atom, taking each target's image nearest."""
     cell = graph.cell[int(graph.structure_index[explanation.node])]
     periodic = graph.periodic[int(graph.structure_index[explanation.node])].double()
@@ -130,7 +130,12 @@ def _unwrapped(graph: Graph, explanation: Explanation) -> list[tuple[Tensor, Ten
     return ends
 
 
-def _new_figure(size: tuple[float, float]) -> Figure:
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of so many inches.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -148,6 +153,7 @@ def _colour_map() -> Any:
     return colormaps["viridis_r"]
 
 
-def _write(figure: Figure, path: str | Path) -> None:
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=160)

@@ -10,17 +10,21 @@ one function that returns an Explanation, and one line in METHODS.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from mgsym.errors import UsageError
-from mgsym.explanation.edge_mask import edge_mask, soft_mask
+from mgsym.explanation.agreement import mean_agreement, method_agreement, rank_agreement
+from mgsym.explanation.attention import attention
+from mgsym.explanation.edge_mask import edge_mask
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
 from mgsym.explanation.receptive import borrowed, model_cone, node_of_id, one_model
-from mgsym.explanation.simple import gradient, random
+from mgsym.explanation.sampled_mask import sampled_mask
+from mgsym.explanation.simple import gradient, integrated_gradients, leave_one_out, random
+from mgsym.explanation.soft_mask import soft_mask
 from mgsym.graph import Graph
 from mgsym.prediction import OneModel
 
@@ -30,18 +34,26 @@ __all__ = [
     "Fidelity",
     "FidelityRow",
     "explain",
+    "explain_nodes",
     "fidelity",
+    "mean_agreement",
+    "method_agreement",
     "method_settings",
     "node_of_id",
     "parse_settings",
+    "rank_agreement",
 ]
 
 # name: method(model, cone, generator, progress, *, its settings) → Explanation
 METHODS: dict[str, Callable[..., Explanation]] = {
     "edge-mask": edge_mask,
-    "gradient": gradient,
-    "random": random,
+    "sampled-mask": sampled_mask,
     "soft-mask": soft_mask,
+    "gradient": gradient,
+    "integrated-gradients": integrated_gradients,
+    "attention": attention,
+    "leave-one-out": leave_one_out,
+    "random": random,
 }
 
 
@@ -74,6 +86,31 @@ def explain(
         UsageError: no such node, method or setting; the model uses no edges; the atom has none.
         InputError: graph and model do not fit together, or the checkpoint cannot be read.
     """
+    (found,) = explain_nodes(
+        graph, model, [node], method, topk=topk, device=device, seed=seed, progress=progress,
+        **settings,
+    )  # fmt: skip
+    return found
+
+
+def explain_nodes(
+    graph: Graph,
+    model: OneModel,
+    nodes: Sequence[int],
+    method: str = "edge-mask",
+    *,
+    topk: int | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: Callable[..., None] | None = None,
+    **settings: Any,
+) -> Iterator[Explanation]:
+    """Explain many atoms, one after the other, with the model loaded once; as `explain`.
+
+    The model is lent between one explanation and the next: take them all, or close the iterator.
+    Each atom's random numbers depend on the seed alone, so that it is explained as it would be
+    on its own. Progress is told per node when there are several.
+    """
     if topk is not None and topk < 1:
         raise UsageError(f"asked for the {topk} most important edges, expected at least 1")
     if topk is not None and "budget" in method_settings(method):
@@ -81,11 +118,16 @@ def explain(
     complete = method_settings(method, settings)
     lent = one_model(model, device)
     with borrowed(lent) as where:
-        cone = model_cone(graph.to(where), lent, node)
-        generator = torch.Generator().manual_seed(seed)
-        found = METHODS[method](lent, cone, generator, progress, **complete)
-    found = found.with_settings(seed=seed, **complete)
-    return found if topk is None else found.topk(topk)
+        here = graph.to(where)
+        for done, node in enumerate(nodes, start=1):
+            part = model_cone(here, lent, node)
+            generator = torch.Generator().manual_seed(seed)
+            inner = progress if len(nodes) == 1 else None
+            found = METHODS[method](lent, part, generator, inner, **complete)
+            found = found.with_settings(seed=seed, **complete)
+            if progress is not None and inner is None:
+                progress(done, len(nodes))
+            yield found if topk is None else found.topk(topk)
 
 
 def parse_settings(method: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Explanation:
         hop: [m] int64; 1 for edges that arrive at the atom itself, 2 for those that arrive at
             its neighbours, and so on.
         settings: the seed and the options of the method.
+        agreement: between initialisations, where there are several: the mean rank correlation
+            over the union of their most important edges (`rank_agreement`).
     """
 
     structure: str
@@ -74,6 +76,7 @@ class Explanation:
     distance: Tensor
     hop: Tensor
     settings: Mapping[str, Any] = field(default_factory=dict)
+    agreement: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
@@ -132,6 +135,7 @@ class Explanation:
             **{f"{name}_eV": _short(getattr(self, name)) for name in _ENERGIES},
             "species": list(self.species),
             "settings": dict(self.settings),
+            "agreement": _short(self.agreement),
             "edges": self.table(),
         }
 
@@ -212,6 +216,7 @@ class Explanation:
             distance=column("distance_angstrom", torch.float32),
             hop=column("hop", torch.int64),
             settings=data["settings"],
+            agreement=data.get("agreement"),
         )
 
 
@@ -233,5 +238,5 @@ def _rounded(values: Tensor) -> list[float]:
     return [float(f"{value:.8g}") for value in values.tolist()]
 
 
-def _short(energy: float | None) -> float | None:
-    return None if energy is None else float(f"{energy:.8g}")
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.8g}")

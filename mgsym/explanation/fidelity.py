@@ -106,7 +106,7 @@ def fidelity(
     model = one_model(model, device)
     with borrowed(model) as where, torch.no_grad():
         part = model_cone(graph.to(where), model, explanation.node)
-        ranked = _in_cone(part, explanation)
+        ranked = in_cone(part, explanation)
         full = full_prediction(model, part)
         generator = torch.Generator().manual_seed(seed)
         rows = tuple(
@@ -151,7 +151,7 @@ def _row(
     return FidelityRow(k, *ours, mean[0], sd[0], mean[1], sd[1])
 
 
-def _in_cone(part: Cone, explanation: Explanation) -> Tensor:
+def in_cone(part: Cone, explanation: Explanation) -> Tensor:
     """[m] int64: the explanation's edges, most important first, as edges of the cone."""
     wanted = explanation.edges[explanation.ranking].to(part.edges.device)
     # a cone's edges are in the order of the parent's, both being sorted by target, then source

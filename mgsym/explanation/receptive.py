@@ -10,11 +10,10 @@ Nodes exactly L edges away give their features and nothing that arrives at them 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +87,7 @@ class Cone:
         prediction: float,
         masked_prediction: float | None = None,
         spread: Tensor | None = None,
-        settings: Mapping[str, Any] | None = None,
+        agreement: float | None = None,
     ) -> Explanation:
         """An Explanation on the CPU, with the facts of every edge."""
         graph, ends = self.graph, self.graph.edge_index
@@ -111,7 +110,7 @@ class Cone:
             species=graph.species,
             distance=graph.edge_length.cpu(),
             hop=self.hop.cpu(),
-            settings=settings or {},
+            agreement=agreement,
         )
 
 

@@ -1,4 +1,4 @@
-"""Explainers that cost next to nothing; any other should beat them."""
+"""Explainers without anything to learn; a learned one should beat them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mgsym.errors import UsageError
 from mgsym.explanation.explanation import Explanation
+from mgsym.explanation.masks import at_least
 from mgsym.explanation.receptive import Cone, full_prediction
 from mgsym.models.base import BarrierModel
 
 
-def slopes(model: BarrierModel, part: Cone) -> Tensor:
-    """[m] eV, ∂f/∂w of every edge at w = 1."""
-    weight = torch.ones(len(part.edges), device=part.edges.device, requires_grad=True)
-    (slope,) = torch.autograd.grad(part.predict(model, weight), weight)
-    return slope
+def path_slopes(model: BarrierModel, part: Cone, weights: tuple[float, ...]) -> Tensor:
+    """[m] eV, the mean of ∂f/∂w of every edge where all edges weigh w, over several w.
+
+    Raises:
+        UsageError: the model has no gradient, as trees have none.
+    """
+    total = torch.zeros(len(part.edges), device=part.edges.device)
+    for value in weights:
+        weight = torch.full_like(total, value, requires_grad=True)
+        prediction = part.predict(model, weight)
+        if not prediction.requires_grad:
+            raise UsageError(
+                "this model's prediction has no gradient with respect to edges: choose the "
+                "method edge-mask, sampled-mask, leave-one-out or random"
+            )
+        (slope,) = torch.autograd.grad(prediction, weight, allow_unused=True)
+        total += 0 if slope is None else slope.nan_to_num()
+    return total / len(weights)
+
+
+def midpoints(steps: int) -> tuple[float, ...]:
+    """The weights between 0 and 1 at which an integral of `steps` steps is taken."""
+    return tuple((step + 0.5) / steps for step in range(steps))
 
 
 def gradient(
@@ -25,12 +45,70 @@ def gradient(
     generator: torch.Generator,
     progress: Callable[..., None] | None,
 ) -> Explanation:
-    """How fast the prediction changes with the weight of each edge, |∂f/∂w| at w = 1, in eV.
+    """How fast the prediction changes with the weight of each edge, |w ∂f/∂w| at w = 1, in eV.
 
     To first order it is what deleting the edge would do (gradient times input).
     """
-    importance = slopes(model, part).abs()
+    importance = path_slopes(model, part, (1.0,)).abs()
     return part.explanation("gradient", importance, prediction=full_prediction(model, part))
+
+
+def integrated_gradients(
+    model: BarrierModel,
+    part: Cone,
+    generator: torch.Generator,
+    progress: Callable[..., None] | None,
+    *,
+    steps: int = 16,
+) -> Explanation:
+    """|∫ ∂f/∂w dw| of every edge, all weights going from 0 to 1 together, in eV.
+
+    Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1, on edge
+    weights with the baseline 0, by the midpoint rule. Where a model only averages over
+    neighbours, a weight common to all edges cancels, so that the ranking is that of `gradient`.
+
+    Args:
+        steps: of the integral.
+    """
+    at_least(1, steps=steps)
+    importance = path_slopes(model, part, midpoints(steps)).abs()
+    full = full_prediction(model, part)
+    return part.explanation("integrated-gradients", importance, prediction=full)
+
+
+def leave_one_out(
+    model: BarrierModel,
+    part: Cone,
+    generator: torch.Generator,
+    progress: Callable[..., None] | None,
+    *,
+    candidates: int = 100,
+) -> Explanation:
+    """|f(G ∖ e) − f(G)| in eV: what deleting each edge alone does, exactly.
+
+    One prediction per edge makes it dear, so only some edges are tried: those of steepest
+    gradient, or, where the model has none, those of fewest hops; all others get 0.
+
+    Args:
+        candidates: how many edges to try.
+    """
+    at_least(1, candidates=candidates)
+    full = full_prediction(model, part)
+    try:
+        likely = path_slopes(model, part, (1.0,)).abs()
+    except UsageError:
+        likely = -part.hop.float()
+    tried = likely.argsort(descending=True, stable=True)[:candidates].tolist()
+    importance = torch.zeros(len(part.edges), device=part.edges.device)
+    weight = torch.ones_like(importance)
+    for done, edge in enumerate(tried, start=1):
+        weight[edge] = 0
+        with torch.no_grad():
+            importance[edge] = (part.predict(model, weight) - full).abs()
+        weight[edge] = 1
+        if progress is not None:
+            progress(done, len(tried))
+    return part.explanation("leave-one-out", importance, prediction=full)
 
 
 def random(

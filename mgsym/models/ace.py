@@ -1,20 +1,20 @@
 """Message passing with the Atomic Cluster Expansion: an O(3)-equivariant network.
 
 Drautz, "Atomic cluster expansion for accurate and transferable interatomic potentials", PRB 99,
-014104 (2019); Batatia, Kovács, Simm, Ortner & Csányi, "MACE", NeurIPS 2022 (eqs. 8–12); Darby et
-al., "Tensor-reduced atomic density representations", PRL 131, 028001 (2023).
+014104 (2019); Batatia, Kovács, Simm, Ortner & Csányi, "MACE", NeurIPS 2022 (arXiv 2206.07697);
+Darby et al., "Tensor-reduced atomic density representations", PRL 131, 028001 (2023).
 
-Each layer, with lm the real spherical harmonics up to l_max:
+Each layer, with lm the real spherical harmonics up to `degree`:
 
 1. density: A_i[k, lm] = Σ_j R_kl(r_ij, h_j) Y_lm(r̂_ij), where R_kl is bilinear in radial
    Gaussians g_b(r) and in c channels that the neighbour sends, R_kl = Σ_bc W_l[k, bc] g_b s_j[c];
-   the receiver scales each k and l by a gate. From the second layer on neighbours also send
+   the receiver scales each k and l by a gate. From the second layer on neighbours may also send
    vectors, coupled to Y_lm by Gaunt coefficients;
 2. products: A_i[k] is a function on the sphere, f_k(Ω) = Σ A[k, lm] Y_lm(Ω). Its powers integrate
    to invariants of neighbour pairs, Σ_m A[k, lm]² for every l, and triples, ∫ f_k³; and to the
    vectors ∫ f_k² Y_1m. The integrals are sums over as many points as make them exact, and equal
    the contraction with Gaunt coefficients at a fraction of its cost. With channels mixed freely
-   in A, powers of single channels span all products (Darby et al., eq. 6);
+   in A, powers of single channels span all products (Darby et al.);
 3. update: an MLP of the atom's channels and invariants adds to its channels.
 
 What differs from MACE: channels mix in A instead of after the products, which stay within a

@@ -381,13 +381,6 @@ def test_a_disk_that_fills_while_training(trained: Path) -> None:
     assert not list(Path("new").glob(".writing*"))
 
 
-def test_an_explanation_before_there_is_a_run_needs_a_structure(
-    trained_folder: Path, refused: Refused
-) -> None:
-    shutil.copytree(trained_folder / "graphs", "graphs")
-    assert "name a structure or graph file" in refused(2, "explain", "--node", "3")
-
-
 @uses_a_model
 def test_a_checkpoint_of_another_version(
     arguments: list[str], trained: Path, refused: Refused

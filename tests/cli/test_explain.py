@@ -52,8 +52,12 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     start = next(i for i, line in enumerate(lines) if line.startswith("rank"))
     ranks = [line.split()[0] for line in lines[start + 1 : start + 21]]
     assert ranks == [str(i) for i in range(1, 21)]
-    assert lines[start + 21].startswith("Change of the prediction in label sd (0.3")
-    assert [line.split()[0] for line in lines[start + 23 :]] == ["10", "20", "50", "100"]
+    assert lines[start + 21] == "Hop by hop"
+    near = next(i for i, line in enumerate(lines) if line.startswith("The nearest atoms"))
+    assert len(lines[near + 2 : near + 12]) == 10
+    assert all(line.split()[0] in ("Cu", "Zr") for line in lines[near + 2 : near + 12])
+    assert lines[near + 12].startswith("Change of the prediction in label sd (0.3")
+    assert [line.split()[0] for line in lines[near + 14 :]] == ["10", "20", "50", "100"]
     assert "No structure given: explaining graphs/test.npz" in notes
     files = [Path("runs/one/explanations") / f"test-node42{end}" for end in (".json", ".csv")]
     assert f"Wrote {files[0]}, {files[1]}" in notes or "Wrote 2 files" in notes
@@ -84,10 +88,10 @@ def test_json_by_atom_id_of_a_structure_file(capsys: Captured, tmp_path: Path) -
 
 
 def test_settings_reach_the_method(capsys: Captured, tmp_path: Path) -> None:
-    line = ["explain", "--node", "3", "--set", "draws=4", "--seed", "5", "--json", *FEW]
+    line = ["explain", "--node", "3", "--set", "initialisations=2", "--seed", "5", "--json", *FEW]
     assert main([*line, "-o", str(tmp_path)]) == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
-    assert (settings["draws"], settings["steps"], settings["seed"]) == (4, 3, 5)
+    assert (settings["initialisations"], settings["steps"], settings["seed"]) == (2, 3, 5)
     assert settings["budget"] == 50
 
 
@@ -139,4 +143,4 @@ def test_changed_and_missing_graphs_are_told(
 
 
 def test_help_names_every_method() -> None:
-    assert ", ".join(METHODS) == command.METHODS
+    assert ", ".join(METHODS) == " ".join(command.METHODS.split())

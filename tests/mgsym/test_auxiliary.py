@@ -14,7 +14,7 @@ from mgsym.auxiliary import Auxiliary, hidden_features
 from mgsym.config import Config, load_config
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph, collate
-from mgsym.models import create_model
+from mgsym.models import MODELS, create_model
 from mgsym.objective import Objective
 from mgsym.training import train
 
@@ -119,3 +119,20 @@ def test_mistakes(five_graphs: list[Graph], tiny_config: MakeConfig) -> None:
         load_config(None, ["training.label_weights=sterr"])
     chosen = load_config(None, ['training.auxiliary=["energy"]']).training
     assert chosen.auxiliary == ("energy",)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_enters_the_last_layer_is_a_representation_of_each_atom(
+    name: str, five_graphs: list[Graph]
+) -> None:
+    graph = with_energy(five_graphs)[0]
+    with torch.random.fork_rng():
+        model = create_model(name, graph.species, graph.cutoff, {})
+    if model.readout is None:
+        with pytest.raises(UsageError, match="has no hidden representation"):
+            Auxiliary(["energy"], model, [graph])
+        return
+    model.fit_statistics([graph])
+    with hidden_features(model) as hidden:
+        model.eval()(graph)
+    assert {tuple(h.shape) for h in hidden} == {(graph.num_nodes, model.readout.in_features)}

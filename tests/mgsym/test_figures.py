@@ -11,7 +11,7 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation import explain
-from mgsym.figures import _unwrapped, check_figure, explanation_figure, parity_figure
+from mgsym.figures import check_figure, explanation_figure, parity_figure, unwrapped_edges
 from mgsym.graph import Graph
 from mgsym.models import create_model
 
@@ -37,7 +37,7 @@ def test_explanation_edges_lie_where_they_go(
     explanation_figure(graph, found, tmp_path / "edges.pdf")
     assert (tmp_path / "edges.pdf").read_bytes().startswith(b"%PDF")
     half = graph.cell[0].diagonal() / 2
-    for edge, (start, end) in zip(found.edges.tolist(), _unwrapped(graph, found), strict=True):
+    for edge, (start, end) in zip(found.edges.tolist(), unwrapped_edges(graph, found), strict=True):
         torch.testing.assert_close((start - end).float(), graph.edge_vector[edge])
         assert (end.abs() <= half + 1e-9).all()  # the target's image nearest to the atom
 

@@ -144,7 +144,9 @@ def test_it_finds_a_planted_field_better_than_inverse_variances_and_knows_its_er
     alone = fuse(structure, mean, std, seen)
     together = fuse(structure, mean, std, seen, fit)
     errors = [float((found.mean - truth).square().mean().sqrt()) for found in (alone, together)]
-    assert errors[1] < 0.85 * errors[0] < 0.85 * 0.16
+    assert errors[1] < errors[0] < 0.15
+    expected = [float(found.std.square().mean().sqrt()) for found in (alone, together)]
+    assert errors == pytest.approx(expected, rel=0.06)
     scaled = ((together.mean - truth) / together.std).square().mean().sqrt()
     assert float(scaled) == pytest.approx(1, abs=0.1)
 

@@ -1,0 +1,73 @@
+"""`mgsym explain-stats`: what the edges behind many predictions have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mgsym.cli import console
+from mgsym.cli import options as opt
+
+
+def _nodes(ctx: click.Context, param: click.Parameter, value: str) -> int | list[int]:
+    """``30`` as how many, ``4,8,15`` (or ``4,``) as which."""
+    try:
+        numbers = [int(part) for part in value.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0:
+        raise click.BadParameter(f"{value!r}: expected 30, or rows such as 4,8,15", ctx, param)
+    return numbers if "," in value else numbers[0]
+
+
+@click.command()
+@click.argument("structure", required=False, type=opt.FILE)
+@click.option("--nodes", default="30", callback=_nodes, help="How many, or which: 4,8,15.  [30]")
+@click.option("--topk", type=click.IntRange(1), default=50, show_default=True, help="Edges each.")
+@click.option("--method", default="edge-mask", show_default=True, help="See mgsym explain.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any of its settings.")
+@click.option("--proof", is_flag=True, help="Also measure what the explanations are worth.")
+@opt.run_option
+@opt.types_option
+@opt.potential_option
+@opt.out_option(what="Folder  [default: explanations/<structure>-statistics in the run's folder]")
+@click.option("--figures/--no-figures", default=True, help="Draw them.  [default: draw]")
+@opt.overwrite_option
+@opt.seed_option
+@opt.device_option
+@opt.json_option
+@opt.verbosity_options
+def explain_stats(
+    structure: Path | None,
+    method: str,
+    changes: tuple[str, ...],
+    run: Path | None,
+    seed: int | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Explain many atoms and compare their edges with others as far away from the atom.
+
+    STRUCTURE is a structure or graph file; by default the test structure of the run. A number of
+    --nodes takes a third each of the highest, middle and lowest predicted barriers. Compared are
+    lengths, distances, hops, angles, elements, coordination and cycles, with effect sizes and 95 %
+    intervals over atoms. Written are statistics.json, statistics.csv and figures.
+    """
+    from mgsym.cli.explanation_views import proof_view, statistics_view
+    from mgsym.data_tools.explanation_statistics import explain_statistics
+    from mgsym.explanation import parse_settings
+
+    which, settings = opt.chosen_run(run), parse_settings(method, changes)
+    with console.progress("Explaining") as step:
+        chosen |= {"method": method, "settings": settings, "seed": seed or 0, "progress": step}
+        found = explain_statistics(which, structure, **chosen)
+    console.remarks(found)
+    if as_json:
+        console.emit_json(found.to_dict())
+    else:
+        statistics_view(found.statistics)
+        if found.proof is not None:
+            proof_view(found.proof)
+    console.wrote(found.paths)

@@ -1,0 +1,157 @@
+"""Tables of explanations: one atom, many atoms, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mgsym.cli import console
+
+if TYPE_CHECKING:
+    from mgsym.data_tools.explanations import Explained
+    from mgsym.explanation import Explanation
+    from mgsym.explanation.local_view import NearAtom
+    from mgsym.explanation.planted import PlantedScores
+    from mgsym.explanation.proof import Proof
+    from mgsym.explanation.statistics import EdgeStatistics
+
+CONTROLS = ("explanation", "matched", "random", "shuffled")
+
+
+def explanation_view(found: Explained) -> None:
+    """The atom, the edges behind its prediction, and what they are worth."""
+    told, worth = found.explanation, found.fidelity
+    masked = told.masked_prediction
+    items = {
+        "atom": f"{told.element}, id {told.node_id}",
+        "predicted": f"{told.prediction:.4f} eV",
+        "these edges": None if masked is None else f"{masked:.4f} eV",
+        "label": None if told.label is None else f"{told.label:.4f} eV",
+        "method": told.method,
+        "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
+    }
+    console.facts(f"{told.structure}: node {told.node}", items)
+    rows: list[list[console.Cell]] = [
+        [
+            row["rank"],
+            *(f"{row[f'{end}_element']} {row[f'{end}_id']}" for end in ("source", "target")),
+            f"{row['distance_angstrom']:.3f}",
+            row["hop"],
+            f"{row['importance']:.4g}",
+        ]
+        for row in told.table()
+    ]
+    columns = ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance")
+    console.table(
+        "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour", columns, rows
+    )
+    _hop_table(told)
+    _near_table(found.near)
+    proof: list[list[console.Cell]] = [
+        [
+            row.k,
+            f"{row.sufficiency:.3f}",
+            f"{row.random_sufficiency:.3f} ± {row.random_sufficiency_sd:.3f}",
+            f"{row.necessity:.3f}",
+            f"{row.random_necessity:.3f} ± {row.random_necessity_sd:.3f}",
+        ]
+        for row in worth.in_label_sd()
+    ]
+    title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
+    names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
+    console.table(title, names, proof)
+
+
+def _hop_table(told: Explanation) -> None:
+    """How many of the edges arrive how many edges away from the atom."""
+    rows: list[list[console.Cell]] = []
+    for hop in sorted(set(told.hop.tolist())):
+        own = told.hop == hop
+        share = float(told.importance[own].sum() / told.importance.sum().clamp(min=1e-30))
+        length = float(told.distance[own].mean())
+        rows.append([hop, int(own.sum()), f"{length:.3f}", f"{100 * share:.0f} %"])
+    names = ("hop", "edges", "mean distance/Å", "of all importance")
+    console.table("Hop by hop", names, rows)
+
+
+def _near_table(near: Sequence[NearAtom]) -> None:
+    """The nearest atoms, and which of their edges were selected."""
+    rows: list[list[console.Cell]] = [
+        [
+            f"{atom.element} {atom.node_id}",
+            f"{atom.distance:.3f}",
+            "no" if atom.to_atom is None else f"{atom.to_atom:.3g}",
+            "no" if atom.from_atom is None else f"{atom.from_atom:.3g}",
+            atom.selected,
+        ]
+        for atom in near
+    ]
+    names = ("nearest (id)", "distance/Å", "edge to the atom", "edge from it", "selected in all")
+    title = "The nearest atoms: are the edges that join them to the atom selected?"
+    console.table(title, names, rows)
+
+
+def planted_view(found: PlantedScores) -> None:
+    """How many planted edges each method found."""
+    rows: list[list[console.Cell]] = [
+        [name, f"{value:.3f}", f"{found.lowest[name]:.3f}"]
+        for name, value in found.precision_at_k.items()
+    ]
+    title = (
+        f"{found.structure}: share of planted edges among the k most important, "
+        f"{len(found.nodes)} atoms, k = {min(found.k)} to {max(found.k)}"
+    )
+    console.table(title, ("method", "precision at k", "worst atom"), rows)
+
+
+def proof_view(proof: Proof) -> None:
+    """What explanations are worth beside other edges: medians over atoms."""
+    names = {
+        "sufficiency": "these alone (small is good)",
+        "necessity": "these deleted (large is good)",
+        "insertion_area": "area under insertion",
+        "deletion_area": "area under deletion",
+    }
+    medians = proof.medians()
+    rows: list[list[console.Cell]] = [
+        [text, *(f"{medians[measure][kind]:.3f}" for kind in CONTROLS)]
+        for measure, text in names.items()
+    ]
+    title = (
+        f"Change of the prediction in label sd ({proof.label_scale:.3f} eV), "
+        f"medians over {len(proof.nodes)} atoms"
+    )
+    heads = ("with", "explained", "as far away", "random", "shuffled model")
+    console.table(title, heads, rows)
+    for measure, values in proof.ratios().items():
+        ordered = sorted(values)
+        console.result(
+            f"{measure}: {ordered[len(ordered) // 2]:.2f} times better than edges as far away "
+            f"(median; {ordered[0]:.2f} … {ordered[-1]:.2f})"
+        )
+    if (agreement := proof.agreement()) is not None:
+        console.result(f"rank agreement between initialisations: {agreement:.3f} (median)")
+
+
+def statistics_view(found: EdgeStatistics) -> None:
+    """Properties of selected edges against those of matched edges."""
+    rows: list[list[console.Cell]] = [
+        [
+            f"{e.property} ({e.unit})" if e.unit else e.property,
+            e.group,
+            e.nodes,
+            f"{e.selected:.3f}",
+            f"{e.control:.3f}",
+            f"{e.difference:+.3f}",
+            None if e.low is None else f"{e.low:+.3f} … {e.high:+.3f}",
+            None if e.effect is None else f"{e.effect:+.2f}",
+        ]
+        for e in found.effects
+        if e.null == "matched"
+    ]
+    names = ("property", "barriers", "atoms", "selected", "matched", "difference", "95 %", "effect")
+    title = (
+        f"The {found.k} edges of each atom by {found.method} against others as far away; "
+        f"effect in standard deviations (Cohen's d); {found.missing:.1f} edges an atom unmatched"
+    )
+    console.table(title, names, rows)

@@ -1,0 +1,79 @@
+"""What an explanation is held against: other edges, and another model."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mgsym.explanation.receptive import Cone
+from mgsym.models.base import BarrierModel
+
+BIN = 0.25  # Å, width of the bins of distance
+
+
+class Matched(NamedTuple):
+    """Edges drawn to match others.
+
+    Attributes:
+        edges: [k − missing] int64, edges of the cone.
+        missing: how many could not be drawn because their bin had run out.
+    """
+
+    edges: Tensor
+    missing: int
+
+
+def distance_to_atom(part: Cone) -> Tensor:
+    """[m] Å, from the atom to the middle of each edge, taking each target's nearest image."""
+    graph = part.graph
+    structure = int(graph.structure_index[part.node])
+    cell, periodic = graph.cell[structure], graph.periodic[structure].double()
+    away = graph.positions[graph.destination] - graph.positions[part.node]
+    fraction = torch.linalg.solve(cell.T, away.T).T
+    nearest = away - (fraction.round() * periodic) @ cell
+    return (nearest + graph.edge_vector.double() / 2).norm(dim=1)
+
+
+def random_edges(count: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """As many edges as `chosen`, drawn from all `count`: [k] int64."""
+    return torch.randperm(count, generator=generator)[: len(chosen)].to(chosen.device)
+
+
+def matched_edges(distance: Tensor, chosen: Tensor, generator: torch.Generator) -> Matched:
+    """Other edges, as far from the atom as the chosen ones, to bins of 0.25 Å.
+
+    Args:
+        distance: [m] Å, `distance_to_atom`.
+        chosen: [k] int64; none of them is drawn.
+    """
+    distance, own = distance.cpu(), chosen.cpu()
+    bins = (distance / BIN).long()
+    free = torch.ones(len(distance), dtype=torch.bool)
+    free[own] = False
+    drawn = []
+    for place, wanted in zip(*bins[own].unique(return_counts=True), strict=True):
+        pool = (free & (bins == place)).nonzero().squeeze(1)
+        drawn.append(pool[torch.randperm(len(pool), generator=generator)[: int(wanted)]])
+    edges = torch.cat(drawn) if drawn else own
+    return Matched(edges.to(chosen.device), len(own) - len(edges))
+
+
+def shuffled_weights(model: BarrierModel, generator: torch.Generator) -> BarrierModel:
+    """A copy of a model whose weights are shuffled, each tensor within itself.
+
+    An explanation that stays what it was does not tell of what the model learnt (Adebayo et al.,
+    "Sanity Checks for Saliency Maps", NeurIPS 2018). Weights are the parameters and whatever
+    buffers are called weights; statistics of inputs and labels stay.
+    """
+    shuffled = copy.deepcopy(model)
+    learnt: dict[str, Tensor] = dict(shuffled.named_parameters())
+    kept = ("weight", "value")  # how closed-form models and trees call what they learnt
+    learnt |= {name: b for name, b in shuffled.named_buffers() if name.endswith(kept)}
+    with torch.no_grad():
+        for values in learnt.values():
+            order = torch.randperm(values.numel(), generator=generator).to(values.device)
+            values.copy_(values.flatten()[order].view_as(values))
+    return shuffled
