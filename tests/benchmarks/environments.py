@@ -1,6 +1,6 @@
 """Seconds of one core that descriptors and averages of a structure cost.
 
-    python tests/benchmarks/environments.py --atoms 8000
+python tests/benchmarks/environments.py --atoms 8000
 """
 
 from __future__ import annotations
