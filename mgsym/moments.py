@@ -87,6 +87,10 @@ class Moments:
         spread = float(weight @ self.products @ weight) * self.square
         return float(weight @ self.cross) / math.sqrt(spread) if spread > 0 else 0.0
 
+    def gain(self, weight: Tensor) -> float:
+        """By how much x · weight lessens the squares of y within structures."""
+        return float(2 * (weight @ self.cross) - weight @ self.products @ weight)
+
 
 def ridge_weights(moments: Moments, strengths: Sequence[float]) -> list[Tensor]:
     """Weights [d] of x − x̄ that minimise Σ (y − x w)² + strength Σ (s w)², for each strength.

@@ -51,6 +51,8 @@ def test_pearson_is_that_within_structures(
     expected = float(torch.corrcoef(torch.stack([found, y]))[0, 1])
     assert moments.pearson(weight) == pytest.approx(expected, abs=1e-6)
     assert moments.pearson(torch.zeros(5).double()) == 0.0
+    gain = y.square().sum() - (y - found).square().sum()
+    assert moments.gain(weight) == pytest.approx(float(gain), rel=1e-5)
 
 
 def test_latent_directions_lead_to_the_ridge_weights(
