@@ -25,12 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from mgsym.descriptors import spherical_harmonics
 from mgsym.graph import Graph
 from mgsym.layers import radial_basis, smooth_cutoff
 from mgsym.neighborhoods import Neighborhoods, neighborhoods
 from mgsym.scatter import segment_sum
-from mgsym.sphere import block, gaunt_coefficients
+from mgsym.sphere import block, gaunt_coefficients, spherical_harmonics
 
 NEAREST = 1.5  # Å; radial functions that lie lower would see no atom
 _PIECE_CPU = 256  # atoms expanded at once: their padded neighbourhoods fit the cache
@@ -79,10 +78,9 @@ class Environment:
             Atoms [m], and their descriptors [m, count] float32: radial densities, power spectrum,
             bispectrum.
         """
-        size = _PIECE_CPU if graph.positions.device.type == "cpu" else _PIECE_CUDA
         degree = max(self.l_max, self.bispectrum)
         for part in neighborhoods(graph, self.reach):
-            for near in part.pieces(size):
+            for near in part.pieces(piece_size(graph)):
                 found = []
                 if self.wide_radial:
                     inner = near.closer(self.wide_cutoff)
@@ -91,6 +89,11 @@ class Environment:
                 c = expansion(graph, inner, self.cutoff, self.radial, degree)
                 found += [power_spectrum(c, self.l_max), bispectrum(c, self.bispectrum)]
                 yield near.nodes, torch.cat(found, dim=1)
+
+
+def piece_size(graph: Graph) -> int:
+    """How many atoms of a graph to describe at once."""
+    return _PIECE_CPU if graph.positions.device.type == "cpu" else _PIECE_CUDA
 
 
 def radial_densities(graph: Graph, near: Neighborhoods, cutoff: float, radial: int) -> Tensor:
@@ -108,12 +111,15 @@ def expansion(graph: Graph, near: Neighborhoods, cutoff: float, radial: int, l_m
     """
     length = near.vector.norm(dim=1)
     kind = one_hot(graph.types[near.source], len(graph.species))
-    left = (kind[:, :, None] * _radial(length, cutoff, radial)[:, None, :]).flatten(1)
+    basis = _radial(length, cutoff, radial)
+    if near.weight is not None:
+        basis = basis * near.weight[:, None]
+    left = (kind[:, :, None] * basis[:, None, :]).flatten(1)
     right = spherical_harmonics(near.vector / length[:, None], l_max)
     number = near.number
     slot = torch.arange(len(length), device=length.device)
     slot = slot - (number.cumsum(0) - number)[near.owner]
-    shape = (len(near.nodes), int(number.max()))
+    shape = (len(near.nodes), max(int(number.max()), 1))
     padded_left = left.new_zeros(*shape, left.shape[1]).index_put((near.owner, slot), left)
     padded_right = right.new_zeros(*shape, right.shape[1]).index_put((near.owner, slot), right)
     return padded_left.transpose(1, 2) @ padded_right

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mgsym.descriptors import spherical_harmonics
 from mgsym.layers import pieces
-from mgsym.sphere import block, degrees, gaunt_coefficients, sphere_grid
+from mgsym.sphere import block, degrees, gaunt_coefficients, sphere_grid, spherical_harmonics
 
 
 class ChannelMix(nn.Module):

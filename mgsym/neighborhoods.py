@@ -29,12 +29,14 @@ class Neighborhoods(NamedTuple):
         owner: [p] int64, whose neighbour each is: a place in `nodes`, ascending.
         source: [p] int64, the neighbours.
         vector: [p, 3] float32, Å, from owner to neighbour.
+        weight: [p], how much each neighbour counts; None where all count alike.
     """
 
     nodes: Tensor
     owner: Tensor
     source: Tensor
     vector: Tensor
+    weight: Tensor | None = None
 
     @property
     def number(self) -> Tensor:
@@ -48,14 +50,23 @@ class Neighborhoods(NamedTuple):
         for i, (first, last) in enumerate(pairwise(ends)):
             nodes = self.nodes[i * size : (i + 1) * size]
             owner = self.owner[first:last] - i * size
-            yield Neighborhoods(nodes, owner, self.source[first:last], self.vector[first:last])
+            weight = None if self.weight is None else self.weight[first:last]
+            part = slice(first, last)
+            yield Neighborhoods(nodes, owner, self.source[part], self.vector[part], weight)
 
     def closer(self, cutoff: float) -> Neighborhoods:
         """The same with the neighbours closer than `cutoff` (Å) only."""
         keep = self.vector.norm(dim=1) < cutoff
-        return self._replace(
-            owner=self.owner[keep], source=self.source[keep], vector=self.vector[keep]
+        weight = None if self.weight is None else self.weight[keep]
+        return Neighborhoods(
+            self.nodes, self.owner[keep], self.source[keep], self.vector[keep], weight
         )
+
+
+def of_edges(graph: Graph, edge_weight: Tensor | None = None) -> Neighborhoods:
+    """The neighbours along a graph's own edges, which count as `edge_weight` [e] says."""
+    nodes = torch.arange(graph.num_nodes, device=graph.types.device)
+    return Neighborhoods(nodes, graph.destination, graph.source, graph.edge_vector, edge_weight)
 
 
 def neighborhoods(graph: Graph, cutoff: float) -> Iterator[Neighborhoods]:

@@ -105,16 +105,18 @@ class PhysicalInputs(nn.Module):
         Raises:
             InputError: the graph lacks a feature.
         """
-        own = (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
+        own = self.standardised(graph)
         found = [own]
-        for length in self.lengths:
-            weight = torch.exp(-0.5 * (graph.edge_length / length) ** 2)[:, None]
-            if edge_weight is not None:
-                weight = weight * edge_weight[:, None]
-            near = segment_sum(weight * own[graph.source], graph.destination, graph.num_nodes)
-            total = segment_sum(weight, graph.destination, graph.num_nodes)
-            found.append((own + near) / (1 + total))
+        found += [edge_average(graph, own, length, edge_weight) for length in self.lengths]
         return torch.cat(found, dim=1)
+
+    def standardised(self, graph: Graph) -> Tensor:
+        """[n, names], with mean 0 and standard deviation 1 among the atoms of an element.
+
+        Raises:
+            InputError: the graph lacks a feature.
+        """
+        return (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
 
     def unusual(self, graph: Graph) -> list[str]:
         """Names of features whose mean over an element's atoms is far from the training atoms'.
@@ -124,7 +126,7 @@ class PhysicalInputs(nn.Module):
         Args:
             graph: with the model's species.
         """
-        own = (self._features(graph) - self.mean[graph.types]) / self.scale[graph.types]
+        own = self.standardised(graph)
         means = [own[graph.types == kind].mean(0).abs() for kind in graph.types.unique()]
         far = torch.stack(means).amax(0) > UNUSUAL
         return [name for name, found in zip(self.names, far.tolist(), strict=True) if found]
@@ -146,6 +148,30 @@ class PhysicalInputs(nn.Module):
                     path=graph.names[0] or None,
                 )
         return torch.stack([graph.node_features[name] for name in self.names], dim=1).to(self.mean)
+
+
+def edge_average(
+    graph: Graph, values: Tensor, length: float, edge_weight: Tensor | None = None
+) -> Tensor:
+    """The average of values over an atom and its neighbours along edges, with Gaussian weights.
+
+    (v + Σ w v) / (1 + Σ w) with w = exp(−r² / 2 length²), times the edge's own weight.
+
+    Args:
+        graph: one structure or a batch.
+        values: [n, k].
+        length: Å.
+        edge_weight: [e].
+
+    Returns:
+        [n, k].
+    """
+    weight = torch.exp(-0.5 * (graph.edge_length / length) ** 2)[:, None]
+    if edge_weight is not None:
+        weight = weight * edge_weight[:, None]
+    near = segment_sum(weight * values[graph.source], graph.destination, graph.num_nodes)
+    total = segment_sum(weight, graph.destination, graph.num_nodes)
+    return (values + near) / (1 + total)
 
 
 def physical_inputs_of(model: nn.Module) -> tuple[str, ...]:

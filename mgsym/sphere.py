@@ -1,7 +1,4 @@
-"""Functions on the unit sphere: integrals exact for polynomials, and Gaunt coefficients.
-
-Real spherical harmonics are those of `mgsym.descriptors.spherical_harmonics`.
-"""
+"""Functions on the unit sphere: real spherical harmonics, integrals, Gaunt coefficients."""
 
 from __future__ import annotations
 
@@ -11,8 +8,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgsym.descriptors import spherical_harmonics
 from mgsym.errors import UsageError
+
+
+def spherical_harmonics(direction: Tensor, l_max: int) -> Tensor:
+    """Real spherical harmonics, orthonormal on the sphere.
+
+    Associated Legendre functions times cos mφ and sin mφ, both by recursion in the Cartesian
+    components, without angles (as in Sloan, JCGT 2(2), 2013).
+
+    Args:
+        direction: [e, 3] unit vectors.
+        l_max: highest degree.
+
+    Returns:
+        [e, (l_max + 1)²], ordered l = 0 … l_max, m = −l … l.
+    """
+    x, y, z = direction.unbind(-1)
+    cosine, sine = [torch.ones_like(x)], [torch.zeros_like(x)]  # ρᵐ cos mφ, ρᵐ sin mφ
+    for m in range(1, l_max + 1):
+        cosine.append(x * cosine[m - 1] - y * sine[m - 1])
+        sine.append(x * sine[m - 1] + y * cosine[m - 1])
+    columns: list[Tensor] = [x] * (l_max + 1) ** 2
+    for m in range(l_max + 1):
+        for degree, legendre in _legendre(z, m, l_max):
+            norm = math.sqrt(
+                (2 * degree + 1) / (4 * math.pi)
+                * math.factorial(degree - m) / math.factorial(degree + m)
+                * (1 if m == 0 else 2)
+            )  # fmt: skip
+            centre = degree * degree + degree
+            columns[centre + m] = norm * legendre * cosine[m]
+            if m > 0:
+                columns[centre - m] = norm * legendre * sine[m]
+    return torch.stack(columns, dim=-1)
+
+
+def _legendre(z: Tensor, m: int, l_max: int) -> list[tuple[int, Tensor]]:
+    """(l, P_l^m(z) / ρᵐ) for l = m … l_max, where ρ = √(1 − z²)."""
+    double_factorial = math.prod(range(1, 2 * m, 2))
+    found = [(m, torch.full_like(z, float(double_factorial)))]
+    if l_max > m:
+        found.append((m + 1, (2 * m + 1) * z * found[0][1]))
+    for degree in range(m + 2, l_max + 1):
+        before, last = found[-2][1], found[-1][1]
+        value = ((2 * degree - 1) * z * last - (degree + m - 1) * before) / (degree - m)
+        found.append((degree, value))
+    return found
 
 
 def sphere_grid(degree: int) -> tuple[Tensor, Tensor]:

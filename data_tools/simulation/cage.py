@@ -24,9 +24,9 @@ from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.spline import evaluate, locate
-from mgsym.descriptors import spherical_harmonics
 from mgsym.neighbors import neighbor_pairs
 from mgsym.physical import CAGE_DEGREES, CAGE_DISTANCES, CAGE_RANKS, CAGE_SOFTNESS
+from mgsym.sphere import spherical_harmonics
 from mgsym.structure import Column, Structure
 
 _SPACING = 0.002  # Å, of the tables that are read linearly: errors stay below 1e-4 eV

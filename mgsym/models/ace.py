@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.density import neighbor_density
-from mgsym.descriptors import spherical_harmonics
 from mgsym.equivariant import ChannelMix, EquivariantNorm, SphereProducts, VectorCoupling
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, radial_basis, smooth_cutoff
 from mgsym.models.inputs import check_range
 from mgsym.models.residual import ResidualModel, ResidualOptions
+from mgsym.sphere import spherical_harmonics
 
 
 @dataclass(frozen=True)

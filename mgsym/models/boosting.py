@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
+from mgsym.glass_moments import glass_of, labels_weigh
 from mgsym.graph import Graph
-from mgsym.models.direct import Progress, glass_of, labels_weigh
+from mgsym.models.direct import Progress
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.trees import Tree, TreeSettings, bin_edges, binned, boost
 

@@ -6,7 +6,9 @@ A model that lets its user choose takes its options from `InputOptions` and inhe
 - ``node_input="types"``: the species of the atom;
 - ``node_input="descriptors"``: invariants of its surroundings (mgsym.descriptors);
 - ``physical_inputs``: named node features beside either, such as the energy and stiffness that a
-  potential gives an atom (mgsym.physical).
+  potential gives an atom (mgsym.physical);
+- ``latent``: numbers beside all these that sum up what they say of the barrier, in more detail and
+  averaged (mgsym.latent_inputs), found on the training structures before training.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 from mgsym.descriptors import count_descriptors, local_descriptors
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
+from mgsym.latent_inputs import LatentInputs, LatentSize
 from mgsym.messages import NeighborSum
 from mgsym.models.base import BarrierModel
 from mgsym.physical import PhysicalInputs
@@ -41,7 +44,10 @@ class InputOptions:
         l_max: highest degree of the descriptors' power spectrum.
         physical_inputs: node features that join the inputs, standardised per species; ``available``
             stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training graphs have.
-        smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
+        smoothing: Å; physical inputs, and what latent inputs look at, are also averaged with
+            Gaussians of these lengths.
+        latent: how many latent inputs there are beside these; 0 for none.
+        latent_radial: Gaussians of the power spectrum that they look at; its degree is `l_max`.
     """
 
     width: int = 32
@@ -50,18 +56,24 @@ class InputOptions:
     l_max: int = 6
     physical_inputs: tuple[str, ...] = ()
     smoothing: tuple[float, ...] = ()
+    latent: int = 0
+    latent_radial: int = 6
 
     def __post_init__(self) -> None:
         for name in ("physical_inputs", "smoothing"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_choices(self, {"node_input": ("types", "descriptors")})
         check_range(self, "width", 1)
+        check_range(self, "latent", 0)
+        check_range(self, "latent_radial", 2)
         if any(not length > 0 for length in self.smoothing):
             raise UsageError(f"model.smoothing is {self.smoothing}, expected lengths above 0 Å")
 
     @property
     def reach(self) -> int:
         """How many edges away an atom's inputs see."""
+        if self.latent:
+            return 1 + bool(self.smoothing)
         smoothed = bool(self.physical_inputs and self.smoothing)
         return int(self.node_input == "descriptors" or smoothed)
 
@@ -114,6 +126,12 @@ class InputModel(BarrierModel):
         self.physical: PhysicalInputs | None = None
         if options.physical_inputs:
             self.physical = PhysicalInputs(options.physical_inputs, options.smoothing, len(species))
+        self.latent: LatentInputs | None = None
+        if options.latent:
+            size = LatentSize(
+                options.latent, options.latent_radial, options.l_max, options.smoothing
+            )
+            self.latent = LatentInputs(size, len(species), len(options.physical_inputs))
         if not self.types_alone:
             self.register_buffer("descriptor_mean", torch.zeros(self.count_inputs()))
             self.register_buffer("descriptor_scale", torch.ones(self.count_inputs()))
@@ -121,14 +139,16 @@ class InputModel(BarrierModel):
     @property
     def types_alone(self) -> bool:
         """Whether an atom's species is all that it starts from."""
-        return self.options.node_input == "types" and not self.options.physical_inputs
+        options = self.options
+        return options.node_input == "types" and not options.physical_inputs and not options.latent
 
     def count_inputs(self) -> int:
         """How many numbers an atom starts from, where they are not its type alone."""
         count = len(self.species)
         if self.options.node_input == "descriptors":
             count = count_descriptors(count, self.options.radial, self.options.l_max)
-        return count + (self.physical.count if self.physical is not None else 0)
+        count += self.physical.count if self.physical is not None else 0
+        return count + self.options.latent
 
     def first_layer(self) -> nn.Module:
         """From `node_input` to [n, width]: an embedding of types, else a linear layer."""
@@ -144,6 +164,8 @@ class InputModel(BarrierModel):
         graphs = [match_species(g, self.species) for g in graphs]
         if self.physical is not None:
             self.physical.fit(graphs)
+        if self.latent is not None:
+            self.latent.fit(graphs, self._physical)
         self.fit_inputs(graphs, [self.raw_inputs(g) for g in graphs])
 
     def fit_inputs(self, graphs: Sequence[Graph], inputs: Sequence[Tensor]) -> None:
@@ -172,14 +194,23 @@ class InputModel(BarrierModel):
         return self._standard_inputs(graph, edge_weight)
 
     def raw_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        """[n, count_inputs]: descriptors or species one-hot, then physical inputs."""
+        """[n, count_inputs]: descriptors or species one-hot, physical inputs, latent ones."""
         if self.options.node_input == "descriptors":
             own = local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
         else:
             own = F.one_hot(graph.types, len(self.species)).to(self.label_mean)
+        found = [own]
+        if self.physical is not None:
+            found.append(self.physical(graph, edge_weight).to(own.dtype))
+        if self.latent is not None:
+            found.append(self.latent(graph, self._physical(graph), edge_weight))
+        return torch.cat(found, dim=1)
+
+    def _physical(self, graph: Graph) -> Tensor:
+        """[n, physical_inputs], standardised, without averages."""
         if self.physical is None:
-            return own
-        return torch.cat([own, self.physical(graph, edge_weight).to(own.dtype)], dim=1)
+            return self.label_mean.new_zeros(graph.num_nodes, 0)
+        return self.physical.standardised(graph)
 
     def standardise(self, inputs: Tensor) -> Tensor:
         """Raw inputs [n, k] with the training set's mean 0 and standard deviation 1."""

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
+from mgsym.glass_moments import glass_of, labels_weigh
 from mgsym.graph import Graph
-from mgsym.models.direct import Progress, glass_of, labels_weigh
+from mgsym.models.direct import Progress
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.moments import Moments, ridge_weights
 

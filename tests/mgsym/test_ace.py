@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mgsym import layers
-from mgsym.descriptors import spherical_harmonics
 from mgsym.equivariant import (
     ChannelMix,
     EquivariantNorm,
@@ -22,7 +21,7 @@ from mgsym.graph import Graph, build_graph
 from mgsym.models import create_model
 from mgsym.models.ace import Ace, AceLayer
 from mgsym.rotations import random_orthogonal
-from mgsym.sphere import block, gaunt_coefficients, sphere_grid
+from mgsym.sphere import block, gaunt_coefficients, sphere_grid, spherical_harmonics
 from mgsym.structure import Structure
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mgsym.descriptors import count_descriptors, local_descriptors, spherical_harmonics
+from mgsym.descriptors import count_descriptors, local_descriptors
 from mgsym.graph import Graph, build_graph
 from mgsym.rotations import random_orthogonal
+from mgsym.sphere import spherical_harmonics
 from mgsym.structure import Structure
 
 L_MAX = 8

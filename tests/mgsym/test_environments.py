@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 
-from mgsym.descriptors import spherical_harmonics
 from mgsym.environments import (
     Environment,
     bispectrum,
@@ -19,6 +18,7 @@ from mgsym.environments import (
 from mgsym.graph import Graph, build_graph, collate
 from mgsym.prediction import transformed
 from mgsym.rotations import random_orthogonal
+from mgsym.sphere import spherical_harmonics
 from mgsym.structure import Structure
 
 SOME = Environment(cutoff=4.5, radial=3, l_max=4, bispectrum=4, wide_cutoff=6.0, wide_radial=5)

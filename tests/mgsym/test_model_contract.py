@@ -60,6 +60,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "bapst length": ("bapst", {**PHYSICAL, "width": 16, "steps": 2, "edge_input": "length"}),
     "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
     "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
+    "symgnn latent": ("symgnn", {**FAST, **PHYSICAL, "latent": 4, "latent_radial": 3}),
+    "ace latent": ("ace", {"node_input": "types", "width": 16, "latent": 4, "latent_radial": 2}),
     "ace types vectors": ("ace", {"node_input": "types", "width": 16, "vectors": 3}),
     "ace physical ridge": ("ace", {"width": 16, **PHYSICAL, "ridge": 10.0}),
 }

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgsym.descriptors import spherical_harmonics
 from mgsym.errors import UsageError
 from mgsym.rotations import random_orthogonal
-from mgsym.sphere import block, degrees, gaunt_coefficients, sphere_grid
+from mgsym.sphere import block, degrees, gaunt_coefficients, sphere_grid, spherical_harmonics
 
 
 def double_factorial(n: int) -> int:
