@@ -2,9 +2,9 @@
 
 An atom's inputs x are its species, radial densities, power spectrum (mgsym.environments) and what
 a potential says of it (mgsym.physical). They and their Gaussian averages over its
-neighbours make its features, from which partial least squares takes the directions that matter
-most for the barrier (mgsym.moments.latent_directions). The atom's latent inputs are its scores z
-along them,
+neighbours make its features. The atom's latent inputs z are what a ridge regression on them
+predicts, and scores along the directions that partial least squares finds to matter most for the
+barrier (mgsym.moments),
 
     z = x · w₀ + A₁ (x · w₁) + A₂ (x · w₂) + …,   bounded by z ← b tanh(z / b).
 
@@ -16,6 +16,7 @@ unlike anything that was trained on, from moving a prediction without limit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ from mgsym.environments import expansion, piece_size, power_spectrum
 from mgsym.errors import InputError
 from mgsym.glass_moments import glass_moments, strength_for
 from mgsym.graph import Graph
-from mgsym.moments import Moments, latent_directions
+from mgsym.moments import Moments, latent_directions, ridge_weights
 from mgsym.neighborhoods import of_edges
 from mgsym.physical import edge_average
 
@@ -40,7 +41,7 @@ class LatentSize:
     """How much latent inputs look at, and how many there are.
 
     Attributes:
-        count: of scores.
+        count: of latent inputs, the ridge regression's prediction among them.
         radial: Gaussians of the power spectrum, per species.
         l_max: its highest degree.
         lengths: Å, of the averages over neighbours.
@@ -51,9 +52,32 @@ class LatentSize:
     l_max: int
     lengths: tuple[float, ...]
 
+    def hops(self, cutoff: float) -> int:
+        """How many edges of at most `cutoff` Å away the scores see."""
+        return 1 + max((average_rounds(length, cutoff) for length in self.lengths), default=0)
+
+
+def average_rounds(length: float, cutoff: float) -> int:
+    """How often to average over neighbours within `cutoff` for a Gaussian of this length (Å).
+
+    A Gaussian that is still large at the cutoff is put together from narrower ones, whose
+    variances add up.
+    """
+    return max(1, round((3 * length / cutoff) ** 2))
+
+
+def surroundings_average(
+    graph: Graph, values: Tensor, length: float, edge_weight: Tensor | None = None
+) -> Tensor:
+    """A, the average of values [n, k] over surroundings of this length (Å), along edges."""
+    rounds = average_rounds(length, graph.cutoff)
+    for _ in range(rounds):
+        values = edge_average(graph, values, length / math.sqrt(rounds), edge_weight)
+    return values
+
 
 class LatentInputs(nn.Module):
-    """Scores of atoms along the directions that matter for the label.
+    """The first is a ridge regression's prediction, in standard deviations of the label.
 
     Args:
         size: how many, of what.
@@ -79,7 +103,7 @@ class LatentInputs(nn.Module):
         self.register_buffer("shift", torch.zeros(size.count))
 
     def forward(self, graph: Graph, others: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """z, [n, count]; of variance about 1 among training atoms, at most BOUND.
+        """z, [n, count]; scores have a variance of about 1 among training atoms, and all a bound.
 
         Args:
             graph: with the model's species.
@@ -89,7 +113,7 @@ class LatentInputs(nn.Module):
         x = self.standardised(graph, others, edge_weight)
         scores = self.shift + x @ self.weight[0]
         for weight, length in zip(self.weight[1:], self.size.lengths, strict=True):
-            scores = scores + edge_average(graph, x @ weight, length, edge_weight)
+            scores = scores + surroundings_average(graph, x @ weight, length, edge_weight)
         return BOUND * torch.tanh(scores / BOUND)
 
     def standardised(
@@ -106,7 +130,8 @@ class LatentInputs(nn.Module):
     def features(self, graph: Graph, others: Tensor) -> Tensor:
         """[n, (1 + lengths) · invariants]: x and its averages."""
         x = self.standardised(graph, others)
-        return torch.cat([x, *(edge_average(graph, x, length) for length in self.size.lengths)], 1)
+        averages = [surroundings_average(graph, x, length) for length in self.size.lengths]
+        return torch.cat([x, *averages], dim=1)
 
     @torch.no_grad()
     def fit(self, graphs: Sequence[Graph], others: Callable[[Graph], Tensor]) -> None:
@@ -135,13 +160,17 @@ class LatentInputs(nn.Module):
         )
         glasses = list(moments.values())
         together = Moments.sum(glasses)
-        directions = latent_directions(together, self.size.count, strength_for(0.0, glasses))
+        strength = strength_for(0.0, glasses)
+        (ridge,) = ridge_weights(together, [strength])
+        found = torch.cat(
+            [ridge[:, None], latent_directions(together, self.size.count - 1, strength)], dim=1
+        )
         mean, _ = together.centre()
-        found = directions.shape[1]
+        columns = slice(found.shape[1])  # fewer than asked for where there are no more
         self.weight.zero_()
         self.shift.zero_()
-        self.weight[..., :found] = directions.view(len(self.weight), -1, found)
-        self.shift[:found] = -mean @ directions
+        self.weight[..., columns] = found.view(len(self.weight), -1, found.shape[1]).to(self.weight)
+        self.shift[columns] = -(mean @ found).to(self.shift)
 
     def _fit_scale(self, graphs: Sequence[Graph], others: Callable[[Graph], Tensor]) -> None:
         """Mean and standard deviation of every invariant among training atoms."""

@@ -69,13 +69,17 @@ class InputOptions:
         if any(not length > 0 for length in self.smoothing):
             raise UsageError(f"model.smoothing is {self.smoothing}, expected lengths above 0 Å")
 
-    @property
-    def reach(self) -> int:
-        """How many edges away an atom's inputs see."""
+    def reach(self, cutoff: float) -> int:
+        """How many edges away an atom's inputs see, where edges reach `cutoff` Å."""
         if self.latent:
-            return 1 + bool(self.smoothing)
+            return self.latent_size.hops(cutoff)
         smoothed = bool(self.physical_inputs and self.smoothing)
         return int(self.node_input == "descriptors" or smoothed)
+
+    @property
+    def latent_size(self) -> LatentSize:
+        """How many latent inputs there are, of what."""
+        return LatentSize(self.latent, self.latent_radial, self.l_max, self.smoothing)
 
 
 def check_choices(options: Any, choices: Mapping[str, Sequence[str]]) -> None:
@@ -121,17 +125,16 @@ class InputModel(BarrierModel):
     def __init__(
         self, species: tuple[str, ...], cutoff: float, options: InputOptions, layers: int
     ) -> None:
-        super().__init__(species, cutoff, hops=layers + options.reach)
+        super().__init__(species, cutoff, hops=layers + options.reach(cutoff))
         self.options = options
         self.physical: PhysicalInputs | None = None
         if options.physical_inputs:
             self.physical = PhysicalInputs(options.physical_inputs, options.smoothing, len(species))
         self.latent: LatentInputs | None = None
         if options.latent:
-            size = LatentSize(
-                options.latent, options.latent_radial, options.l_max, options.smoothing
+            self.latent = LatentInputs(
+                options.latent_size, len(species), len(options.physical_inputs)
             )
-            self.latent = LatentInputs(size, len(species), len(options.physical_inputs))
         if not self.types_alone:
             self.register_buffer("descriptor_mean", torch.zeros(self.count_inputs()))
             self.register_buffer("descriptor_scale", torch.ones(self.count_inputs()))
@@ -205,6 +208,12 @@ class InputModel(BarrierModel):
         if self.latent is not None:
             found.append(self.latent(graph, self._physical(graph), edge_weight))
         return torch.cat(found, dim=1)
+
+    def linear_start(self, inputs: Tensor) -> Tensor:
+        """[n], what the ridge regression among latent inputs predicts, from `node_input`."""
+        column = -self.options.latent
+        start: Tensor = inputs[:, column] * self.descriptor_scale[column]
+        return start + self.descriptor_mean[column]
 
     def _physical(self, graph: Graph) -> Tensor:
         """[n, physical_inputs], standardised, without averages."""

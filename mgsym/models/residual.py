@@ -1,4 +1,4 @@
-"""Models that may start from a ridge regression on their inputs and learn what it leaves over."""
+"""Models that may start from a ridge regression and learn what it leaves over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class ResidualOptions(InputOptions):
 
     Attributes:
         ridge: where above 0, the network predicts what a ridge regression of this strength on
-            the inputs (mgsym.models.linear) leaves over.
+            the inputs (mgsym.models.linear) leaves over. Latent inputs bring
+            their own regression, whose remainder the network then predicts.
     """
 
     ridge: float = 0.0
@@ -31,6 +32,8 @@ class ResidualOptions(InputOptions):
         super().__post_init__()
         if self.ridge and self.node_input != "descriptors":
             raise UsageError('model.ridge needs node_input = "descriptors"')
+        if self.ridge and self.latent:
+            raise UsageError("model.ridge and model.latent both start from a regression: take one")
 
 
 class ResidualModel(InputModel):
@@ -55,7 +58,7 @@ class ResidualModel(InputModel):
 
     def start_at_ridge(self, last: nn.Module) -> None:
         """Let the network, of which this is the last layer, begin with zero beside a ridge."""
-        if self.ridge is not None:
+        if self.ridge is not None or self.latent is not None:
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
@@ -82,7 +85,9 @@ class ResidualModel(InputModel):
     def with_ridge(
         self, predicted: Tensor, graph: Graph, inputs: Tensor, edge_weight: Tensor | None
     ) -> Tensor:
-        """[n], the network's prediction and that of the ridge regression, if there is one."""
+        """[n], the network's prediction and those of the ridge regressions that there are."""
+        if self.latent is not None:
+            predicted = predicted + self.linear_start(inputs)
         if self.ridge is None:
             return predicted
         if edge_weight is None and RIDGE in graph.node_features:
