@@ -10,6 +10,7 @@ from torch import Tensor
 from mgsym.graph import Graph
 from mgsym.label_weights import label_weight
 from mgsym.moments import STRENGTHS, Moments, choose_strength
+from mgsym.splits import glass_of
 
 USUAL_STRENGTH = 30.0  # where a single glass trains
 
@@ -49,8 +50,3 @@ def labels_weigh(graph: Graph) -> Tensor:
     """How much each label counts, for the labelled atoms of a graph: [labels]."""
     weight = label_weight(graph)
     return (torch.ones_like(graph.target) if weight is None else weight)[graph.labelled]
-
-
-def glass_of(graph: Graph) -> str:
-    """The glass of one structure; one that names none is a glass of its own."""
-    return graph.glasses[0] or graph.names[0]

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.glass_moments import glass_of, labels_weigh
+from mgsym.glass_moments import labels_weigh
 from mgsym.graph import Graph
 from mgsym.models.direct import Progress
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.moments import Moments, ridge_weights
+from mgsym.splits import glass_of
 
 _SAMPLE = 2000  # atoms between which the median distance is found
 _STRENGTHS = (100.0, 1e3, 1e4, 1e5, 1e6, 1e7)  # the last all but silences it
