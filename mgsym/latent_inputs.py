@@ -8,6 +8,10 @@ barrier (mgsym.moments),
 
     z = x · w₀ + A₁ (x · w₁) + A₂ (x · w₂) + …,   bounded by z ← b tanh(z / b).
 
+A regression fits the glasses that it was found on better than others. A network that is to learn
+what it leaves over must not be shown that, so `forward_training` gives each training glass the
+prediction of a regression on the others (stacking: Wolpert, Neural Networks 5, 241, 1992).
+
 Neighbours are those along the graph's edges, each counted as its edge's weight says, so that an
 explanation by deletion reaches everything that the atom's inputs rest on. The bound (b = 4
 standard deviations) does next to nothing to a glass, and keeps a structure with edges taken away,
@@ -31,6 +35,7 @@ from mgsym.graph import Graph
 from mgsym.moments import Moments, latent_directions, ridge_weights
 from mgsym.neighborhoods import of_edges
 from mgsym.physical import edge_average
+from mgsym.splits import glass_of
 
 BOUND = 4.0  # standard deviations of a training atom
 _CONSTANT = 1e-6  # relative spread below which an invariant says nothing
@@ -101,6 +106,9 @@ class LatentInputs(nn.Module):
         rows = 1 + len(size.lengths)
         self.register_buffer("weight", torch.zeros(rows, self.invariants, size.count))
         self.register_buffer("shift", torch.zeros(size.count))
+        self.without: dict[
+            str, tuple[Tensor, Tensor]
+        ] = {}  # by glass left out, until training ends
 
     def forward(self, graph: Graph, others: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """z, [n, count]; scores have a variance of about 1 among training atoms, and all a bound.
@@ -111,8 +119,27 @@ class LatentInputs(nn.Module):
             edge_weight: [e]; how much each neighbour counts.
         """
         x = self.standardised(graph, others, edge_weight)
-        scores = self.shift + x @ self.weight[0]
-        for weight, length in zip(self.weight[1:], self.size.lengths, strict=True):
+        return self._scores(graph, x, self.weight, self.shift, edge_weight)
+
+    def forward_training(self, graph: Graph, others: Tensor) -> Tensor:
+        """As `forward`, but the regression is that of the training glasses but this one."""
+        x = self.standardised(graph, others)
+        scores = self._scores(graph, x, self.weight, self.shift)
+        if (found := self.without.get(glass_of(graph))) is not None:
+            weight, shift = (part.to(x.device) for part in found)
+            scores = torch.cat([self._scores(graph, x, weight, shift), scores[:, 1:]], dim=1)
+        return scores
+
+    def _scores(
+        self,
+        graph: Graph,
+        x: Tensor,
+        weights: Tensor,
+        shift: Tensor,
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
+        scores = shift + x @ weights[0]
+        for weight, length in zip(weights[1:], self.size.lengths, strict=True):
             scores = scores + surroundings_average(graph, x @ weight, length, edge_weight)
         return BOUND * torch.tanh(scores / BOUND)
 
@@ -161,16 +188,29 @@ class LatentInputs(nn.Module):
         glasses = list(moments.values())
         together = Moments.sum(glasses)
         strength = strength_for(0.0, glasses)
-        (ridge,) = ridge_weights(together, [strength])
-        found = torch.cat(
-            [ridge[:, None], latent_directions(together, self.size.count - 1, strength)], dim=1
-        )
-        mean, _ = together.centre()
-        columns = slice(found.shape[1])  # fewer than asked for where there are no more
+        self._keep(self._solved(together, strength, self.size.count - 1))
+        self.without = {}
+        for name in moments if len(moments) > 1 else ():
+            rest = Moments.sum([other for glass, other in moments.items() if glass != name])
+            self.without[name] = self._solved(rest, strength, 0)
+
+    def _solved(self, moments: Moments, strength: float, scores: int) -> tuple[Tensor, Tensor]:
+        """Weights [1 + lengths, invariants, 1 + scores] and shift; the regression comes first."""
+        (ridge,) = ridge_weights(moments, [strength])
+        found = torch.cat([ridge[:, None], latent_directions(moments, scores, strength)], dim=1)
+        mean, level = moments.centre()
+        shift = -(mean @ found)
+        shift[0] += level
+        rows = found.view(len(self.weight), -1, found.shape[1])
+        return rows.to(self.weight), shift.to(self.shift)
+
+    def _keep(self, found: tuple[Tensor, Tensor]) -> None:
+        """There may be fewer directions than asked for."""
+        weight, shift = found
         self.weight.zero_()
         self.shift.zero_()
-        self.weight[..., columns] = found.view(len(self.weight), -1, found.shape[1]).to(self.weight)
-        self.shift[columns] = -(mean @ found).to(self.shift)
+        self.weight[..., : len(shift)] = weight
+        self.shift[: len(shift)] = shift
 
     def _fit_scale(self, graphs: Sequence[Graph], others: Callable[[Graph], Tensor]) -> None:
         """Mean and standard deviation of every invariant among training atoms."""

@@ -183,9 +183,17 @@ class InputModel(BarrierModel):
             return graph
         graph = match_species(graph, self.species)
         with torch.no_grad():
-            return graph.replace(
-                node_features={**graph.node_features, PREPARED: self._standard_inputs(graph)}
-            )
+            return _with_inputs(graph, self._standard_inputs(graph))
+
+    def prepare_training(self, graph: Graph) -> Graph:
+        """The same, with latent inputs that were not fitted to the graph's own glass."""
+        if self.latent is None:
+            return self.prepare(graph)
+        graph = match_species(graph, self.species)
+        with torch.no_grad():
+            latent = self.latent.forward_training(graph, self._physical(graph))
+            inputs = torch.cat([*self._plain_inputs(graph), latent], dim=1)
+            return _with_inputs(graph, self.standardise(inputs))
 
     def node_input(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """What the first layer takes: types [n] int64, or standardised inputs [n, k]."""
@@ -198,16 +206,20 @@ class InputModel(BarrierModel):
 
     def raw_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """[n, count_inputs]: descriptors or species one-hot, physical inputs, latent ones."""
+        found = self._plain_inputs(graph, edge_weight)
+        if self.latent is not None:
+            found.append(self.latent(graph, self._physical(graph), edge_weight))
+        return torch.cat(found, dim=1)
+
+    def _plain_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> list[Tensor]:
+        """The same without latent ones."""
         if self.options.node_input == "descriptors":
             own = local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
         else:
             own = F.one_hot(graph.types, len(self.species)).to(self.label_mean)
-        found = [own]
-        if self.physical is not None:
-            found.append(self.physical(graph, edge_weight).to(own.dtype))
-        if self.latent is not None:
-            found.append(self.latent(graph, self._physical(graph), edge_weight))
-        return torch.cat(found, dim=1)
+        if self.physical is None:
+            return [own]
+        return [own, self.physical(graph, edge_weight).to(own.dtype)]
 
     def linear_start(self, inputs: Tensor) -> Tensor:
         """[n], what the ridge regression among latent inputs predicts, from `node_input`."""
@@ -227,6 +239,10 @@ class InputModel(BarrierModel):
 
     def _standard_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         return self.standardise(self.raw_inputs(graph, edge_weight))
+
+
+def _with_inputs(graph: Graph, inputs: Tensor) -> Graph:
+    return graph.replace(node_features={**graph.node_features, PREPARED: inputs})
 
 
 class NeighborSumModel(InputModel):
