@@ -203,6 +203,7 @@ PRESETS: dict[str, Config] = {
                 "node_input": "descriptors",
                 "physical_inputs": (AVAILABLE,),
                 "smoothing": (1.5, 2.5),
+                "companion": 0.6,
             }
         ),
     ),

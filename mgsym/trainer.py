@@ -88,9 +88,7 @@ class Trainer:
         self.model = self._make_model(start_from)
         self.training_set = TrainingSet.of(split.train)
         self.hashes = {g.names[0]: graph_hash(g) for _, gs in split.items() for g in gs}
-        self.graphs = {
-            role: [self._ready(g, role == "train") for g in gs] for role, gs in self.split.items()
-        }
+        self.graphs = {role: [self._ready(g) for g in gs] for role, gs in self.split.items()}
         seed_device(device, derived_seed(config.seed, "heads"))
         self.objective = Objective(self.training, self.model, self.split.train)
         self.optimizer = make_optimizer(self.training, self.objective)
@@ -120,7 +118,7 @@ class Trainer:
             model.fit_statistics([match_species(g, species) for g in train])
         return model.to(self.device)
 
-    def _ready(self, graph: Graph, trains: bool) -> Graph:
+    def _ready(self, graph: Graph) -> Graph:
         """On the device, its species the model's, with what no step needs to compute again."""
         if abs(graph.cutoff - self.model.cutoff) > 1e-6:
             raise InputError(
@@ -128,8 +126,7 @@ class Trainer:
                 f"{self.model.cutoff:g} Å: build the graphs alike"
             )
         with torch.no_grad():
-            here = match_species(graph, self.model.species).to(self.device)
-            return self.model.prepare_training(here) if trains else self.model.prepare(here)
+            return self.model.prepare(match_species(graph, self.model.species).to(self.device))
 
     # ---- the loop ----
 

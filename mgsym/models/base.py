@@ -76,13 +76,6 @@ class BarrierModel(nn.Module):
         """
         return graph
 
-    def prepare_training(self, graph: Graph) -> Graph:
-        """As `prepare`, for a graph that trains: what was fitted to its labels is hidden from it.
-
-        By default nothing was.
-        """
-        return self.prepare(graph)
-
     def forward(
         self,
         graph: Graph,

@@ -6,9 +6,7 @@ A model that lets its user choose takes its options from `InputOptions` and inhe
 - ``node_input="types"``: the species of the atom;
 - ``node_input="descriptors"``: invariants of its surroundings (mgsym.descriptors);
 - ``physical_inputs``: named node features beside either, such as the energy and stiffness that a
-  potential gives an atom (mgsym.physical);
-- ``latent``: numbers beside all these that sum up what they say of the barrier, in more detail and
-  averaged (mgsym.latent_inputs), found on the training structures before training.
+  potential gives an atom (mgsym.physical).
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ from torch.nn import functional as F
 from mgsym.descriptors import count_descriptors, local_descriptors
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
-from mgsym.latent_inputs import LatentInputs, LatentSize
 from mgsym.messages import NeighborSum
 from mgsym.models.base import BarrierModel
 from mgsym.physical import PhysicalInputs
@@ -44,10 +41,7 @@ class InputOptions:
         l_max: highest degree of the descriptors' power spectrum.
         physical_inputs: node features that join the inputs, standardised per species; ``available``
             stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training graphs have.
-        smoothing: Å; physical inputs, and what latent inputs look at, are also averaged with
-            Gaussians of these lengths.
-        latent: how many latent inputs there are beside these; 0 for none.
-        latent_radial: Gaussians of the power spectrum that they look at; its degree is `l_max`.
+        smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 
     width: int = 32
@@ -56,30 +50,20 @@ class InputOptions:
     l_max: int = 6
     physical_inputs: tuple[str, ...] = ()
     smoothing: tuple[float, ...] = ()
-    latent: int = 0
-    latent_radial: int = 6
 
     def __post_init__(self) -> None:
         for name in ("physical_inputs", "smoothing"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_choices(self, {"node_input": ("types", "descriptors")})
         check_range(self, "width", 1)
-        check_range(self, "latent", 0)
-        check_range(self, "latent_radial", 2)
         if any(not length > 0 for length in self.smoothing):
             raise UsageError(f"model.smoothing is {self.smoothing}, expected lengths above 0 Å")
 
-    def reach(self, cutoff: float) -> int:
-        """How many edges away an atom's inputs see, where edges reach `cutoff` Å."""
-        if self.latent:
-            return self.latent_size.hops(cutoff)
+    @property
+    def reach(self) -> int:
+        """How many edges away an atom's inputs see."""
         smoothed = bool(self.physical_inputs and self.smoothing)
         return int(self.node_input == "descriptors" or smoothed)
-
-    @property
-    def latent_size(self) -> LatentSize:
-        """How many latent inputs there are, of what."""
-        return LatentSize(self.latent, self.latent_radial, self.l_max, self.smoothing)
 
 
 def check_choices(options: Any, choices: Mapping[str, Sequence[str]]) -> None:
@@ -125,16 +109,11 @@ class InputModel(BarrierModel):
     def __init__(
         self, species: tuple[str, ...], cutoff: float, options: InputOptions, layers: int
     ) -> None:
-        super().__init__(species, cutoff, hops=layers + options.reach(cutoff))
+        super().__init__(species, cutoff, hops=layers + options.reach)
         self.options = options
         self.physical: PhysicalInputs | None = None
         if options.physical_inputs:
             self.physical = PhysicalInputs(options.physical_inputs, options.smoothing, len(species))
-        self.latent: LatentInputs | None = None
-        if options.latent:
-            self.latent = LatentInputs(
-                options.latent_size, len(species), len(options.physical_inputs)
-            )
         if not self.types_alone:
             self.register_buffer("descriptor_mean", torch.zeros(self.count_inputs()))
             self.register_buffer("descriptor_scale", torch.ones(self.count_inputs()))
@@ -142,16 +121,14 @@ class InputModel(BarrierModel):
     @property
     def types_alone(self) -> bool:
         """Whether an atom's species is all that it starts from."""
-        options = self.options
-        return options.node_input == "types" and not options.physical_inputs and not options.latent
+        return self.options.node_input == "types" and not self.options.physical_inputs
 
     def count_inputs(self) -> int:
         """How many numbers an atom starts from, where they are not its type alone."""
         count = len(self.species)
         if self.options.node_input == "descriptors":
             count = count_descriptors(count, self.options.radial, self.options.l_max)
-        count += self.physical.count if self.physical is not None else 0
-        return count + self.options.latent
+        return count + (self.physical.count if self.physical is not None else 0)
 
     def first_layer(self) -> nn.Module:
         """From `node_input` to [n, width]: an embedding of types, else a linear layer."""
@@ -167,8 +144,6 @@ class InputModel(BarrierModel):
         graphs = [match_species(g, self.species) for g in graphs]
         if self.physical is not None:
             self.physical.fit(graphs)
-        if self.latent is not None:
-            self.latent.fit(graphs, self._physical)
         self.fit_inputs(graphs, [self.raw_inputs(g) for g in graphs])
 
     def fit_inputs(self, graphs: Sequence[Graph], inputs: Sequence[Tensor]) -> None:
@@ -183,17 +158,9 @@ class InputModel(BarrierModel):
             return graph
         graph = match_species(graph, self.species)
         with torch.no_grad():
-            return _with_inputs(graph, self._standard_inputs(graph))
-
-    def prepare_training(self, graph: Graph) -> Graph:
-        """The same, with latent inputs that were not fitted to the graph's own glass."""
-        if self.latent is None:
-            return self.prepare(graph)
-        graph = match_species(graph, self.species)
-        with torch.no_grad():
-            latent = self.latent.forward_training(graph, self._physical(graph))
-            inputs = torch.cat([*self._plain_inputs(graph), latent], dim=1)
-            return _with_inputs(graph, self.standardise(inputs))
+            return graph.replace(
+                node_features={**graph.node_features, PREPARED: self._standard_inputs(graph)}
+            )
 
     def node_input(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """What the first layer takes: types [n] int64, or standardised inputs [n, k]."""
@@ -205,33 +172,14 @@ class InputModel(BarrierModel):
         return self._standard_inputs(graph, edge_weight)
 
     def raw_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        """[n, count_inputs]: descriptors or species one-hot, physical inputs, latent ones."""
-        found = self._plain_inputs(graph, edge_weight)
-        if self.latent is not None:
-            found.append(self.latent(graph, self._physical(graph), edge_weight))
-        return torch.cat(found, dim=1)
-
-    def _plain_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> list[Tensor]:
-        """The same without latent ones."""
+        """[n, count_inputs]: descriptors or species one-hot, then physical inputs."""
         if self.options.node_input == "descriptors":
             own = local_descriptors(graph, self.options.radial, self.options.l_max, edge_weight)
         else:
             own = F.one_hot(graph.types, len(self.species)).to(self.label_mean)
         if self.physical is None:
-            return [own]
-        return [own, self.physical(graph, edge_weight).to(own.dtype)]
-
-    def linear_start(self, inputs: Tensor) -> Tensor:
-        """[n], what the ridge regression among latent inputs predicts, from `node_input`."""
-        column = -self.options.latent
-        start: Tensor = inputs[:, column] * self.descriptor_scale[column]
-        return start + self.descriptor_mean[column]
-
-    def _physical(self, graph: Graph) -> Tensor:
-        """[n, physical_inputs], standardised, without averages."""
-        if self.physical is None:
-            return self.label_mean.new_zeros(graph.num_nodes, 0)
-        return self.physical.standardised(graph)
+            return own
+        return torch.cat([own, self.physical(graph, edge_weight).to(own.dtype)], dim=1)
 
     def standardise(self, inputs: Tensor) -> Tensor:
         """Raw inputs [n, k] with the training set's mean 0 and standard deviation 1."""
@@ -239,10 +187,6 @@ class InputModel(BarrierModel):
 
     def _standard_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         return self.standardise(self.raw_inputs(graph, edge_weight))
-
-
-def _with_inputs(graph: Graph, inputs: Tensor) -> Graph:
-    return graph.replace(node_features={**graph.node_features, PREPARED: inputs})
 
 
 class NeighborSumModel(InputModel):

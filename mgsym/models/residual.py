@@ -1,4 +1,4 @@
-"""Models that may start from a ridge regression and learn what it leaves over."""
+"""Networks that a ridge regression may help: as a companion, or as what they start from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
-from mgsym.models.inputs import PREPARED, InputModel, InputOptions
+from mgsym.models.companion import Companion, CompanionSize
+from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_range
 from mgsym.models.linear import NeighborRidge
 
-RIDGE = "prepared_ridge"  # what `prepare` adds to a graph
+RIDGE, COMPANION = "prepared_ridge", "prepared_companion"  # what `prepare` adds to a graph
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,33 @@ class ResidualOptions(InputOptions):
 
     Attributes:
         ridge: where above 0, the network predicts what a ridge regression of this strength on
-            the inputs (mgsym.models.linear) leaves over. Latent inputs bring
-            their own regression, whose remainder the network then predicts.
+            the inputs (mgsym.models.linear) leaves over.
+        companion: share of the prediction that another ridge regression makes, in evaluation
+            (mgsym.models.companion); 0 for none. It averages over lengths of `smoothing`.
+        companion_radial: Gaussians of its power spectrum; the degree is `l_max`.
     """
 
     ridge: float = 0.0
+    companion: float = 0.0
+    companion_radial: int = 6
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range(self, "companion", 0, 1)
+        check_range(self, "companion_radial", 2)
         if self.ridge and self.node_input != "descriptors":
             raise UsageError('model.ridge needs node_input = "descriptors"')
-        if self.ridge and self.latent:
-            raise UsageError("model.ridge and model.latent both start from a regression: take one")
+        if self.companion and self.node_input != "descriptors":
+            raise UsageError('model.companion needs node_input = "descriptors"')
+
+    @property
+    def companion_size(self) -> CompanionSize:
+        """What the companion looks at."""
+        return CompanionSize(self.companion_radial, self.l_max, self.smoothing)
 
 
 class ResidualModel(InputModel):
-    """A model whose prediction is a network's, plus that of a ridge regression if asked for.
+    """A model whose prediction is a network's and, if asked for, that of a ridge regression.
 
     A subclass ends with `with_ridge` and gives its last layer to `start_at_ridge`.
 
@@ -55,10 +67,15 @@ class ResidualModel(InputModel):
         self.ridge: NeighborRidge | None = None
         if options.ridge > 0:
             self.ridge = NeighborRidge(self.count_inputs(), layers, options.ridge)
+        self.companion: Companion | None = None
+        if options.companion > 0:
+            size = options.companion_size
+            self.companion = Companion(size, len(species), len(options.physical_inputs))
+            self.hops = max(self.hops, size.hops(cutoff))
 
     def start_at_ridge(self, last: nn.Module) -> None:
         """Let the network, of which this is the last layer, begin with zero beside a ridge."""
-        if self.ridge is not None or self.latent is not None:
+        if self.ridge is not None:
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
@@ -72,24 +89,44 @@ class ResidualModel(InputModel):
                     for g, x in zip(graphs, inputs, strict=True)
                 ]
             )
+        if self.companion is not None:
+            self.companion.fit(
+                graphs, self._others, lambda g: (g.target - self.label_mean) / self.label_scale
+            )
 
     def prepare(self, graph: Graph) -> Graph:
-        """The graph with its inputs and their ridge regression, where the model uses them."""
+        """The graph with its inputs and the regressions on them, where the model uses them."""
         graph = super().prepare(graph)
-        if self.ridge is None:
-            return graph
+        found = dict(graph.node_features)
         with torch.no_grad():
-            predicted = self.ridge(graph, graph.node_features[PREPARED])
-        return graph.replace(node_features={**graph.node_features, RIDGE: predicted})
+            if self.ridge is not None:
+                found[RIDGE] = self.ridge(graph, found[PREPARED])
+            if self.companion is not None:
+                found[COMPANION] = self.companion(graph, self._others(graph))
+        return graph.replace(node_features=found)
 
     def with_ridge(
         self, predicted: Tensor, graph: Graph, inputs: Tensor, edge_weight: Tensor | None
     ) -> Tensor:
-        """[n], the network's prediction and those of the ridge regressions that there are."""
-        if self.latent is not None:
-            predicted = predicted + self.linear_start(inputs)
-        if self.ridge is None:
+        """[n], the network's prediction and what the ridge regressions make of it.
+
+        In training the companion keeps silent.
+        """
+        whole = edge_weight is None
+        if self.ridge is not None:
+            known = whole and RIDGE in graph.node_features
+            start = graph.node_features[RIDGE] if known else self.ridge(graph, inputs, edge_weight)
+            predicted = predicted + start
+        if self.companion is None or self.training:
             return predicted
-        if edge_weight is None and RIDGE in graph.node_features:
-            return predicted + graph.node_features[RIDGE]
-        return predicted + self.ridge(graph, inputs, edge_weight)
+        if whole and COMPANION in graph.node_features:
+            beside = graph.node_features[COMPANION]
+        else:
+            beside = self.companion(graph, self._others(graph), edge_weight)
+        return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
+
+    def _others(self, graph: Graph) -> Tensor:
+        """[n, physical inputs], standardised: what the companion takes beside the structure."""
+        if self.physical is None:
+            return self.label_mean.new_zeros(graph.num_nodes, 0)
+        return self.physical.standardised(graph)

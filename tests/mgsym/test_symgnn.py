@@ -63,18 +63,14 @@ def test_every_parameter_learns_but_the_last_edge_update(symmetrisation: str, gr
         ("node_input", "mass", "node_input is 'mass', expected types or descriptors"),
         ("transforms", "euler", "no transform source 'euler'"),
         ("ridge", 1.0, 'ridge needs node_input = "descriptors"'),
-        ("latent", -1, "latent is -1, expected at least 0"),
-        ("latent_radial", 1, "latent_radial is 1, expected at least 2"),
+        ("companion", 0.5, 'companion needs node_input = "descriptors"'),
+        ("companion", 1.0, "companion is 1.0, expected at least 0 and less than 1"),
+        ("companion_radial", 1, "companion_radial is 1, expected at least 2"),
     ],
 )
 def test_bad_options_are_named(option: str, value: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         symgnn(**{option: value})
-
-
-def test_one_regression_to_start_from() -> None:
-    with pytest.raises(UsageError, match="both start from a regression: take one"):
-        symgnn(ridge=1.0, latent=8, node_input="descriptors")
 
 
 def test_edge_averaging_over_the_whole_group_leaves_only_lengths(graph: Graph) -> None:
