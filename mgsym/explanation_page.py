@@ -65,8 +65,8 @@ def turning_figure(graph: Graph, explanation: Explanation) -> Any:
     label = "" if explanation.label is None else f", label {explanation.label:.3f} eV"
     figure.update_layout(
         title=(
-            f"{escape(explanation.structure)}: {explanation.element} atom, id {explanation.node_id}; "
-            f"predicted {explanation.prediction:.3f} eV{label}; {len(explanation)} edges by "
+            f"{escape(explanation.structure)}: {explanation.element} atom, "
+            f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; {len(explanation)} edges by "
             f"{explanation.method}"
         ),
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},

@@ -6,6 +6,7 @@ are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,12 +14,13 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from mgsym.report_figures import svg_source
+from mgsym.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Cell = str | int | float | None
 MISSING = "–"
+NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ def facts(items: Mapping[str, Cell]) -> Html:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "") -> Html:
     """A table; columns in which every value is a number (or missing) are aligned to the right."""
-    right = [
-        bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))
-    ]
+    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
 
     def line(tag: str, cells: Sequence[str]) -> str:
         marks = [' class="n"' if r else "" for r in right]
@@ -151,10 +151,8 @@ def cell_text(cell: Cell) -> str:
 
 
 def _is_number(cell: Cell) -> bool:
-    text = cell_text(cell).replace(",", "").removesuffix(" %").lstrip("+−-")
-    return text == "" or not isinstance(cell, str) or text.partition(" ")[0].replace(
-        ".", "", 1
-    ).isdigit()
+    text = cell_text(cell)
+    return text == MISSING or NUMBER.fullmatch(text) is not None
 
 
 def _plotly_script() -> str:
