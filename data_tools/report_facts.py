@@ -16,7 +16,7 @@ from mgsym.data_tools.inspection import inspect
 from mgsym.data_tools.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.models import shipped_model
 from mgsym.data_tools.sample import sample_structures
-from mgsym.ensemble import ENSEMBLE, Ensemble
+from mgsym.ensemble import Ensemble
 from mgsym.errors import InputError
 from mgsym.explanation import Explanation, explain_nodes, method_settings
 from mgsym.explanation.proof import Proof, prove
@@ -33,7 +33,7 @@ from mgsym.prediction import (
     rotated_predictions,
 )
 from mgsym.reliability import Reliability, reliability
-from mgsym.runs import graph_hash, run_checkpoints, run_seeds
+from mgsym.runs import graph_hash, run_checkpoints, run_home, run_seeds
 from mgsym.structure import Structure
 from mgsym.training import refuse_equal_names
 
@@ -236,14 +236,6 @@ def run_records(run: str | Path) -> dict[str, dict[str, Any]]:
         for folder in folders
         if (folder / "run.json").exists()
     }
-
-
-def run_home(run: str | Path) -> Path | None:
-    """The folder of a run, also of one named by its best.pt or ensemble.pt; None without one."""
-    run = Path(run)
-    home = run.parent if run.name in ("best.pt", ENSEMBLE) else run
-    known = (home / "run.json").exists() or any(home.glob("seed*/run.json"))
-    return home if known and home.is_dir() else None
 
 
 class _Steps:

@@ -66,8 +66,8 @@ def turning_figure(graph: Graph, explanation: Explanation) -> Any:
     figure.update_layout(
         title=(
             f"{escape(explanation.structure)}: {explanation.element} atom, "
-            f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; {len(explanation)} edges by "
-            f"{explanation.method}"
+            f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; "
+            f"{len(explanation)} edges by {explanation.method}"
         ),
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         legend={"itemsizing": "constant"},
