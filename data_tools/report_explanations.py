@@ -23,8 +23,8 @@ def explanations(found: ReportFacts) -> list[Html]:
     several = len(found.ensemble) > 1
     which = f" Of the {len(found.ensemble)} models the first was explained." if several else ""
     text = (
-        f"Atoms of {found.shown.name} with the highest, middle and lowest predicted barriers. For "
-        f"each the method {found.settings.method} found the {k} edges on which the prediction "
+        f"Atoms of “{found.shown.name}” with the highest, middle and lowest predicted barriers. "
+        f"For each the method {found.settings.method} found the {k} edges on which the prediction "
         f"rests.{which} Edges are put to the proof by deleting: the prediction should stay with "
         "these edges alone (small is good), and move when they are deleted (large is good), more "
         "than with as many other edges as far away from the atom."
@@ -82,9 +82,10 @@ def _examples(told: ExplainedNodes) -> list[Html]:
         one, proof = told.explanations[place], told.proof.nodes[place]
         parts.append(heading(f"{group} barrier: {one.element} atom, id {one.node_id}"))
         caption = (
-            "How far the prediction moves with so many edges alone (left; should fall soon) and "
-            "without them (right; should rise soon): the explained edges, others as far away, and "
-            "random ones."
+            "How far the prediction moves with so many of the best edges alone (left) and "
+            "without them (right): the explained edges, others as far away (matched), and random "
+            f"ones. At {len(one)} edges, for which they were sought, the explained curve should be "
+            "low on the left and high on the right."
         )
         parts.append(picture(curves_figure(proof), caption, "Insertion and deletion curves"))
         parts.append(folded(f"The {len(one)} edges", table(*tables.edges(one), HOPS)))
@@ -106,7 +107,8 @@ def statistics(found: ReportFacts) -> list[Html]:
     count = len(told.explanations)
     caption = (
         "Left and middle: how far from the atom the explained edges lie and how long they are, "
-        "beside edges as far away (matched) and any others (random). Right: effects against "
+        "beside edges as far away (matched, so that their distances agree by construction) and any "
+        "others (random). Right: effects against "
         "matched edges in standard deviations, with 95 % intervals over atoms; an interval that "
         "leaves out 0 is a difference that these atoms share."
     )

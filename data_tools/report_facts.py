@@ -303,7 +303,7 @@ def _explained(
     graph = narrowed(graph, model.cutoff)
     groups = choose_nodes(predict_graph(model, graph), settings.nodes)
     nodes = [node for group in groups.values() for node in group]
-    options = {"budget": k} if "budget" in method_settings(method) else {}
+    options: dict[str, Any] = {"budget": k} if "budget" in method_settings(method) else {}
     found = []
     for explanation in explain_nodes(graph, model, nodes, method, seed=settings.seed, **options):
         found.append(explanation)

@@ -25,6 +25,7 @@ from mgsym.report_page import Html, Section, facts, folded, heading, paragraph, 
 from mgsym.runs import read_json, run_home
 from mgsym.tables import Cell
 
+ROUNDING = 1e-4  # label standard deviations; float32 moves predictions by less
 MOST_ROWS = 6  # structures of one role in a parity plot
 MEANING = {
     "test": "Test structures taught nothing and chose nothing: they were scored once, when "
@@ -105,11 +106,12 @@ def _headline(found: ReportFacts) -> str:
         mean = sum(ceilings) / len(ceilings) if ceilings else 0.0
         most = f"; labels of this noise let a perfect model reach {mean:.3f}" if ceilings else ""
         one = len(scores.structures) == 1
-        where = f"{role} structure{'' if one else 's'} {', '.join(scores.structures)}"
+        quoted = ", ".join(f"“{name}”" for name in scores.structures)
+        where = f"{role} structure{'' if one else 's'} {quoted}"
         return (
-            f"On the {where} predicted and labelled barriers correlate with a Pearson coefficient "
+            f"On the {where}, predicted and labelled barriers correlate with a Pearson coefficient "
             f"of {scores.mean_pearson:.3f}{'' if one else ' (mean within structures)'}{most}. The "
-            f"mean absolute error is {scores.pooled.mae:.3f} eV."
+            f"mean absolute error is {scores.pooled.mae:.3f} eV. {MEANING[role]}"
         )
     return ""
 
@@ -149,11 +151,7 @@ def data(found: ReportFacts) -> list[Html]:
 
 def training(found: ReportFacts) -> list[Html]:
     """Curves of metrics.csv."""
-    histories = {
-        name: [{key: _number(value) for key, value in row.items()} for row in record["history"]]
-        for name, record in found.records.items()
-        if len(record["history"]) > 1
-    }
+    histories = histories_of(found.records)
     if not histories:
         why = (
             "The model was fitted in one go, or for one epoch only: there is no curve to show."
@@ -168,14 +166,25 @@ def training(found: ReportFacts) -> list[Html]:
     if validated:
         caption += (
             "The validation Pearson is the mean within validation structures; the epoch where it "
-            "is highest was kept (dotted line). Training that still falls while validation does "
-            "not rise is learning by heart. "
+            "is highest was kept (dotted line). A loss that still falls while validation does not "
+            "rise tells of learning by heart. "
         )
     else:
         caption += "There was no validation structure, so the last epoch was kept. "
     caption += "The learning rate is the one that was set."
     drawn = curves_of_training(histories, best, validated)
     return [picture(drawn, caption, "Learning curves against the epoch")]
+
+
+def histories_of(
+    records: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[dict[str, float]]]:
+    """The rows of metrics.csv as numbers, of the runs that have more than one."""
+    return {
+        name: [{key: _number(value) for key, value in row.items()} for row in record["history"]]
+        for name, record in records.items()
+        if len(record["history"]) > 1
+    }
 
 
 def agreement(found: ReportFacts) -> list[Html]:
@@ -284,7 +293,7 @@ def maps(found: ReportFacts) -> list[Html]:
         else "as predicted; there are no labels to set beside them."
     )
     caption = (
-        f"Barriers of the atoms in a slab {SLAB:g} Å thick across the middle of {one.name} "
+        f"Barriers of the atoms in a slab {SLAB:g} Å thick across the middle of “{one.name}” "
         f"({one.role}), seen along z: {sides} Colours end at 2 and 98 % of the values."
     )
     rows = middle_atoms(one.graph)
@@ -295,7 +304,7 @@ def maps(found: ReportFacts) -> list[Html]:
         else ""
     )
     turned = (
-        f"The atoms of {one.name} in their cell, coloured by predicted barrier. {slab}Drag to "
+        f"The atoms of “{one.name}” in their cell, coloured by predicted barrier. {slab}Drag to "
         "turn, scroll to come nearer; the pointer shows id and barriers of an atom; the legend "
         "hides an element."
     )
@@ -311,18 +320,25 @@ def rotations(found: ReportFacts) -> list[Html]:
     one, model = found.shown, found.ensemble.models[0]
     spread = spread_of(found.rotated, float(model.label_scale))
     declared = {
-        True: "The model is invariant by construction, so what is left is rounding.",
-        False: "The model is not invariant by construction: what it moves is an error bar that no "
-        "amount of data tells.",
-    }.get(model.invariant, "The model is invariant in expectation only.")
+        "yes": "The model is invariant by construction.",
+        "no": "The model is not invariant by construction.",
+        "in expectation": "The model is invariant on average over its random transforms, of which "
+        "it draws a few.",
+    }[model.invariant]
+    rounding = spread.relative_max < ROUNDING
+    measured = (
+        "What its predictions move is rounding."
+        if rounding
+        else "What its predictions move comes on top of all other errors."
+    )
     items: dict[str, Cell] = {
         "orientations": spread.count,
-        "root mean square": f"{1000 * spread.rms:.3g} meV ({spread.relative_rms:.2g} label sd)",
-        "largest": f"{1000 * spread.max:.3g} meV ({spread.relative_max:.2g} label sd)",
+        "root mean square": f"{1000 * spread.rms:.2g} meV ({spread.relative_rms:.2g} label sd)",
+        "largest": f"{1000 * spread.max:.2g} meV ({spread.relative_max:.2g} label sd)",
     }
     text = (
-        f"A barrier does not depend on how a structure is turned. {one.name} was predicted in "
-        f"{spread.count} random orientations, reflected ones among them. {declared}"
+        f"A barrier does not depend on how a structure is turned. “{one.name}” was predicted in "
+        f"{spread.count} random orientations, reflected ones among them. {declared} {measured}"
     )
     caption = (
         "Left: how far each atom's prediction in one orientation (a colour each) lies from its "

@@ -134,5 +134,5 @@ def _forest(axes: Any, effects: list[Effect]) -> None:
         axes.plot([], [], "o", color=COLOURS[row % len(COLOURS)], label=group, markersize=3)
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("effect against matched edges (Cohen's d, 95 %)")
+    axes.set_xlabel("effect against matched (Cohen's d)")
     axes.legend(frameon=False, fontsize=8)

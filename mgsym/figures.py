@@ -66,11 +66,12 @@ def parity_panel(
         chosen: [n] bool, which atoms; None takes all.
     """
     known = graph.labelled if chosen is None else graph.labelled & chosen
+    size = min(max(4000 / max(int(known.sum()), 1), 3.0), 10.0)
     for t, symbol in enumerate(graph.species):
         own = known & (graph.types == t)
         if bool(own.any()):
             axes.scatter(
-                graph.target[own], predicted[own], s=3, alpha=0.35, label=symbol,
+                graph.target[own], predicted[own], s=size, alpha=0.4, label=symbol,
                 color=COLOURS[t % len(COLOURS)], linewidths=0, rasterized=True,
             )  # fmt: skip
     ends = torch.cat([graph.target[known], predicted[known]])
@@ -81,7 +82,7 @@ def parity_panel(
     axes.set_ylabel("predicted barrier (eV)")
     axes.set_aspect("equal")
     if len(ends):
-        axes.legend(markerscale=3, frameon=False, loc="upper left")
+        axes.legend(markerscale=2, frameon=False, loc="upper left")
 
 
 def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:

@@ -136,7 +136,7 @@ def slice_figure(graph: Graph, predicted: Tensor, thickness: float = SLAB) -> Fi
     low, high = shown.double().quantile(torch.tensor([0.02, 0.98]).double()).tolist()
     span = (place.amax(0) - place.amin(0)).max()
     size = (1.6 * 200 / float(span)) ** 2  # points²: touching neighbours, about 2.5 Å wide
-    figure = new_figure((4.2 * len(panels), 3.9))
+    figure = new_figure((4.2 * len(panels), 3.6))
     for column, (title, values, colours) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), column)
         ends = (low, high)
@@ -163,7 +163,9 @@ def rotation_figure(predictions: Tensor) -> Figure:
         predictions: [orientations, n] eV.
     """
     mean = predictions.mean(0)
-    moved = 1000 * (predictions - mean)
+    moved = predictions - mean
+    scale, unit = (1e6, "µeV") if float(moved.abs().max()) < 1e-4 else (1e3, "meV")
+    moved = scale * moved
     figure = new_figure((7.6, 3.2))
     axes = figure.add_subplot(1, 2, 1)
     for row, values in enumerate(moved):
@@ -173,10 +175,10 @@ def rotation_figure(predictions: Tensor) -> Figure:
         )  # fmt: skip
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xlabel("mean prediction (eV)")
-    axes.set_ylabel("one orientation − mean (meV)")
+    axes.set_ylabel(f"one orientation − mean ({unit})")
     axes = figure.add_subplot(1, 2, 2)
     axes.hist(moved.std(0, correction=0).tolist(), bins=40, color=COLOURS[1])
-    axes.set_xlabel("standard deviation over orientations (meV)")
+    axes.set_xlabel(f"standard deviation over orientations ({unit})")
     axes.set_ylabel("atoms")
     return figure
 
@@ -225,7 +227,7 @@ def atoms_figure(graph: Graph, predicted: Tensor, rows: Tensor) -> Any:
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         coloraxis={"colorscale": "Viridis", "colorbar": {"title": "barrier (eV)"}},
         legend={"itemsizing": "constant", "x": 0, "y": 1},
-        margin={"l": 0, "r": 0, "b": 0, "t": 8},
+        margin={"l": 0, "r": 0, "b": 0, "t": 36},
         template="plotly_white",
     )
     return figure
