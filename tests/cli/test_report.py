@@ -35,7 +35,7 @@ def workplace(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Small graphs, one of an odd name, with a run of one seed, one of two, and a ridge."""
     folder = tmp_path_factory.mktemp("report") / "work"
     shutil.copytree(trained_folder, folder)
-    (odd,) = (Graph.load(folder / "graphs" / "c.npz"),)
+    odd = Graph.load(folder / "graphs" / "c.npz")
     odd.replace(names=(ODD,), glasses=(ODD,)).save(folder / "odd" / "odd.npz")
     for name in ("a", "b"):
         shutil.copy(folder / "graphs" / f"{name}.npz", folder / "odd")
@@ -66,6 +66,12 @@ def page(workplace: Path) -> str:
     finally:
         os.chdir(before)
     return (workplace / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are made but not rendered, which takes longer than all the rest."""
+    monkeypatch.setattr("mgsym.report_page.svg_source", lambda figure: "data:,")
 
 
 def without_scripts(text: str) -> str:
@@ -132,6 +138,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert len(page) < 8_000_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_are_escaped(workplace: Path, tmp_path: Path, capsys: Captured) -> None:
     out = tmp_path / "odd.html"
     line = ["report", "odd/run", "--graphs", "odd/odd.npz", "--graphs", "odd/a.npz"]
@@ -141,6 +148,7 @@ def test_names_are_escaped(workplace: Path, tmp_path: Path, capsys: Captured) ->
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in sections(text)["data"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_seeds(tmp_path: Path, capsys: Captured) -> None:
     out = tmp_path / "two.html"
     assert main(["report", "two", "-o", str(out), *QUICK[:-1]]) == 0
@@ -156,6 +164,7 @@ def test_several_seeds(tmp_path: Path, capsys: Captured) -> None:
     assert told in found["agreement"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_without_edges(tmp_path: Path) -> None:
     out = tmp_path / "ridge.html"
     assert main(["report", "ridge", "-o", str(out), *QUICK]) == 0
@@ -168,6 +177,7 @@ def test_a_model_without_edges(tmp_path: Path) -> None:
     assert "predicts no standard deviation" in found["calibration"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_held_nothing_out(tmp_path: Path) -> None:
     out = tmp_path / "alone.html"
     assert main(["report", "alone", "-o", str(out), "--nodes", "0", *QUICK[4:]]) == 0
@@ -178,6 +188,7 @@ def test_a_run_that_held_nothing_out(tmp_path: Path) -> None:
     assert "(--nodes 0)" in found["explanations"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_away_from_its_run(tmp_path: Path) -> None:
     shutil.copy("runs/first/best.pt", tmp_path / "model.pt")
     out = tmp_path / "model.html"
@@ -189,6 +200,7 @@ def test_a_checkpoint_away_from_its_run(tmp_path: Path) -> None:
     assert "<dt>best epoch</dt>" in found["summary"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_latest_run_and_its_folder(capsys: Captured) -> None:
     assert main(["report", "--nodes", "0", *QUICK[4:-1]]) == 0
     assert capsys.readouterr().err.splitlines()[-1] == "Wrote runs/first/report.html"
@@ -201,6 +213,7 @@ def test_the_latest_run_and_its_folder(capsys: Captured) -> None:
     ("arguments", "code", "message"),
     [
         (["runs/none"], 3, "runs/none: no such run"),
+        (["bad.pt"], 3, "bad.pt: damaged, or not written by mgsym"),
         (["runs/first", "--graphs", "nowhere"], 3, "nowhere: no such file"),
         (["runs/first", "--graphs", "graphs/a.npz"], 3, "runs/first: its structures c, b are not"),
         (["runs/first", "-o", "page.pdf"], 2, "a page is .html, found '.pdf'"),
@@ -211,6 +224,7 @@ def test_the_latest_run_and_its_folder(capsys: Captured) -> None:
     ],
 )
 def test_refusals(capsys: Captured, arguments: list[str], code: int, message: str) -> None:
+    Path("bad.pt").write_text("no model")
     out = [] if "-o" in arguments else ["-o", "refused.html"]
     assert main(["report", *arguments, *out, "-q"]) == code
     told, notes = capsys.readouterr()
@@ -231,6 +245,7 @@ def test_graphs_that_are_gone(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_graphs_that_have_changed(capsys: Captured, tmp_path: Path) -> None:
     graph = Graph.load("graphs/c.npz")
     graph.replace(target=graph.target + 1).save(tmp_path / "c.npz")
