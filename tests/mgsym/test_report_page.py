@@ -85,7 +85,8 @@ def test_a_slice_shows_the_difference_only_of_labelled_atoms(graph: Graph) -> No
     assert titles == ["predicted (eV)", "labelled (eV)", "predicted − labelled (eV)"]
     unknown = graph.replace(target=torch.full_like(graph.target, torch.nan))
     drawn = slice_figure(unknown, graph.target)
-    assert [title for axes in drawn.axes if (title := axes.get_title())] == ["predicted (eV)"]
+    titles = [title for axes in drawn.axes if (title := axes.get_title())]
+    assert titles == ["predicted (eV)"]
 
 
 def test_a_picture_is_part_of_the_page() -> None:
