@@ -28,8 +28,8 @@ from mgsym.tables import Cell
 ROUNDING = 1e-4  # label standard deviations; float32 moves predictions by less
 MOST_ROWS = 6  # structures of one role in a parity plot
 MEANING = {
-    "test": "Test structures taught nothing and chose nothing: they were scored once, when "
-    "training had ended. What is shown are those predictions, made again from the stored weights.",
+    "test": "Test structures taught nothing and chose nothing: they are scored once, with the "
+    "weights that were kept when training had ended.",
     "validation": "Validation structures taught nothing, but the best epoch was chosen by them, so "
     "their scores are a little flattering.",
     "train": "Training structures taught the model: how well it fits them says nothing of others.",
@@ -261,10 +261,12 @@ def calibration(found: ReportFacts) -> list[Html]:
         text = (
             f"The spread between {len(found.ensemble)} models is turned into a standard deviation "
             f"of the barrier: error² = ({fit.scale:.3f} × spread)² + ({fit.floor:.3f} eV)², fitted "
-            f"to {fit.atoms} held-out labels. "
+            f"to {fit.atoms} labels"
         )
-        if found.records:
-            text += "Those are the validation structures, which therefore agree by construction."
+        validated = bool(found.records)
+        text += (
+            " of the validation structures, so others put it to the proof." if validated else "."
+        )
         parts.append(paragraph(text))
     else:
         parts.append(paragraph("The spread between the models is taken as it is, uncalibrated."))
