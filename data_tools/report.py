@@ -75,7 +75,7 @@ def write_report(
         "What the model was trained on, how well it predicts energy barriers around atoms, and "
         "what its predictions rest on."
     )
-    text = page(f"Report of {run}", lead, report_sections(found), foot())
+    text = page(f"Report of {Path(run).resolve().name}", lead, report_sections(found), foot())
     with atomic_path(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
     shown = {role: tuple(one.name for one in several) for role, several in found.roles.items()}

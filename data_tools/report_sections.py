@@ -33,8 +33,8 @@ MEANING = {
     "validation": "Validation structures taught nothing, but the best epoch was chosen by them, so "
     "their scores are a little flattering.",
     "train": "Training structures taught the model: how well it fits them says nothing of others.",
-    HELD_OUT: "These structures did not train the model. It has no run directory here, so whether "
-    "they chose its epoch is not known.",
+    HELD_OUT: "These structures did not train the model. Whether they chose its epoch is not "
+    "known: it has no run directory here.",
 }
 FOLLOWED = """Points of a perfect prediction of perfect labels would lie on the line; r is the
 correlation within the panel. Labels carry noise of their own, so that even a perfect model would
