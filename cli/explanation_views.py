@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from mgsym.explanation.proof import Proof
     from mgsym.explanation.statistics import EdgeStatistics
 
-CONTROLS = ("explanation", "matched", "random", "shuffled")
-
 
 def explanation_view(found: Explained) -> None:
     """The atom, the edges behind its prediction, and what they are worth."""
+    from mgsym import tables
+
     told, worth = found.explanation, found.fidelity
     masked = told.masked_prediction
     items = {
@@ -31,20 +31,8 @@ def explanation_view(found: Explained) -> None:
         "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
     }
     console.facts(f"{told.structure}: node {told.node}", items)
-    rows: list[list[console.Cell]] = [
-        [
-            row["rank"],
-            *(f"{row[f'{end}_element']} {row[f'{end}_id']}" for end in ("source", "target")),
-            f"{row['distance_angstrom']:.3f}",
-            row["hop"],
-            f"{row['importance']:.4g}",
-        ]
-        for row in told.table()
-    ]
-    columns = ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance")
-    console.table(
-        "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour", columns, rows
-    )
+    title = "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
+    console.table(title, *tables.edges(told))
     _hop_table(told)
     _near_table(found.near)
     proof: list[list[console.Cell]] = [
@@ -106,23 +94,13 @@ def planted_view(found: PlantedScores) -> None:
 
 def proof_view(proof: Proof) -> None:
     """What explanations are worth beside other edges: medians over atoms."""
-    names = {
-        "sufficiency": "these alone (small is good)",
-        "necessity": "these deleted (large is good)",
-        "insertion_area": "area under insertion",
-        "deletion_area": "area under deletion",
-    }
-    medians = proof.medians()
-    rows: list[list[console.Cell]] = [
-        [text, *(f"{medians[measure][kind]:.3f}" for kind in CONTROLS)]
-        for measure, text in names.items()
-    ]
+    from mgsym import tables
+
     title = (
         f"Change of the prediction in label sd ({proof.label_scale:.3f} eV), "
         f"medians over {len(proof.nodes)} atoms"
     )
-    heads = ("with", "explained", "as far away", "random", "shuffled model")
-    console.table(title, heads, rows)
+    console.table(title, *tables.proof_medians(proof))
     for measure, values in proof.ratios().items():
         ordered = sorted(values)
         console.result(
@@ -135,23 +113,10 @@ def proof_view(proof: Proof) -> None:
 
 def statistics_view(found: EdgeStatistics) -> None:
     """Properties of selected edges against those of matched edges."""
-    rows: list[list[console.Cell]] = [
-        [
-            f"{e.property} ({e.unit})" if e.unit else e.property,
-            e.group,
-            e.nodes,
-            f"{e.selected:.3f}",
-            f"{e.control:.3f}",
-            f"{e.difference:+.3f}",
-            None if e.low is None else f"{e.low:+.3f} … {e.high:+.3f}",
-            None if e.effect is None else f"{e.effect:+.2f}",
-        ]
-        for e in found.effects
-        if e.null == "matched"
-    ]
-    names = ("property", "barriers", "atoms", "selected", "matched", "difference", "95 %", "effect")
+    from mgsym import tables
+
     title = (
         f"The {found.k} edges of each atom by {found.method} against others as far away; "
         f"effect in standard deviations (Cohen's d); {found.missing:.1f} edges an atom unmatched"
     )
-    console.table(title, names, rows)
+    console.table(title, *tables.effects(found))

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "predict": ("mgsym.cli.predict", "Predict the barrier of every atom."),
     "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),
+    "report": ("mgsym.cli.report", "Write one HTML page about a run."),
     "ensemble": ("mgsym.cli.ensemble", "Merge models into one predictor with an error bar."),
     "benchmark": ("mgsym.cli.benchmark", "Compare models over seeds and glasses, in one table."),
     "check": ("mgsym.cli.check", "Check a model's invariance and other properties."),

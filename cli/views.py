@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mgsym.data_tools.graphs import GraphSummary
     from mgsym.data_tools.simulation.quench_files import Glass
     from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
-    from mgsym.metrics import Scores, SplitScores
+    from mgsym.metrics import SplitScores
     from mgsym.reliability import Reliability
     from mgsym.trainer import TrainedRun
 
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 GRAPH_COLUMNS = (
     "name", "atoms", "formula", "edges", "coord.", "labels", "barrier/eV", "split", "glass",
 )
-AGREEMENT_COLUMNS = (
-    "", "structure", "atoms", "Pearson", "Spearman", "MAE/eV", "RMSE/eV", "R²", "bias/eV",
-    "ceiling",
-)
 # fmt: on
 
 
 def graph_table(title: str, summaries: Collection[GraphSummary]) -> None:
     """What each graph holds, one row a graph."""
+    from mgsym.tables import formula, mean_sd
+
     rows = [
         (
             s.name,
@@ -55,18 +53,10 @@ def _features(units: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({unit})" if unit else name for name, unit in units.items())
 
 
-def formula(composition: Mapping[str, int]) -> str:
-    """``{"Cu": 320, "Zr": 180}`` as Cu320Zr180."""
-    return "".join(f"{symbol}{count}" for symbol, count in composition.items() if count)
-
-
-def mean_sd(mean: float | None, sd: float | None) -> str | None:
-    """``1.53 ± 0.30``, or None where there is no mean."""
-    return None if mean is None or sd is None else f"{mean:.2f} ± {sd:.2f}"
-
-
 def structure_view(path: str, kind: str, structure: Mapping[str, Any]) -> None:
     """What a structure holds, as `mgsym.data_tools.inspection.describe` tells it."""
+    from mgsym.tables import formula
+
     lengths = " × ".join(f"{length:.4f}" for length in structure["cell_lengths"])
     angles = " ".join(f"{angle:.2f}" for angle in structure["cell_angles"])
     axes = [axis for axis, p in zip("abc", structure["periodic"], strict=True) if p]
@@ -126,6 +116,8 @@ def score_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
 
 def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
     """What a saved model is and was trained on."""
+    from mgsym.tables import mean_sd
+
     trained = checkpoint["training_set"]
     items = {
         "model": checkpoint["model"]["name"],
@@ -165,46 +157,26 @@ def ensemble_view(found: EnsembleSummary) -> None:
 
 def reliability_table(found: Reliability) -> None:
     """Predicted standard deviations beside what was found."""
+    from mgsym import tables
+
     what = "calibrated" if found.calibrated else "spread between the models, not calibrated"
-    noise = f"{found.noise:.3f} eV" if found.noise else "not known"
-    items = {
-        "z = (label − prediction)/sd": f"mean {found.z_mean:.3f}, sd {found.z_sd:.3f} (0 and 1)",
-        "within 1 sd": f"{found.coverage_68:.3f} (0.683)",
-        "within 1.96 sd": f"{found.coverage_95:.3f} (0.950)",
-        "label noise allowed for": noise,
-    }
-    console.facts(f"Predicted standard deviation ({what})", items)
-    rows = [(b.count, f"{b.predicted:.4f}", f"{b.found:.4f}") for b in found.bins]
-    console.table("", ("atoms", "predicted sd/eV", "rms error/eV"), rows)
+    title = f"Predicted standard deviation ({what})"
+    console.facts(title, tables.reliability_facts(found))
+    console.table("", *tables.reliability_bins(found))
 
 
 def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:
     """Scores of each structure, their mean, and all atoms pooled; by role where there are some."""
-    rows: list[list[console.Cell]] = []
-    for role, found in scores.items():
-        rows += [_agreement(role, name, s) for name, s in found.structures.items()]
-        if len(found.structures) > 1:
-            mean = f"{found.mean_pearson:.4f}"
-            rows.append([role, "mean", None, mean, *[None] * 6])
-            rows.append(_agreement(role, "pooled", found.pooled))
-    kept = [i for i in range(10) if any(row[i] not in (None, "") for row in rows)]
-    names = [AGREEMENT_COLUMNS[i] for i in kept]
-    console.table(title, names, [[row[i] for i in kept] for row in rows])
+    from mgsym import tables
 
-
-def _agreement(role: str, name: str, s: Scores) -> list[console.Cell]:
-    numbers = (s.pearson, s.spearman, s.mae, s.rmse, s.r2, s.bias, s.ceiling)
-    return [role, name, s.count, *(None if n != n else f"{n:.4f}" for n in numbers)]
+    console.table(title, *tables.agreement(scores))
 
 
 def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:
     """Mean and standard deviation over seeds, by role."""
-    names = ("mean_pearson", "pooled_pearson", "pooled_mae")
-    rows = [
-        [role, *(f"{values[n]:.4f} ± {values[f'{n}_sd']:.4f}" for n in names)]
-        for role, values in summary.items()
-    ]
-    console.table(title, ("", "Pearson", "pooled", "MAE/eV"), rows)
+    from mgsym import tables
+
+    console.table(title, *tables.seeds(summary))
 
 
 def training_view(runs: Sequence[TrainedRun], out: Path, as_json: bool) -> None:

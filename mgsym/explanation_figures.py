@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mgsym.explanation import Explanation
 from mgsym.explanation.local_view import nearest_atoms
-from mgsym.explanation.proof import KINDS, NodeProof
+from mgsym.explanation.proof import NodeProof
 from mgsym.explanation.statistics import EdgeStatistics, Effect
 from mgsym.figures import COLOURS, new_figure, write_figure
 from mgsym.graph import Graph
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KIND_COLOURS = {
     "explanation": COLOURS[0],
@@ -68,25 +71,35 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
     write_figure(figure, path)
 
 
-def curves_figure(proof: NodeProof, path: str | Path) -> None:
-    """Insertion and deletion curves of one node, beside those of other edges."""
+def curves_figure(proof: NodeProof, path: str | Path | None = None) -> Figure:
+    """Insertion and deletion curves of one node, beside those of other edges.
+
+    Args:
+        proof: of the node.
+        path: where to write; None only draws.
+    """
     figure = new_figure((7.2, 3.2))
     for place, (title, curves) in enumerate(
         (("these edges alone", proof.insertion), ("these edges deleted", proof.deletion)), start=1
     ):
         axes = figure.add_subplot(1, 2, place)
-        for kind in KINDS:
-            axes.plot(proof.sizes, curves[kind], "o-", color=KIND_COLOURS[kind], label=kind, ms=3)
+        for kind, curve in curves.items():
+            axes.plot(proof.sizes, curve, "o-", color=KIND_COLOURS[kind], label=kind, ms=3)
         axes.set_xscale("log")
         axes.set_xlabel("edges")
         axes.set_ylabel("change of the prediction (label sd)")
         axes.set_title(title)
     axes.legend(frameon=False)
-    write_figure(figure, path)
+    return write_figure(figure, path)
 
 
-def statistics_figure(found: EdgeStatistics, path: str | Path) -> None:
-    """Distances and lengths of selected edges beside the nulls, and effect sizes by group."""
+def statistics_figure(found: EdgeStatistics, path: str | Path | None = None) -> Figure:
+    """Distances and lengths of selected edges beside the nulls, and effect sizes by group.
+
+    Args:
+        found: of the nodes.
+        path: where to write; None only draws.
+    """
     figure = new_figure((11.0, 3.8))
     for place, (name, values) in enumerate(
         (("distance to the atom (Å)", found.distances), ("length (Å)", found.lengths)), start=1
@@ -103,7 +116,7 @@ def statistics_figure(found: EdgeStatistics, path: str | Path) -> None:
         axes.set_ylabel("density (1/Å)")
     axes.legend(frameon=False)
     _forest(figure.add_subplot(1, 3, 3), [e for e in found.effects if e.null == "matched"])
-    write_figure(figure, path)
+    return write_figure(figure, path)
 
 
 def _forest(axes: Any, effects: list[Effect]) -> None:
@@ -121,5 +134,5 @@ def _forest(axes: Any, effects: list[Effect]) -> None:
         axes.plot([], [], "o", color=COLOURS[row % len(COLOURS)], label=group, markersize=3)
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("effect against matched edges (Cohen's d, 95 %)")
+    axes.set_xlabel("effect against matched (Cohen's d)")
     axes.legend(frameon=False, fontsize=8)

@@ -5,6 +5,7 @@ The page holds its own script, so that it opens without a network.
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def check_page(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".html":
         raise UsageError(f"{path}: a page is .html, found {path.suffix!r}")
-    _plotly()
+    plotly_objects()
     return refuse_existing(path, overwrite)
 
 
@@ -48,7 +49,15 @@ def explanation_page(graph: Graph, explanation: Explanation, path: str | Path) -
         explanation: its edges are those drawn.
         path: where to write.
     """
-    plotly = _plotly()
+    figure = turning_figure(graph, explanation)
+    with atomic_path(path) as temporary:
+        text = figure.to_html(include_plotlyjs=True, full_html=True)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def turning_figure(graph: Graph, explanation: Explanation) -> Any:
+    """The plotly figure of `explanation_page`."""
+    plotly = plotly_objects()
     places = unwrapped_edges(graph, explanation)
     figure = plotly.Figure(
         data=[*_edges(plotly, explanation, places), *_atoms(plotly, graph, explanation, places)]
@@ -56,18 +65,16 @@ def explanation_page(graph: Graph, explanation: Explanation, path: str | Path) -
     label = "" if explanation.label is None else f", label {explanation.label:.3f} eV"
     figure.update_layout(
         title=(
-            f"{explanation.structure}: {explanation.element} atom, id {explanation.node_id}; "
-            f"predicted {explanation.prediction:.3f} eV{label}; {len(explanation)} edges by "
-            f"{explanation.method}"
+            f"{escape(explanation.structure)}: {explanation.element} atom, "
+            f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; "
+            f"{len(explanation)} edges by {explanation.method}"
         ),
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         legend={"itemsizing": "constant"},
         margin={"l": 0, "r": 0, "b": 0, "t": 48},
         template="plotly_white",
     )
-    with atomic_path(path) as temporary:
-        text = figure.to_html(include_plotlyjs=True, full_html=True)
-        temporary.write_text(text, encoding="utf-8")
+    return figure
 
 
 def _edges(plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> list[Any]:
@@ -179,7 +186,12 @@ def _shade(share: float) -> str:
     return f"rgb({mixed[0]},{mixed[1]},{mixed[2]})"
 
 
-def _plotly() -> Any:
+def plotly_objects() -> Any:
+    """The module plotly.graph_objects.
+
+    Raises:
+        UsageError: plotly is missing.
+    """
     try:
         from plotly import graph_objects
     except ImportError as error:

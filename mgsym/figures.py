@@ -49,25 +49,40 @@ def parity_figure(predictions: Sequence[Tensor], graphs: Sequence[Graph], path: 
     """
     figure = new_figure((3.4 * len(graphs), 3.4))
     for i, (predicted, graph) in enumerate(zip(predictions, graphs, strict=True)):
-        axes = figure.add_subplot(1, len(graphs), i + 1)
-        known = graph.labelled
-        for t, symbol in enumerate(graph.species):
-            chosen = known & (graph.types == t)
-            axes.scatter(
-                graph.target[chosen], predicted[chosen], s=3, alpha=0.35, label=symbol,
-                color=COLOURS[t % len(COLOURS)], linewidths=0,
-            )  # fmt: skip
-        ends = torch.cat([graph.target[known], predicted[known]])
-        line = [float(ends.min()), float(ends.max())]
-        axes.plot(line, line, color="0.4", linewidth=0.8)
-        axes.set_title(
-            f"{graph.names[0]}, r = {pearson(predicted[known], graph.target[known]):.3f}"
-        )
-        axes.set_xlabel("barrier (eV)")
-        axes.set_ylabel("predicted barrier (eV)")
-        axes.set_aspect("equal")
-        axes.legend(markerscale=3, frameon=False, loc="upper left")
+        parity_panel(figure.add_subplot(1, len(graphs), i + 1), predicted, graph, graph.names[0])
     write_figure(figure, path)
+
+
+def parity_panel(
+    axes: Any, predicted: Tensor, graph: Graph, title: str, chosen: Tensor | None = None
+) -> None:
+    """Draw predicted against labelled barriers of one structure, coloured by element.
+
+    Args:
+        axes: where to draw.
+        predicted: [n] eV.
+        graph: the structure; atoms without a label are left out.
+        title: the correlation is added to it.
+        chosen: [n] bool, which atoms; None takes all.
+    """
+    known = graph.labelled if chosen is None else graph.labelled & chosen
+    size = min(max(4000 / max(int(known.sum()), 1), 3.0), 10.0)
+    for t, symbol in enumerate(graph.species):
+        own = known & (graph.types == t)
+        if bool(own.any()):
+            axes.scatter(
+                graph.target[own], predicted[own], s=size, alpha=0.4, label=symbol,
+                color=COLOURS[t % len(COLOURS)], linewidths=0, rasterized=True,
+            )  # fmt: skip
+    ends = torch.cat([graph.target[known], predicted[known]])
+    line = [float(ends.min()), float(ends.max())] if len(ends) else [0.0, 1.0]
+    axes.plot(line, line, color="0.4", linewidth=0.8)
+    axes.set_title(f"{title}, r = {pearson(predicted[known], graph.target[known]):.3f}")
+    axes.set_xlabel("barrier (eV)")
+    axes.set_ylabel("predicted barrier (eV)")
+    axes.set_aspect("equal")
+    if len(ends):
+        axes.legend(markerscale=2, frameon=False, loc="upper left")
 
 
 def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:
@@ -153,7 +168,9 @@ def _colour_map() -> Any:
     return colormaps["viridis_r"]
 
 
-def write_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure whole or not at all."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=160)
+def write_figure(figure: Figure, path: str | Path | None) -> Figure:
+    """Write a figure whole or not at all, where a path is given, and return it."""
+    if path is not None:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=160)
+    return figure

@@ -243,7 +243,7 @@ def _pieces(graph: Graph, hops: int, max_edges: int) -> Iterator[tuple[Tensor, T
     the part that most of the work would be for its surroundings.
     """
     degree = graph.offsets.diff()
-    places = _wrapped(graph)
+    places = wrapped_positions(graph)
     waiting = [
         (graph.structure_index == i).nonzero().squeeze(1) for i in range(graph.num_structures)
     ]
@@ -271,7 +271,7 @@ def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
     return reached.nonzero().squeeze(1)
 
 
-def _wrapped(graph: Graph) -> Tensor:
+def wrapped_positions(graph: Graph) -> Tensor:
     """Positions inside the cell, [n, 3] Å, so that near in space is near in numbers."""
     cells = graph.cell[graph.structure_index]
     fractional = torch.linalg.solve(cells.transpose(1, 2), graph.positions)
@@ -312,17 +312,39 @@ def rotation_spread(
         count: transforms, uniform on O(3); at least 2.
         generator: of the transforms; seeded with 0 when None.
     """
+    return spread_of(rotated_predictions(model, graph, count, generator), float(model.label_scale))
+
+
+def rotated_predictions(
+    models: Models, graph: Graph, count: int = 16, generator: torch.Generator | None = None
+) -> Tensor:
+    """What is predicted when a structure is rotated and reflected at random.
+
+    Args:
+        models: as for `predict`.
+        graph, count, generator: as for `rotation_spread`.
+
+    Returns:
+        [count, n] float64, eV.
+    """
     generator = generator or torch.Generator().manual_seed(0)
-    predictions = torch.stack(
-        [
-            predict_graph(model, transformed(graph, matrix)).double()
-            for matrix in random_orthogonal(count, generator)
-        ]
-    )
+    ensemble = load_ensemble(models)
+    turned = (transformed(graph, matrix) for matrix in random_orthogonal(count, generator))
+    # one after the other: each has edges of its own
+    found = [predict_with_spread([other], ensemble)[0].mean for other in turned]
+    return torch.stack(found).double()
+
+
+def spread_of(predictions: Tensor, scale: float) -> RotationSpread:
+    """How far predictions lie from their mean over transforms.
+
+    Args:
+        predictions: [count, n] eV.
+        scale: eV, standard deviation of the training labels.
+    """
     deviation = predictions - predictions.mean(0)
     rms, largest = float(deviation.square().mean().sqrt()), float(deviation.abs().max())
-    scale = float(model.label_scale)
-    return RotationSpread(count, rms, largest, rms / scale, largest / scale)
+    return RotationSpread(len(predictions), rms, largest, rms / scale, largest / scale)
 
 
 def transformed(graph: Graph, matrix: Tensor) -> Graph:

@@ -88,6 +88,14 @@ def only_checkpoint(run: str | Path) -> Path:
     return first
 
 
+def run_home(run: str | Path) -> Path | None:
+    """The folder of a run, also of one named by its best.pt or ensemble.pt; None without one."""
+    run = Path(run)
+    home = run.parent if run.name in ("best.pt", ENSEMBLE) else run
+    known = (home / "run.json").exists() or any(home.glob("seed*/run.json"))
+    return home if known and home.is_dir() else None
+
+
 def run_seeds(run: str | Path) -> list[int]:
     """The seeds that a folder of runs was started with; empty for a run of one seed."""
     path = Path(run) / "summary.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -42,8 +42,8 @@ class NodeProof:
     """What the edges of one node's explanation do, beside what other edges do.
 
     Everything is in standard deviations of the label, and by kind of edges: those of the
-    ``explanation``, distance-``matched`` and ``random`` ones (means over draws), and those found
-    for a model with ``shuffled`` weights.
+    ``explanation``, distance-``matched`` and ``random`` ones (means over draws), and, where that
+    was asked for, those found for a model with ``shuffled`` weights.
 
     Attributes:
         node: the atom.
@@ -54,7 +54,7 @@ class NodeProof:
         missing: edges per draw that could not be matched, their bins having run out.
         effective: (Σ I)²/Σ I² of the importances, as a share of the cone's edges: sparsity.
         agreement: between initialisations; None of a method without.
-        shuffled_agreement: with the explanation of the shuffled model.
+        shuffled_agreement: with the explanation of the shuffled model, where there is one.
     """
 
     node: int
@@ -65,7 +65,7 @@ class NodeProof:
     missing: float
     effective: float
     agreement: float | None
-    shuffled_agreement: float
+    shuffled_agreement: float | None
 
     def measures(self) -> dict[str, dict[str, float]]:
         """By measure and kind: sufficiency and necessity at k, and areas under both curves."""
@@ -103,7 +103,7 @@ class Proof:
     def medians(self) -> dict[str, dict[str, float]]:
         """By measure and kind, the median over nodes."""
         found = [node.measures() for node in self.nodes]
-        return {m: {k: median(f[m][k] for f in found) for k in KINDS} for m in MEASURES}
+        return {m: {k: median(f[m][k] for f in found) for k in found[0][m]} for m in MEASURES}
 
     def ratios(self, control: str = "matched") -> dict[str, list[float]]:
         """How many times better than a control, per node: by sufficiency and by necessity.
@@ -148,6 +148,8 @@ def prove(
     k: int = 50,
     sizes: Sequence[int] = SIZES,
     draws: int = 3,
+    explanations: Sequence[Explanation] | None = None,
+    shuffled: bool = True,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Callable[..., None] | None = None,
@@ -160,6 +162,8 @@ def prove(
         k: how many edges of each explanation to take.
         sizes: other k, for the curves.
         draws: how many random and how many matched sets a control is the mean of.
+        explanations: of the nodes, all edges of each, by this method, where they are known.
+        shuffled: whether to explain the model with shuffled weights, too: half of the work.
         progress: called with the explanations done and in all.
 
     Raises:
@@ -168,14 +172,14 @@ def prove(
     if not nodes:
         raise UsageError("no node was named to explain")
     lent = one_model(model, device)
-    other = shuffled_weights(lent, torch.Generator().manual_seed(seed))
     asked: dict[str, Any] = {"device": "auto", "seed": seed, **settings}
+    known = explain_nodes(graph, lent, nodes, method, **asked)
+    controls: Iterable[Explanation | None] = [None] * len(nodes)
+    if shuffled:
+        other = shuffled_weights(lent, torch.Generator().manual_seed(seed))
+        controls = explain_nodes(graph, other, nodes, method, **asked)
     found = []
-    pairs = zip(
-        explain_nodes(graph, lent, nodes, method, **asked),
-        explain_nodes(graph, other, nodes, method, **asked),
-        strict=True,
-    )
+    pairs = zip(known if explanations is None else explanations, controls, strict=True)
     for done, (ours, theirs) in enumerate(pairs, start=1):
         found.append(_node(graph, lent, ours, theirs, k, sizes, draws, seed))
         if progress is not None:
@@ -187,7 +191,7 @@ def _node(
     graph: Graph,
     model: BarrierModel,
     ours: Explanation,
-    theirs: Explanation,
+    theirs: Explanation | None,
     k: int,
     sizes: Sequence[int],
     draws: int,
@@ -196,16 +200,20 @@ def _node(
     with borrowed(model) as where, torch.no_grad():
         part = model_cone(graph.to(where), model, ours.node)
         full, scale = full_prediction(model, part), float(model.label_scale)
-        ranked, shuffled = in_cone(part, ours), in_cone(part, theirs)
+        ranked = in_cone(part, ours)
+        shuffled = None if theirs is None else in_cone(part, theirs)
         k = min(k, len(ranked))
         at = tuple(sorted({s for s in (*sizes, k) if s <= len(ranked)}))
         generator = torch.Generator().manual_seed(seed)
         distance = distance_to_atom(part)
-        curves: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+        kinds = KINDS if shuffled is not None else KINDS[:-1]
+        curves: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
         missing = 0.0
         for size in at:
-            sets: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-            sets["explanation"], sets["shuffled"] = [ranked[:size]], [shuffled[:size]]
+            sets: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+            sets["explanation"] = [ranked[:size]]
+            if shuffled is not None:
+                sets["shuffled"] = [shuffled[:size]]
             for _ in range(draws):
                 drawn = matched_edges(distance, ranked[:size], generator)
                 sets["matched"].append(drawn.edges)
@@ -224,7 +232,9 @@ def _node(
         effective=float(weights.sum() ** 2 / weights.square().sum().clamp(min=1e-300))
         / len(weights),
         agreement=ours.agreement,
-        shuffled_agreement=rank_agreement(ours.importance, theirs.importance, k),
+        shuffled_agreement=(
+            None if theirs is None else rank_agreement(ours.importance, theirs.importance, k)
+        ),
     )
 
 

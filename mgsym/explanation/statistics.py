@@ -119,6 +119,7 @@ def edge_statistics(
     *,
     k: int = 50,
     draws: int = 3,
+    explanations: Sequence[Explanation] | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Callable[..., None] | None = None,
@@ -130,6 +131,7 @@ def edge_statistics(
         graph, model, method, device, seed, settings: as for `explain_nodes`.
         nodes: which, or how many (a third each of highest, middle and lowest prediction).
         draws: how many sets of each null a node's control is the mean of.
+        explanations: of the nodes, group by group, by this method, where they are known.
         progress: called with the nodes done and in all.
 
     Raises:
@@ -144,11 +146,10 @@ def edge_statistics(
     if not every:
         raise UsageError("no node was named to explain")
     generator = torch.Generator().manual_seed(seed)
+    made = explain_nodes(graph, lent, every, method, seed=seed, progress=progress, **settings)
     found = [
         _node(graph, lent, explanation, k, draws, generator)
-        for explanation in explain_nodes(
-            graph, lent, every, method, seed=seed, progress=progress, **settings
-        )
+        for explanation in (made if explanations is None else explanations)
     ]
     effects: list[Effect] = []
     places = {"all": range(len(every))}
