@@ -60,4 +60,5 @@ def _rounded(values: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    make_sample(Path(sys.argv[1]), Path(*sys.argv[2:] or [Path(__file__).parent]))
+    out = sys.argv[2] if len(sys.argv) > 2 else str(Path(__file__).parent)
+    make_sample(Path(sys.argv[1]), Path(out))
