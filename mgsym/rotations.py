@@ -19,7 +19,9 @@ from torch.distributions import VonMises
 
 from mgsym.errors import UsageError
 
-SOURCES = ("von-mises", "haar", "octahedral", "quadrature", "augment", "none")
+SOURCES = (
+    "von-mises", "von-mises-fixed", "haar", "octahedral", "quadrature", "augment", "none"
+)  # fmt: skip
 
 
 def euler_matrices(angles: Tensor) -> Tensor:
@@ -156,10 +158,11 @@ class Transforms(nn.Module):
 
     Args:
         source: ``von-mises`` (three learned distributions over α, β, γ for rotations and three
-            for the other half; paper, eq. 5), ``haar`` (uniform), ``octahedral`` (the 48
+            for the other half; paper, eq. 5), ``von-mises-fixed`` (the same as they begin, never
+            learned), ``haar`` (uniform), ``octahedral`` (the 48
             symmetries of the cube), ``quadrature`` (exact to `degree`), ``augment`` (one
             random transform in training, the identity in evaluation) or ``none``.
-        samples: K, transforms drawn of each half by ``von-mises`` and ``haar``.
+        samples: K, transforms drawn of each half by ``von-mises…`` and ``haar``.
         degree: of the quadrature.
         seed: of the transforms drawn in evaluation mode.
     """
@@ -174,17 +177,19 @@ class Transforms(nn.Module):
         if samples < 1:
             raise UsageError(f"at least 1 transform sample is needed, found {samples}")
         self.source, self.samples, self.seed = source, samples, seed
-        if source == "von-mises":
+        if source.startswith("von-mises"):
             # one row for the rotations, one for the other half; columns α, β, γ
-            self.location = nn.Parameter(torch.empty(2, 3).uniform_(-math.pi, math.pi))
-            self.log_concentration = nn.Parameter(torch.zeros(2, 3))
+            learned = source == "von-mises"
+            location = torch.empty(2, 3).uniform_(-math.pi, math.pi)
+            self.location = nn.Parameter(location, requires_grad=learned)
+            self.log_concentration = nn.Parameter(torch.zeros(2, 3), requires_grad=learned)
         matrices, weights = _fixed_transforms(source, degree)
         self.register_buffer("fixed", matrices.float(), persistent=False)
         self.register_buffer("fixed_weights", weights.float(), persistent=False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Transforms [t, 3, 3] and their weights [t], which sum to 1."""
-        if self.source in ("von-mises", "haar"):
+        if self.source in ("von-mises", "von-mises-fixed", "haar"):
             drawn = self._draw() if self.training else self._draw_fixed()
             matrices = drawn.to(self.fixed)
             return matrices, matrices.new_full((len(matrices),), 1 / len(matrices))
