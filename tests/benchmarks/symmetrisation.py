@@ -5,8 +5,8 @@
     python tests/benchmarks/symmetrisation.py --graphs graphs --out symmetrisation
 
 The paper's network (species and displacements, width 32, heads 8, 4, 2, 1) under the preset's
-schedule, each glass left out once; K stands at the end of the names. It is a benchmark of mgsym: `mgsym benchmark --resume
-symmetrisation` goes on with it, and OUT holds its table.
+schedule, each glass left out once; K stands at the end of the names. It is a benchmark of mgsym:
+`mgsym benchmark --resume symmetrisation` goes on with it, and OUT holds its table.
 """
 
 from __future__ import annotations
