@@ -81,6 +81,7 @@ def explained_system(
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file
+    graph = member.model.prepare_whole(graph)  # once, not for each atom
     return ExplainedSystem(member.model, member.metadata, graph, home, notes, warnings)
 
 

@@ -214,6 +214,7 @@ def predict_graph(model: BarrierModel, graph: Graph, max_edges: int = MAX_EDGES)
             alone: Tensor = model(graph.to(device))
             return alone.float().cpu()
         result = torch.empty(graph.num_nodes)
+        graph = model.prepare_whole(graph.to(device)).to(graph.positions.device)
         for nodes, field in _pieces(graph, model.hops, max_edges):
             part, _ = graph.subgraph(field)
             here = torch.searchsorted(field, nodes)

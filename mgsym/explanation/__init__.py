@@ -118,7 +118,7 @@ def explain_nodes(
     complete = method_settings(method, settings)
     lent = one_model(model, device)
     with borrowed(lent) as where:
-        here = graph.to(where)
+        here = lent.prepare_whole(graph.to(where))
         for done, node in enumerate(nodes, start=1):
             part = model_cone(here, lent, node)
             generator = torch.Generator().manual_seed(seed)

@@ -143,6 +143,7 @@ def model_cone(graph: Graph, model: BarrierModel, node: int) -> Cone:
     check_node(graph, node)
     if not model.uses_edges:
         raise UsageError("this model makes no use of edges, so there are none to explain it by")
+    graph = model.prepare_whole(graph)
     found = cone(graph, node, model.hops if math.isfinite(model.receptive_field) else None)
     if len(found.edges) == 0:
         raise UsageError(

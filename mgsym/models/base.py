@@ -76,6 +76,13 @@ class BarrierModel(nn.Module):
         """
         return graph
 
+    def prepare_whole(self, graph: Graph) -> Graph:
+        """The graph with what the model needs of it that no part of it would tell.
+
+        Who gives a model parts of a structure (its receptive fields) calls this before.
+        """
+        return graph
+
     def forward(
         self,
         graph: Graph,

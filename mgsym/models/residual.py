@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.errors import UsageError
-from mgsym.graph import Graph
-from mgsym.models.companion import Companion, CompanionSize
+from mgsym.graph import Graph, match_species
 from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_range
 from mgsym.models.linear import NeighborRidge
+from mgsym.models.ridge import Ridge, RidgeOptions
 
 RIDGE, COMPANION = "prepared_ridge", "prepared_companion"  # what `prepare` adds to a graph
 
@@ -24,32 +24,28 @@ class ResidualOptions(InputOptions):
     Attributes:
         ridge: where above 0, the network predicts what a ridge regression of this strength on
             the inputs (mgsym.models.linear) leaves over.
-        companion: share of the prediction that another ridge regression makes, in evaluation
-            (mgsym.models.companion); 0 for none. It averages over lengths of `smoothing`.
-        companion_radial: Gaussians of its power spectrum; the degree is `l_max`.
+        companion: share of the prediction that a ridge regression of its own has (below);
+            0 for none.
     """
 
     ridge: float = 0.0
     companion: float = 0.0
-    companion_radial: int = 6
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "companion", 0, 1)
-        check_range(self, "companion_radial", 2)
         if self.ridge and self.node_input != "descriptors":
             raise UsageError('model.ridge needs node_input = "descriptors"')
-        if self.companion and self.node_input != "descriptors":
-            raise UsageError('model.companion needs node_input = "descriptors"')
-
-    @property
-    def companion_size(self) -> CompanionSize:
-        """What the companion looks at."""
-        return CompanionSize(self.companion_radial, self.l_max, self.smoothing)
 
 
 class ResidualModel(InputModel):
     """A model whose prediction is a network's and, if asked for, that of a ridge regression.
+
+    The companion is mgsym.models.ridge: linear in products of the neighbour density, of which
+    networks see the roots (mgsym.descriptors), and so wrong about other atoms. The mean of both is
+    better than either, if the network does not know of it: a regression fits the glasses it was
+    found on better than others, so a network that learnt what it leaves over would learn too
+    little. It looks at positions; deleting edges changes the network's part alone.
 
     A subclass ends with `with_ridge` and gives its last layer to `start_at_ridge`.
 
@@ -67,11 +63,22 @@ class ResidualModel(InputModel):
         self.ridge: NeighborRidge | None = None
         if options.ridge > 0:
             self.ridge = NeighborRidge(self.count_inputs(), layers, options.ridge)
-        self.companion: Companion | None = None
+        self.companion: Ridge | None = None
         if options.companion > 0:
-            size = options.companion_size
-            self.companion = Companion(size, len(species), len(options.physical_inputs))
-            self.hops = max(self.hops, size.hops(cutoff))
+            inputs = RidgeOptions(physical_inputs=options.physical_inputs)
+            self.companion = Ridge(species, cutoff, inputs)
+
+    @property
+    def receptive_field(self) -> float:
+        """Å: of the network or of the companion, whichever sees farther."""
+        beside = 0.0 if self.companion is None else self.companion.receptive_field
+        return max(super().receptive_field, beside)
+
+    def fit_statistics(self, graphs: Sequence[Graph]) -> None:
+        """What an InputModel takes; and the companion, all of it."""
+        super().fit_statistics(graphs)
+        if self.companion is not None:
+            self.companion.fit(graphs)
 
     def start_at_ridge(self, last: nn.Module) -> None:
         """Let the network, of which this is the last layer, begin with zero beside a ridge."""
@@ -89,21 +96,23 @@ class ResidualModel(InputModel):
                     for g, x in zip(graphs, inputs, strict=True)
                 ]
             )
-        if self.companion is not None:
-            self.companion.fit(
-                graphs, self._others, lambda g: (g.target - self.label_mean) / self.label_scale
-            )
 
     def prepare(self, graph: Graph) -> Graph:
         """The graph with its inputs and the regressions on them, where the model uses them."""
-        graph = super().prepare(graph)
-        found = dict(graph.node_features)
+        graph = super().prepare(self.prepare_whole(graph))
+        if self.ridge is None:
+            return graph
         with torch.no_grad():
-            if self.ridge is not None:
-                found[RIDGE] = self.ridge(graph, found[PREPARED])
-            if self.companion is not None:
-                found[COMPANION] = self.companion(graph, self._others(graph))
-        return graph.replace(node_features=found)
+            predicted = self.ridge(graph, graph.node_features[PREPARED])
+        return graph.replace(node_features={**graph.node_features, RIDGE: predicted})
+
+    def prepare_whole(self, graph: Graph) -> Graph:
+        """The graph with the companion's prediction."""
+        if self.companion is None or COMPANION in graph.node_features:
+            return graph
+        with torch.no_grad():
+            beside = self._beside(graph)
+        return graph.replace(node_features={**graph.node_features, COMPANION: beside})
 
     def with_ridge(
         self, predicted: Tensor, graph: Graph, inputs: Tensor, edge_weight: Tensor | None
@@ -119,14 +128,11 @@ class ResidualModel(InputModel):
             predicted = predicted + start
         if self.companion is None or self.training:
             return predicted
-        if whole and COMPANION in graph.node_features:
-            beside = graph.node_features[COMPANION]
-        else:
-            beside = self.companion(graph, self._others(graph), edge_weight)
+        beside = graph.node_features.get(COMPANION)
+        beside = self._beside(graph) if beside is None else beside
         return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
 
-    def _others(self, graph: Graph) -> Tensor:
-        """[n, physical inputs], standardised: what the companion takes beside the structure."""
-        if self.physical is None:
-            return self.label_mean.new_zeros(graph.num_nodes, 0)
-        return self.physical.standardised(graph)
+    def _beside(self, graph: Graph) -> Tensor:
+        """[n], the companion's prediction, standardised."""
+        assert self.companion is not None
+        return self.companion.standardised(match_species(graph, self.species), None, None)

@@ -63,9 +63,7 @@ def test_every_parameter_learns_but_the_last_edge_update(symmetrisation: str, gr
         ("node_input", "mass", "node_input is 'mass', expected types or descriptors"),
         ("transforms", "euler", "no transform source 'euler'"),
         ("ridge", 1.0, 'ridge needs node_input = "descriptors"'),
-        ("companion", 0.5, 'companion needs node_input = "descriptors"'),
         ("companion", 1.0, "companion is 1.0, expected at least 0 and less than 1"),
-        ("companion_radial", 1, "companion_radial is 1, expected at least 2"),
     ],
 )
 def test_bad_options_are_named(option: str, value: object, message: str) -> None:
