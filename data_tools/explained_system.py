@@ -79,6 +79,11 @@ def explained_system(
     if others:
         which = checkpoint if Path(run).is_dir() else member.name
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
+    if member.model.edges_share < 1:
+        notes.append(
+            f"Edges make {member.model.edges_share:.0%} of this prediction, and are explained; the "
+            "rest is a regression on positions"
+        )
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file
     graph = member.model.prepare_whole(graph)  # once, not for each atom

@@ -29,6 +29,7 @@ class BarrierModel(nn.Module):
         source: the paper that the model follows.
         invariant: whether a prediction stays under rotation and reflection of the structure.
         uses_edges: whether edges matter at all.
+        edges_share: of the prediction that comes along edges; the rest reads positions.
         receptive_field: Å; nothing farther from an atom changes its prediction
             (infinite: the whole structure).
         hops: how many edges a message can travel, which is `receptive_field` in edges.
@@ -37,6 +38,7 @@ class BarrierModel(nn.Module):
     source: str = ""
     invariant: Invariance = "yes"
     uses_edges: bool = True
+    edges_share: float = 1.0
     label_mean: Tensor
     label_scale: Tensor
 

@@ -63,6 +63,7 @@ class ResidualModel(InputModel):
         self.ridge: NeighborRidge | None = None
         if options.ridge > 0:
             self.ridge = NeighborRidge(self.count_inputs(), layers, options.ridge)
+        self.edges_share = 1 - options.companion
         self.companion: Ridge | None = None
         if options.companion > 0:
             inputs = RidgeOptions(physical_inputs=options.physical_inputs)
