@@ -56,7 +56,7 @@ def edge_mask(
     budget: int = 50,
     steps: int = 40,
     learning_rate: float = 0.1,
-    necessity: float = 0.5,
+    necessity: float = 3.0,
     anchor: float = 0.1,
     initialisations: int = 4,
     exchanges: int = 30,
