@@ -4,8 +4,8 @@
     python tests/benchmarks/explanation_claims.py STRUCTURE --run RUN --statistics stats
 
 For the atoms that `mgsym explain-stats` explained: the atoms at which selected edges start, by
-their distance from the explained atom; the same of edges whose middles lie as far away; and all atoms
-that could matter. A peak that all of them have is the structure's.
+their distance from the explained atom; the same of edges whose middles lie as far away; and all
+atoms that could matter. A peak that all of them have is the structure's.
 """
 
 from __future__ import annotations
