@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from mgsym.cli import console
@@ -102,10 +103,9 @@ def proof_view(proof: Proof) -> None:
     )
     console.table(title, *tables.proof_medians(proof))
     for measure, values in proof.ratios().items():
-        ordered = sorted(values)
         console.result(
-            f"{measure}: {ordered[len(ordered) // 2]:.2f} times better than edges as far away "
-            f"(median; {ordered[0]:.2f} … {ordered[-1]:.2f})"
+            f"{measure}: {median(values):.2f} times better than edges as far away "
+            f"(median; {min(values):.2f} … {max(values):.2f})"
         )
     if (agreement := proof.agreement()) is not None:
         console.result(f"rank agreement between initialisations: {agreement:.3f} (median)")
