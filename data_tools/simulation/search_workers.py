@@ -82,9 +82,7 @@ Piece: TypeAlias = tuple[Task, Schedule]
 _Part: TypeAlias = tuple[int, Task, Schedule]  # of a piece, with its place
 
 
-def run(
-    pieces: Sequence[Piece], jobs: int = 1
-) -> Generator[tuple[int, Event | None], None, None]:
+def run(pieces: Sequence[Piece], jobs: int = 1) -> Generator[tuple[int, Event | None], None, None]:
     """Make all searches of one schedule, or of several, such as those in different structures.
 
     Args:
