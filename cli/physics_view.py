@@ -18,7 +18,7 @@ def physics_view(found: PhysicsCheck, as_json: bool = False) -> None:
     if as_json:
         console.emit_json(found.to_dict())
     else:
-        rows = [_row(node, kind) for node in found.nodes for kind in KINDS]
+        rows = [_row(node, kind) for node in found.nodes if node.changes for kind in KINDS]
         names = ("atom (node)", "displaced", "by/Å", "new minima", "barrier/eV",
                  "change/eV", "its error/eV", "changed?", "predicted/eV")  # fmt: skip
         title = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.relax import Relaxation, relax
-from mgsym.errors import UsageError
 from mgsym.explanation.atoms import atom_sets
 from mgsym.structure import Structure
 
@@ -89,23 +88,18 @@ def draws_of(distance: Tensor, important: Tensor, repeats: int, node: int, seed:
         important: [k] int64, the atoms that the explanation points at.
         repeats: how many draws.
 
-    Raises:
-        UsageError: no atom of the explanation has another that is as far away.
+    Returns:
+        one for each repeat; none where no other atom is as far away as any of `important`.
     """
     state = int(np.random.SeedSequence([seed, node]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(state)
     found = []
     for _ in range(repeats):
         sets = atom_sets(distance, important, generator)
-        if len(sets.selected) == 0:
-            raise UsageError(
-                f"node {node}: no other atoms are as far away as the {len(important)} that the "
-                "explanation points at: take fewer of its edges with --topk"
-            )
         arrows = torch.randn(len(sets.selected), 3, generator=generator, dtype=torch.float64)
         direction = torch.nn.functional.normalize(arrows, dim=1)
         found.append(Draw(sets.selected, sets.matched, direction, sets.unmatched))
-    return found
+    return [draw for draw in found if len(draw.selected)]
 
 
 def disturb(
@@ -116,6 +110,7 @@ def disturb(
     first: float,
     potential: EAM,
     device: str | torch.device = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[list[tuple[Disturbance, Structure]], list[Attempt]]:
     """Displace both sets of every draw, further and further, until some find another minimum.
 
@@ -128,17 +123,23 @@ def disturb(
         node: the atom asked about.
         draws: of that node.
         first: Å.
+        potential, device: to relax with, and where.
+        progress: called with the share of the lengths tried.
 
     Returns:
         the disturbances at the length kept with the relaxed structures, and how many of each set
         left at each length tried.
     """
-    attempts = []
-    for length in lengths(first):
+    found: list[tuple[Disturbance, Structure]] = []
+    attempts: list[Attempt] = []
+    if not draws:
+        return found, attempts
+    every = list(lengths(first))
+    for length in every:
         plans = [(kind, i) for i in range(len(draws)) for kind in KINDS]
         moved = [_displaced(start, getattr(draws[i], k), draws[i].direction, length)
                  for k, i in plans]  # fmt: skip
-        relaxed = relax(moved, potential, fmax=FORCE, device=device)
+        relaxed = relax(moved, potential, fmax=FORCE, device=device, compile=False)
         found = []
         for (kind, i), result in zip(plans, relaxed, strict=True):
             rows = tuple(getattr(draws[i], kind).tolist())
@@ -150,6 +151,8 @@ def disturb(
         attempts.append(Attempt(length, *left))
         if all(left):
             break
+        if progress is not None:
+            progress(len(attempts) / len(every))
     return found, attempts
 
 

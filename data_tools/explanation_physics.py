@@ -226,6 +226,8 @@ def _warnings(nodes: Sequence[NodeChanges]) -> list[str]:
     found = []
     for node in nodes:
         name = f"atom id {node.node_id} (node {node.node})"
+        if not node.changes:
+            found.append(f"{name}: no others are as far away as its selected neighbours: missing")
         if node.before.stderr is None:
             found.append(f"{name} has {node.before.events} successful searches before: missing")
         lost = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,18 +187,17 @@ class _Preparation:
         nodes = tuple(dict.fromkeys(nodes))
         attempts, unmatched, structures = {}, {}, {}
         disturbances: list[Disturbance] = []
-        for done, (node, draws) in enumerate(self._draws(graph, nodes), start=1):
+        for done, (node, draws) in enumerate(self._draws(graph, nodes)):
             found, attempts[node] = disturb(
                 start, relaxation.energy_after, node, draws, request.displace,
-                self.potential, self.place,
+                self.potential, self.place, partial(self._tell, len(nodes), done),
             )  # fmt: skip
-            unmatched[node] = max(draw.unmatched for draw in draws)
+            unmatched[node] = max((d.unmatched for d in draws), default=request.atoms)
             for disturbance, structure in found:
                 told, kept = self._predicted(disturbance, structure)
                 disturbances.append(told)
                 structures.update(kept)
-            if self.progress is not None:
-                self.progress(done, len(nodes))
+            self._tell(len(nodes), done, 1.0)
         return Prepared(
             self.folder,
             request.seed,
@@ -212,8 +212,14 @@ class _Preparation:
             (*system.warnings, *familiarity_warnings(graph, system.metadata)),
         )
 
+    def _tell(self, total: int, done: int, share: float) -> None:
+        if self.progress is not None:
+            self.progress(round(done + share, 1), total)
+
     def _relaxed(self) -> Relaxation:
-        (found,) = relax([self.given.replace(columns={})], self.potential, device=self.place)
+        (found,) = relax(
+            [self.given.replace(columns={})], self.potential, device=self.place, compile=False
+        )
         if not found.converged:
             raise MgsymError(
                 f"{self.given.name or 'the structure'} does not come to rest: relax it first, "
