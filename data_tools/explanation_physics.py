@@ -29,6 +29,7 @@ from typing import Any
 from mgsym.atomic import atomic_path
 from mgsym.data_tools.disturbances import LEFT, MOVING
 from mgsym.data_tools.physics_changes import (
+    FEWEST,
     Change,
     NodeChanges,
     Overall,
@@ -89,14 +90,14 @@ class PhysicsCheck:
             )
         count = (
             f"Selected neighbours change the barrier of {ours.exceeding} of {ours.nodes} atoms by "
-            f"more than its standard error, matched ones of {theirs.exceeding} of {theirs.nodes}; "
-            f"errors alone would of {ours.by_chance:.1f} and {theirs.by_chance:.1f}. "
+            f"more than its standard error, matched ones of {theirs.exceeding} of {theirs.nodes} "
+            f"(errors alone would make it {ours.by_chance:.1f} and {theirs.by_chance:.1f}). "
         )
         if self.difference is None:
             return count + "No atom has both, so they cannot be compared."
         told = f"Selected ones change it by {self.difference:+.3f} eV more than matched ones"
         if self.low is None or self.high is None:
-            return f"{count}{told}, in one atom, which tells nothing of others."
+            return f"{count}{told}: too few atoms to tell that from chance (take {FEWEST} or more)."
         interval = f"(95 % interval {self.low:+.3f} … {self.high:+.3f})"
         clear = self.low > 0 or self.high < 0
         word = "a significant difference" if clear else "no significant difference"
@@ -223,11 +224,16 @@ def _searched(labels: Labels, node: int) -> Searched:
 
 def _warnings(nodes: Sequence[NodeChanges]) -> list[str]:
     """What is missing."""
-    found = []
+    found: list[str] = []
     for node in nodes:
         name = f"atom id {node.node_id} (node {node.node})"
         if not node.changes:
             found.append(f"{name}: no others are as far away as its selected neighbours: missing")
+        elif node.unmatched:
+            found.append(
+                f"{name}: {node.unmatched} of its selected neighbours left out, as no others are "
+                "as far away"
+            )
         if node.before.stderr is None:
             found.append(f"{name} has {node.before.events} successful searches before: missing")
         lost = [
@@ -241,7 +247,7 @@ def _warnings(nodes: Sequence[NodeChanges]) -> list[str]:
             )
         if any(c.disturbance.outcome == MOVING for c in node.changes):
             found.append(f"{name}: a displaced structure did not come to rest: left out")
-    if found:
+    if any("successful searches" in line for line in found):
         found.append("more --searches with --resume fill what is missing")
     return found
 

@@ -12,6 +12,7 @@ import numpy as np
 from mgsym.data_tools.disturbances import BACK, KINDS, LEFT, Attempt, Disturbance
 
 RESAMPLES = 2000
+FEWEST = 6  # nodes; of fewer, chance makes all differences agree in sign too often for 95 %
 NULL_DRAWS = 4000
 
 
@@ -174,13 +175,14 @@ def paired_difference(
     """Mean over nodes of |Δ selected| − |Δ matched| (eV) and its 95 % interval (bootstrap).
 
     Returns:
-        mean, low and high; None where no node has both, the interval also where only one has.
+        mean, low and high; None where no node has both, the interval where fewer than 6 have:
+        resampling so few finds an interval that is too narrow.
     """
     pairs = [(node.size("selected"), node.size("matched")) for node in nodes]
     found = np.array([a - b for a, b in pairs if a is not None and b is not None])
     if len(found) == 0:
         return None, None, None
-    if len(found) == 1:
+    if len(found) < FEWEST:
         return float(found[0]), None, None
     rows = np.random.default_rng(seed).integers(len(found), size=(RESAMPLES, len(found)))
     low, high = np.quantile(found[rows].mean(1), [0.025, 0.975])

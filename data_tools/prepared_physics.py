@@ -58,13 +58,13 @@ class Request:
         seed: of everything random.
     """
 
-    nodes: int | Sequence[int] = 3
+    nodes: int | Sequence[int] = 6
     method: str = "edge-mask"
     settings: Mapping[str, Any] = field(default_factory=dict)
     topk: int = 50
     atoms: int = 5
     displace: float = 1.5
-    repeats: int = 2
+    repeats: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:

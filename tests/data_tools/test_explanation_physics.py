@@ -46,7 +46,7 @@ from mgsym.graph import build_graph
 from mgsym.models import create_model
 from mgsym.structure import Structure
 
-REQUEST = Request(nodes=[2, 9, 20], method="gradient", atoms=3, displace=0.5, repeats=2)
+REQUEST = Request(nodes=[2, 9, 20, 33, 41, 60], method="gradient", atoms=3, displace=0.5, repeats=1)
 SETTINGS = ArtnSettings(radius=4.0)
 
 
@@ -146,7 +146,7 @@ def test_atoms_that_decide_the_barrier_are_told_from_others(
     check: Callable[..., PhysicsCheck], tmp_path: Path
 ) -> None:
     found = check(tmp_path / "out")
-    assert (found.selected.exceeding, found.selected.nodes) == (3, 3)
+    assert (found.selected.exceeding, found.selected.nodes) == (6, 6)
     assert found.selected.left == found.matched.left == found.matched.disturbances == 6
     # three atoms, each half an Å from home
     assert found.selected.beyond_errors == pytest.approx(1.5, abs=0.1)
@@ -154,7 +154,7 @@ def test_atoms_that_decide_the_barrier_are_told_from_others(
     assert found.matched.beyond_errors < 0.05
     assert found.low is not None
     assert found.low > 1.2
-    assert "Selected neighbours change the barrier of 3 of 3 atoms" in found.verdict
+    assert "Selected neighbours change the barrier of 6 of 6 atoms" in found.verdict
     assert found.verdict.endswith("a significant difference.")
 
 
@@ -164,16 +164,16 @@ def test_the_verdict_is_the_other_way_round_where_others_decide(
     def matched(prepared: Prepared) -> dict[int, tuple[int, ...]]:
         return {d.node: d.rows for d in prepared.disturbances if d.kind == "matched"}
 
-    found = check(tmp_path / "out", Request(**{**vars(REQUEST), "repeats": 1}), matched)
+    found = check(tmp_path / "out", planted=matched)
     assert found.high is not None
     assert found.high < -1.2
-    assert found.matched.exceeding == 3
+    assert found.matched.exceeding == 6
 
 
 def test_where_nothing_matters_errors_explain_it(
     check: Callable[..., PhysicsCheck], tmp_path: Path
 ) -> None:
-    every = Request(**{**vars(REQUEST), "nodes": 12, "repeats": 1})
+    every = Request(**{**vars(REQUEST), "nodes": 12})
     found = check(tmp_path / "out", every, lambda prepared: {})
     for total in (found.selected, found.matched):
         assert total.by_chance == pytest.approx(12 * 0.33, abs=0.5)
@@ -188,7 +188,7 @@ def test_the_files_tell_all_of_it(check: Callable[..., PhysicsCheck], tmp_path: 
     found = check(out)
     told = json.loads((out / "physics.json").read_text())
     assert told["verdict"] == found.verdict
-    assert [node["node"] for node in told["nodes"]] == [2, 9, 20]
+    assert [node["node"] for node in told["nodes"]] == list(REQUEST.nodes)
     with (out / "physics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -220,14 +220,14 @@ def test_interrupted_and_resumed_it_ends_in_the_same_file(
 ) -> None:
     check(tmp_path / "whole")
     asked = iter(range(1000))
-    with pytest.raises(Interrupted, match=r"stopped with 51 of 180 searches, all in .*searches"):
+    with pytest.raises(Interrupted, match=r"stopped with 51 of 216 searches, all in .*searches"):
         check(tmp_path / "part", should_stop=lambda: next(asked) >= 50)
     assert not (tmp_path / "part" / "physics.json").exists()
     check(tmp_path / "part", resume=True)
     for name in ("physics.json", "physics.csv", "plan.json"):
         assert (tmp_path / "part" / name).read_text() == (tmp_path / "whole" / name).read_text()
     more = check(tmp_path / "part", resume=True, searches=14)
-    assert more.searches == 15 * 14
+    assert more.searches == 18 * 14
 
 
 def test_a_folder_of_something_else_is_not_gone_on_with(
@@ -265,7 +265,7 @@ def test_where_all_fall_back_nothing_is_searched_or_said(
 
     monkeypatch.setattr("mgsym.data_tools.disturbances.relax", back)
     found = check(tmp_path / "out")
-    assert found.searches == 3 * 12  # of the undisturbed structure
+    assert found.searches == 6 * 12  # of the undisturbed structure
     assert found.selected.left == found.matched.left == 0
     assert [a.length for a in found.nodes[0].attempts] == [0.5, 0.75, 1.0]
     assert {c.change for node in found.nodes for c in node.changes} == {0.0}
@@ -320,9 +320,10 @@ def crystal(*vacant: int) -> Structure:
 
 
 def test_atoms_pushed_into_vacancies_stay_and_others_fall_back() -> None:
-    """The atom next to a vacancy, pushed there, ends in a new minimum of the same energy."""
+    """An atom pushed into the vacancy beside it ends in a new minimum of nearly the same energy
+    (the two vacancies see one another); one pushed elsewhere, less far, falls back."""
     hop = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64)
-    # sites 1 and 129 + 4·… lie at hop from sites 0 and 128, in the far half of the box
+    # sites 1 and 129 are one hop from sites 0 and 128, which are half a box apart
     potential = zhou_cu_zr()
     (found,) = relax([crystal(1, 129)], potential, fmax=1e-4, compile=False)
     assert found.converged
@@ -334,7 +335,7 @@ def test_atoms_pushed_into_vacancies_stay_and_others_fall_back() -> None:
         ("selected", LEFT, True), ("matched", LEFT, True),
     ]  # fmt: skip
     for disturbance, _ in told:
-        assert disturbance.energy == pytest.approx(0.0, abs=1e-3)
+        assert disturbance.energy == pytest.approx(0.0, abs=0.02)
         assert disturbance.moved == pytest.approx(first, abs=0.15)
     assert [(a.selected, a.matched) for a in attempts] == [(1, 1)]
 
@@ -400,7 +401,7 @@ def test_the_paired_difference_has_the_interval_of_a_mean() -> None:
     assert high is not None
     assert low < 0.3 < high
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / math.sqrt(40), rel=0.3)
-    assert paired_difference(nodes[:1])[1:] == (None, None)
+    assert paired_difference(nodes[:5])[1:] == (None, None)
     assert paired_difference([]) == (None, None, None)
 
 
