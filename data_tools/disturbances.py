@@ -71,34 +71,37 @@ class Draw:
     Attributes:
         selected, matched: [k] int64, rows.
         direction: [k, 3] unit vectors.
-        unmatched: atoms that were left out, as no other is as far away.
+        passed_over: important atoms not selected, as too few others are as far away.
     """
 
     selected: Tensor
     matched: Tensor
     direction: Tensor
-    unmatched: int
+    passed_over: int
 
 
-def draws_of(distance: Tensor, important: Tensor, repeats: int, node: int, seed: int) -> list[Draw]:
+def draws_of(
+    distance: Tensor, ranked: Tensor, count: int, repeats: int, node: int, seed: int
+) -> list[Draw]:
     """What to displace; it depends on the seed and the node, not on other nodes.
 
     Args:
         distance: [n] Å, from the node.
-        important: [k] int64, the atoms that the explanation points at.
+        ranked: [k] int64, the atoms that the explanation points at, most important first.
+        count: how many of them to displace.
         repeats: how many draws.
 
     Returns:
-        one for each repeat; none where no other atom is as far away as any of `important`.
+        one for each repeat; none where no other atom is as far away as any of `ranked`.
     """
     state = int(np.random.SeedSequence([seed, node]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(state)
     found = []
     for _ in range(repeats):
-        sets = atom_sets(distance, important, generator)
+        sets = atom_sets(distance, ranked, count, generator)
         arrows = torch.randn(len(sets.selected), 3, generator=generator, dtype=torch.float64)
         direction = torch.nn.functional.normalize(arrows, dim=1)
-        found.append(Draw(sets.selected, sets.matched, direction, sets.unmatched))
+        found.append(Draw(sets.selected, sets.matched, direction, sets.passed_over))
     return [draw for draw in found if len(draw.selected)]
 
 

@@ -208,7 +208,7 @@ def _node_changes(prepared: Prepared, found: Sequence[Labels]) -> tuple[NodeChan
     return tuple(
         NodeChanges(
             node, ids[node], symbols[node], prepared.predicted[node], before[node],
-            prepared.attempts[node], prepared.unmatched[node], tuple(changes[node]),
+            prepared.attempts[node], prepared.passed_over[node], tuple(changes[node]),
         )
         for node in prepared.nodes
     )  # fmt: skip
@@ -229,10 +229,10 @@ def _warnings(nodes: Sequence[NodeChanges]) -> list[str]:
         name = f"atom id {node.node_id} (node {node.node})"
         if not node.changes:
             found.append(f"{name}: no others are as far away as its selected neighbours: missing")
-        elif node.unmatched:
+        elif node.passed_over:
             found.append(
-                f"{name}: {node.unmatched} of its selected neighbours left out, as no others are "
-                "as far away"
+                f"{name}: {node.passed_over} of its most important neighbours are not selected, "
+                "as too few others are as far away"
             )
         if node.before.stderr is None:
             found.append(f"{name} has {node.before.events} successful searches before: missing")

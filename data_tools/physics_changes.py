@@ -70,7 +70,8 @@ class NodeChanges:
         predicted: eV, before.
         before: the searches in the undisturbed structure.
         attempts: how many disturbances left the minimum, by length.
-        unmatched: atoms that the explanation points at, but that no other atom is as far away as.
+        passed_over: of the most important atoms, those not selected, as too few others are as far
+            away.
         changes: of every disturbance.
     """
 
@@ -80,7 +81,7 @@ class NodeChanges:
     predicted: float
     before: Searched
     attempts: tuple[Attempt, ...]
-    unmatched: int
+    passed_over: int
     changes: tuple[Change, ...]
 
     def known(self, kind: str) -> list[Change]:

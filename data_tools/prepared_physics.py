@@ -30,7 +30,7 @@ from mgsym.devices import resolve_device
 from mgsym.ensemble import Ensemble, Member
 from mgsym.errors import InputError, MgsymError, UsageError
 from mgsym.explanation import explain_nodes, method_settings
-from mgsym.explanation.atoms import atom_importance, important_atoms
+from mgsym.explanation.atoms import atom_importance, ranked_atoms
 from mgsym.explanation.controls import distance_between_atoms
 from mgsym.explanation.receptive import check_node
 from mgsym.explanation.statistics import choose_nodes
@@ -63,7 +63,7 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     topk: int = 50
     atoms: int = 5
-    displace: float = 1.5
+    displace: float = 2.0
     repeats: int = 1
     seed: int = 0
 
@@ -84,7 +84,8 @@ class Prepared:
         nodes: the atoms asked about.
         predicted: eV, of each node, before.
         attempts: of each node, how many disturbances left the minimum, by length.
-        unmatched: of each node, how many atoms had no match (in its draws, the most).
+        passed_over: of each node, how many of its most important atoms were not selected, as
+            too few others are as far away.
         disturbances: of all nodes.
         structures: each new minimum by the name of its file.
         notes: what was chosen for the caller.
@@ -97,7 +98,7 @@ class Prepared:
     nodes: tuple[int, ...]
     predicted: Mapping[int, float]
     attempts: Mapping[int, tuple[Attempt, ...]]
-    unmatched: Mapping[int, int]
+    passed_over: Mapping[int, int]
     disturbances: tuple[Disturbance, ...]
     structures: Mapping[str, Structure]
     notes: tuple[str, ...] = ()
@@ -185,14 +186,14 @@ class _Preparation:
         if isinstance(nodes, int):
             nodes = [n for group in choose_nodes(predicted, nodes).values() for n in group]
         nodes = tuple(dict.fromkeys(nodes))
-        attempts, unmatched, structures = {}, {}, {}
+        attempts, passed_over, structures = {}, {}, {}
         disturbances: list[Disturbance] = []
         for done, (node, draws) in enumerate(self._draws(graph, nodes)):
             found, attempts[node] = disturb(
                 start, relaxation.energy_after, node, draws, request.displace,
                 self.potential, self.place, partial(self._tell, len(nodes), done),
             )  # fmt: skip
-            unmatched[node] = max((d.unmatched for d in draws), default=request.atoms)
+            passed_over[node] = max((d.passed_over for d in draws), default=request.atoms)
             for disturbance, structure in found:
                 told, kept = self._predicted(disturbance, structure)
                 disturbances.append(told)
@@ -205,7 +206,7 @@ class _Preparation:
             nodes,
             {node: float(predicted[node]) for node in nodes},
             {node: tuple(tried) for node, tried in attempts.items()},
-            unmatched,
+            passed_over,
             tuple(disturbances),
             structures,
             (*system.notes, *self._told(relaxation)),
@@ -251,9 +252,11 @@ class _Preparation:
         for explanation in explanations:
             node = explanation.node
             importance = atom_importance(explanation, graph.num_nodes)
-            atoms = important_atoms(importance, request.atoms)
-            distance = distance_between_atoms(graph, node)
-            found.append((node, draws_of(distance, atoms, request.repeats, node, request.seed)))
+            draws = draws_of(
+                distance_between_atoms(graph, node), ranked_atoms(importance), request.atoms,
+                request.repeats, node, request.seed,
+            )  # fmt: skip
+            found.append((node, draws))
         return found
 
     def _predicted(
@@ -293,7 +296,7 @@ def _save(prepared: Prepared, asked: Mapping[str, Any]) -> None:
         "nodes": prepared.nodes,
         "predicted": list(prepared.predicted.values()),
         "attempts": [[asdict(a) for a in prepared.attempts[n]] for n in prepared.nodes],
-        "unmatched": list(prepared.unmatched.values()),
+        "passed_over": list(prepared.passed_over.values()),
         "disturbances": [asdict(d) for d in prepared.disturbances],
         "notes": prepared.notes,
         "warnings": prepared.warnings,
@@ -317,8 +320,8 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
             Disturbance(**{**d, "rows": tuple(d["rows"])}) for d in content["disturbances"]
         )
         attempts = [tuple(Attempt(**a) for a in tried) for tried in content["attempts"]]
-        per_node = [content["predicted"], attempts, content["unmatched"]]
-        predicted, tried, unmatched = (dict(zip(nodes, v, strict=True)) for v in per_node)
+        per_node = [content["predicted"], attempts, content["passed_over"]]
+        predicted, tried, passed_over = (dict(zip(nodes, v, strict=True)) for v in per_node)
         told = tuple(content["notes"]), tuple(content["warnings"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"is damaged ({error!r}): begin again, --overwrite", path=path) from error
@@ -332,6 +335,6 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
     structures = {name: read(folder / name) for name in names}
     start = read(folder / START)
     return Prepared(
-        folder, int(asked["seed"]), start, nodes, predicted, tried, unmatched, disturbances,
+        folder, int(asked["seed"]), start, nodes, predicted, tried, passed_over, disturbances,
         structures, *told,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgsym.explanation.controls import matched_part, matched_rows
+from mgsym.explanation.controls import matchable, matched_rows
 from mgsym.explanation.explanation import Explanation
 
 
@@ -17,12 +17,13 @@ class AtomSets(NamedTuple):
     Attributes:
         selected: [k] int64, those that the explanation points at, most important first.
         matched: [k] int64, others.
-        unmatched: how many atoms were left out of `selected`, as no other is as far away.
+        passed_over: how many of the k most important are not selected, as too few others are as
+            far away.
     """
 
     selected: Tensor
     matched: Tensor
-    unmatched: int
+    passed_over: int
 
 
 def atom_importance(explanation: Explanation, num_nodes: int) -> Tensor:
@@ -37,22 +38,27 @@ def atom_importance(explanation: Explanation, num_nodes: int) -> Tensor:
     return importance
 
 
-def important_atoms(importance: Tensor, count: int) -> Tensor:
-    """[≤ count] int64: the atoms of largest importance, those without any left out."""
-    order = importance.argsort(descending=True, stable=True)[:count]
+def ranked_atoms(importance: Tensor) -> Tensor:
+    """[k] int64: the atoms that have an importance, most important first."""
+    order = importance.argsort(descending=True, stable=True)
     return order[importance[order] > 0]
 
 
-def atom_sets(distance: Tensor, selected: Tensor, generator: torch.Generator) -> AtomSets:
-    """Draw as many other atoms at the same distances, to bins of 0.25 Å.
+def atom_sets(distance: Tensor, ranked: Tensor, count: int, generator: torch.Generator) -> AtomSets:
+    """The most important atoms, and as many others at the same distances, to bins of 0.25 Å.
 
-    Where a bin has no more, its least important selected atoms are left out: so both sets are
-    equal in number and distance, whatever else they differ in.
+    At most half of a bin can be selected: its most important atoms. Where that passes over an
+    atom among the `count` most important, one further down the ranking takes its place. So both
+    sets are equal in number and distance, and no selected atom is less important than one that
+    was drawn from its bin.
 
     Args:
         distance: [n] Å, `distance_between_atoms`.
-        selected: [k] int64, most important first, the explained atom not among them.
+        ranked: [k] int64, `ranked_atoms`.
+        count: how many to select.
         generator: of the draw.
     """
+    selected = matchable(distance, ranked, count)
+    passed_over = (~torch.isin(ranked[:count], selected)).sum()
     found = matched_rows(distance, selected, generator)
-    return AtomSets(matched_part(distance, selected, found), found.rows, found.missing)
+    return AtomSets(selected, found.rows, int(passed_over))

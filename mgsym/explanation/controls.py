@@ -73,22 +73,28 @@ def matched_rows(distance: Tensor, chosen: Tensor, generator: torch.Generator) -
     return Matched(rows.to(chosen.device), len(own) - len(rows))
 
 
-def matched_part(distance: Tensor, chosen: Tensor, found: Matched) -> Tensor:
-    """Those of `chosen` that have a match, so that both sets are equal in number and distance.
+def matchable(distance: Tensor, ranked: Tensor, count: int) -> Tensor:
+    """The first rows of a ranking for which `matched_rows` will find a match each.
+
+    At most half of a bin is taken, its first rows; rows further down the ranking, in other bins,
+    take the place of the rest.
 
     Args:
         distance: [m] Å, as for `matched_rows`.
-        chosen: [k] int64, most important first; of a bin that ran out, the last are left out.
-        found: what was drawn for them.
+        ranked: [r] int64, most important first.
+        count: how many are wanted.
 
     Returns:
-        [k − missing] int64.
+        [≤ count] int64, in the order of the ranking.
     """
-    left = Counter((distance[found.rows] / BIN).long().tolist())
-    kept = []
-    for row, place in zip(chosen.tolist(), (distance[chosen] / BIN).long().tolist(), strict=True):
-        if left[place] > 0:
-            left[place] -= 1
+    bins = (distance / BIN).long().tolist()
+    size, taken = Counter(bins), dict.fromkeys(bins, 0)
+    kept: list[int] = []
+    for row in ranked.tolist():
+        if len(kept) == count:
+            break
+        if size[bins[row]] >= 2 * (taken[bins[row]] + 1):
+            taken[bins[row]] += 1
             kept.append(row)
     return torch.tensor(kept, dtype=torch.int64)
 
