@@ -12,9 +12,11 @@ needed for it. So displacements grow, equally for both sets, until some of each 
 minimum (see `disturb`): a real one, of which the real barrier can be asked.
 
 **What is compared.** Searches of different structures start with different pushes, so that their
-errors are independent and add up as squares. Random displacements raise and lower a barrier
-alike; so an atom's change is the root mean square over its draws. Noise alone would let about a
-third of the atoms change by more than a standard error: that number is reported beside the count.
+errors are independent and add up as squares. An atom's change is the root mean square over its
+draws, as a displacement may raise or lower its barrier. Noise alone would let about a third of the
+atoms change by more than a standard error: that number is reported beside the count. A new minimum
+lies higher than the old one, and from a high minimum barriers are low: so what tells the selected
+atoms from others is the difference between both sets, not that a barrier changes at all.
 """
 
 from __future__ import annotations
