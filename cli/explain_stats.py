@@ -11,20 +11,11 @@ from mgsym.cli import console
 from mgsym.cli import options as opt
 
 
-def _nodes(ctx: click.Context, param: click.Parameter, value: str) -> int | list[int]:
-    """``30`` as how many, ``4,8,15`` (or ``4,``) as which."""
-    try:
-        numbers = [int(part) for part in value.split(",") if part.strip()]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 0:
-        raise click.BadParameter(f"{value!r}: expected 30, or rows such as 4,8,15", ctx, param)
-    return numbers if "," in value else numbers[0]
-
-
 @click.command()
 @click.argument("structure", required=False, type=opt.FILE)
-@click.option("--nodes", default="30", callback=_nodes, help="How many, or which: 4,8,15.  [30]")
+@click.option(
+    "--nodes", default="30", callback=opt.parse_nodes, help="How many, or which: 4,8,15.  [30]"
+)
 @click.option("--topk", type=click.IntRange(1), default=50, show_default=True, help="Edges each.")
 @click.option("--method", default="edge-mask", show_default=True, help="See mgsym explain.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any of its settings.")

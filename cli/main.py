@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("mgsym.cli.models", "List the models that can be trained."),
     "explain": ("mgsym.cli.explain", "Find the edges that a prediction rests on."),
     "explain-stats": ("mgsym.cli.explain_stats", "Compare the edges behind many predictions."),
+    "explain-physics": (
+        "mgsym.cli.explain_physics",
+        "Put explanations to the proof by real barriers.",
+    ),
     "explain-benchmark": (
         "mgsym.cli.explain_benchmark",
         "Test explainers on reasons that are known.",

@@ -185,6 +185,17 @@ def parse_numbers(
         raise click.BadParameter(f"{value!r}: expected numbers such as 1,0.5", ctx, param) from None
 
 
+def parse_nodes(ctx: click.Context, param: click.Parameter, value: str) -> int | list[int]:
+    """``30`` as how many, ``4,8,15`` (or ``4,``) as which."""
+    try:
+        numbers = [int(part) for part in value.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0:
+        raise click.BadParameter(f"{value!r}: expected 30, or rows such as 4,8,15", ctx, param)
+    return numbers if "," in value else numbers[0]
+
+
 def parse_seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int]:
     """``0:4`` as 0, 1, 2, 3 and ``0,7`` as 0, 7; empty when the option is not given."""
     if value is None:

@@ -8,6 +8,7 @@ import torch
 
 from mgsym.atomic import atomic_path, refuse_existing
 from mgsym.data_tools.formats import output_format, write
+from mgsym.data_tools.graphs import structure_of
 from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
 from mgsym.graph import Graph
@@ -60,20 +61,12 @@ def with_importance(graph: Graph, explanation: Explanation) -> Structure:
         importance.index_add_(0, ends, explanation.importance / 2)
     explained = torch.zeros(graph.num_nodes, dtype=torch.int64)
     explained[explanation.node] = 1
-    return Structure(
-        positions=graph.positions[rows],
-        cell=graph.cell[structure],
-        types=graph.types[rows],
-        species=graph.species,
-        periodic=tuple(graph.periodic[structure].tolist()),
-        ids=graph.ids[rows],
-        columns={
-            "importance": Column(importance[rows]),
-            "explained": Column(explained[rows]),
-            "barrier": Column(graph.target[rows], "eV"),
-        },
-        name=graph.names[structure],
-    )
+    columns = {
+        "importance": Column(importance[rows]),
+        "explained": Column(explained[rows]),
+        "barrier": Column(graph.target[rows], "eV"),
+    }
+    return structure_of(graph, structure).replace(columns=columns)
 
 
 def dump_local(explanation: Explanation) -> str:

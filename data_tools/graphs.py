@@ -188,6 +188,22 @@ def with_physical_inputs(
     )
 
 
+def structure_of(graph: Graph, index: int = 0) -> Structure:
+    """The atoms of one structure of a graph, without columns."""
+    rows = (graph.structure_index == index).nonzero().squeeze(1)
+    return Structure(
+        positions=graph.positions[rows],
+        cell=graph.cell[index],
+        types=graph.types[rows],
+        species=graph.species,
+        periodic=tuple(graph.periodic[index].tolist()),
+        ids=graph.ids[rows],
+        name=graph.names[index],
+        glass=graph.glasses[index],
+        split=graph.splits[index],
+    )
+
+
 def _step_within(step: Callable[[str, float], None], name: str, done: int, total: int) -> None:
     """Progress within one graph; it is done only once it is written."""
     step(name, 0.999 * done / total)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,20 +32,15 @@ from mgsym.data_tools.simulation.event_files import (
 )
 from mgsym.data_tools.simulation.events import FOUND
 from mgsym.data_tools.simulation.schedule import Plan, Schedule, used
-from mgsym.data_tools.simulation.search_workers import Task, run
+from mgsym.data_tools.simulation.search_workers import Task
 from mgsym.data_tools.simulation.selection import format_rows, parse_shard
-from mgsym.errors import InputError, Interrupted, UsageError
+from mgsym.data_tools.simulation.sites import Progress, Site, search_sites
+from mgsym.errors import InputError, UsageError
 from mgsym.metrics import noise_ceiling
 from mgsym.structure import Structure
 
 NAN = float("nan")
 SHOWN = 8  # ids that a warning names
-
-
-class Progress(Protocol):
-    """Called with what is done and what there is to do, and more by name."""
-
-    def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +112,15 @@ class Labels:
         }
 
 
+class System(NamedTuple):
+    """A structure, the atoms (ascending rows) to label in it, its file of events and its seed."""
+
+    structure: Structure
+    rows: Sequence[int]
+    file: Path
+    seed: int
+
+
 def label(
     structure: Structure,
     potential: EAM,
@@ -175,12 +179,57 @@ def label(
         schedule = Schedule(rows, plan, _begin(writer, resume, overwrite))
         task = Task(run_searches, structure, potential, settings, seed, slots, device)
         start = time.monotonic()
-        _search(task, schedule, writer, jobs, progress, should_stop)
+        search_sites([Site(task, schedule, writer)], jobs, progress, should_stop)
         seconds = time.monotonic() - start
     events = join([read_events(file)[1]], [file])
     found = aggregate(structure, events, writer.heading.chosen, plan)
     warnings = (*_unfinished(found.rows, plan, events), *found.warnings)
     return replace(found, warnings=warnings, made=schedule.recorded, seconds=seconds)
+
+
+def label_each(
+    systems: Sequence[System],
+    potential: EAM,
+    settings: ArtnSettings,
+    *,
+    plan: Plan | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    jobs: int = 1,
+    slots: int = 64,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> list[Labels]:
+    """Label a few atoms in each of many structures, as `label` does in one.
+
+    Args:
+        systems: where to search, and where the events go.
+        jobs: processes, which share the structures.
+        potential, settings, plan, resume, overwrite, slots, device, progress, should_stop: as
+            `label` takes them.
+
+    Raises:
+        as `label`.
+    """
+    plan = plan or Plan()
+    with ExitStack() as stack:
+        sites = []
+        for atoms in systems:
+            heading = _heading(
+                atoms.structure, potential, settings, atoms.rows, plan, atoms.seed, None
+            )
+            writer = stack.enter_context(EventFile(atoms.file, heading))
+            schedule = Schedule(atoms.rows, plan, _begin(writer, resume, overwrite))
+            task = Task(
+                run_searches, atoms.structure, potential, settings, atoms.seed, slots, device
+            )
+            sites.append(Site(task, schedule, writer))
+        search_sites(sites, jobs, progress, should_stop)
+    return [
+        aggregate(s.structure, join([read_events(s.file)[1]], [s.file]), s.rows, plan)
+        for s in systems
+    ]
 
 
 def merge(
@@ -299,34 +348,6 @@ def _begin(writer: EventFile, resume: bool, overwrite: bool) -> Events | None:
         raise UsageError(f"{path} exists: go on with it by --resume, or begin again by --overwrite")
     refuse_existing(path, overwrite)
     return None
-
-
-def _search(
-    task: Task,
-    schedule: Schedule,
-    writer: EventFile,
-    jobs: int,
-    progress: Progress | None,
-    should_stop: Callable[[], bool] | None,
-) -> None:
-    """Make the searches of a schedule, each written as it finishes."""
-    before, found = schedule.done, 0
-    if progress is not None:
-        progress(0, schedule.total - before)
-    with closing(run(task, schedule, jobs)) as events:
-        for event in events:
-            if event is not None:
-                writer.append(event)
-                found += event.found
-                if progress is not None:
-                    share = f"{100 * found / schedule.recorded:.0f} %"
-                    progress(schedule.done - before, schedule.total - before, success=share)
-            if should_stop is not None and should_stop() and schedule.unfinished:
-                what = "events" if schedule.plan.events else "searches"
-                raise Interrupted(
-                    f"stopped with {schedule.done} of {schedule.total} {what}, all in "
-                    f"{writer.path}: the same command with --resume goes on"
-                )
 
 
 def _check_structure(structure: Structure, heading: Heading, path: Path) -> None:

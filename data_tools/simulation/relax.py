@@ -69,6 +69,7 @@ def relax(
     pressure: float = 0.0,
     max_steps: int = MAX_STEPS,
     device: str | torch.device = "cpu",
+    compile: bool = True,
     progress: Watch | None = None,
 ) -> list[Relaxation]:
     """Move the atoms of each structure to a minimum of the energy.
@@ -84,6 +85,8 @@ def relax(
         pressure: eV/Å³, on free cells.
         max_steps: evaluations of the forces, at most.
         device: ``auto``, ``cpu`` or ``cuda``.
+        compile: whether a compiler may be used; it takes longer than some hundred steps of a
+            small structure do.
         progress: called with the number of structures at rest and in all.
 
     Returns:
@@ -104,7 +107,7 @@ def relax(
         cells = torch.stack([s.cell for s in group]).to(place)
         try:
             minimum = minimize(
-                EAMForces(potential, group, device=place),
+                EAMForces(potential, group, device=place, compile=compile),
                 positions,
                 cells,
                 method=method,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -78,30 +78,42 @@ class Task:
                 raise MgsymError("the search engine ended without an event (a bug)")
 
 
-def run(task: Task, schedule: Schedule, jobs: int = 1) -> Generator[Event | None, None, None]:
-    """Make all searches of a schedule.
+Piece: TypeAlias = tuple[Task, Schedule]
+_Part: TypeAlias = tuple[int, Task, Schedule]  # of a piece, with its place
+
+
+def run(pieces: Sequence[Piece], jobs: int = 1) -> Generator[tuple[int, Event | None], None, None]:
+    """Make all searches of one schedule, or of several, such as those in different structures.
 
     Args:
-        task: what to search in, and how.
-        schedule: hears of each search as it finishes.
-        jobs: processes, each of one thread and with its share of the atoms; 1 stays in this one.
+        pieces: what to search in and how, each with the schedule that hears of its searches.
+        jobs: processes, each of one thread and with its share of the atoms of every schedule; 1
+            stays in this one.
 
     Yields:
-        each finished search; None now and then while nothing finishes.
+        each finished search with the place of its piece; (0, None) now and then while nothing
+        finishes.
 
     Raises:
         MgsymError: a process died; whatever a search raises comes through too.
     """
     if jobs == 1:
-        yield from task.events(schedule)
+        for place, (task, schedule) in enumerate(pieces):
+            yield from ((place, event) for event in task.events(schedule))
         return
-    parts = [schedule.part(i, jobs) for i in range(jobs)]
-    workers = [_Worker(task, part) for part in parts if part.unfinished]
+    shares: list[list[_Part]] = [[] for _ in range(jobs)]
+    for place, (task, schedule) in enumerate(pieces):
+        for i in range(jobs):
+            part = schedule.part(i, jobs)
+            if part.unfinished:  # turned by the place, as schedules may have one atom each
+                shares[(place + i) % jobs].append((place, task, part))
+    schedules = [schedule for _, schedule in pieces]
+    workers = [_Worker(share) for share in shares if share]
     try:
         with _interrupts_ignored():  # Ctrl-C is for the parent to hear, which ends the workers
             for worker in workers:
                 worker.start()
-        yield from _collect(workers, schedule)
+        yield from _collect(workers, schedules)
     finally:
         for worker in workers:
             worker.end()
@@ -110,10 +122,10 @@ def run(task: Task, schedule: Schedule, jobs: int = 1) -> Generator[Event | None
 class _Worker:
     """A process, and the pipe on which its events come."""
 
-    def __init__(self, task: Task, schedule: Schedule) -> None:
+    def __init__(self, parts: Sequence[_Part]) -> None:
         context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
         self.pipe, self._far = context.Pipe(duplex=False)
-        given = (task, schedule, self._far)
+        given = (parts, self._far)
         self.process: BaseProcess = context.Process(target=_work, args=given, daemon=True)
 
     def start(self) -> None:
@@ -127,7 +139,9 @@ class _Worker:
         self.pipe.close()
 
 
-def _collect(workers: list[_Worker], schedule: Schedule) -> Iterator[Event | None]:
+def _collect(
+    workers: list[_Worker], schedules: Sequence[Schedule]
+) -> Iterator[tuple[int, Event | None]]:
     by_pipe = {worker.pipe: worker for worker in workers}
     while by_pipe:
         for pipe in wait(list(by_pipe), HEARTBEAT):
@@ -138,15 +152,16 @@ def _collect(workers: list[_Worker], schedule: Schedule) -> Iterator[Event | Non
             elif isinstance(message, Exception):
                 raise message
             else:
-                schedule.record(message)
-                yield message
-        yield None
+                place, event = message
+                schedules[place].record(event)
+                yield place, event
+        yield 0, None
 
 
-def _receive(worker: _Worker) -> Event | Exception | None:
-    """An event, what a worker raised, or None when it is done."""
+def _receive(worker: _Worker) -> tuple[int, Event] | Exception | None:
+    """An event and its place, what a worker raised, or None when it is done."""
     try:
-        message: Event | Exception | None = worker.pipe.recv()
+        message: tuple[int, Event] | Exception | None = worker.pipe.recv()
         return message
     except (EOFError, OSError):
         worker.process.join()
@@ -157,14 +172,15 @@ def _receive(worker: _Worker) -> Event | Exception | None:
         )
 
 
-def _work(task: Task, schedule: Schedule, pipe: Connection) -> None:
+def _work(parts: Sequence[_Part], pipe: Connection) -> None:
     """What a worker does: send each event, then None; or what went wrong."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
-        for event in task.events(schedule):
-            pipe.send(event)
+        for place, task, schedule in parts:
+            for event in task.events(schedule):
+                pipe.send((place, event))
         pipe.send(None)
     except BrokenPipeError:
         pass  # the parent is gone

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mgsym.explanation.receptive import Cone
+from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 
 BIN = 0.25  # Å, width of the bins of distance
 
 
 class Matched(NamedTuple):
-    """Edges drawn to match others.
+    """Edges, or atoms, drawn to match others.
 
     Attributes:
-        edges: [k − missing] int64, edges of the cone.
+        rows: [k − missing] int64, such as edges of the cone.
         missing: how many could not be drawn because their bin had run out.
     """
 
-    edges: Tensor
+    rows: Tensor
     missing: int
 
 
 def distance_to_atom(part: Cone) -> Tensor:
     """[m] Å, from the atom to the middle of each edge, taking each target's nearest image."""
     graph = part.graph
-    structure = int(graph.structure_index[part.node])
+    target = _vectors_from(graph, part.node)[graph.destination]
+    return (target + graph.edge_vector.double() / 2).norm(dim=1)
+
+
+def distance_between_atoms(graph: Graph, node: int) -> Tensor:
+    """[n] Å, from an atom to the nearest image of each atom of its structure, itself included."""
+    return _vectors_from(graph, node).norm(dim=1)
+
+
+def _vectors_from(graph: Graph, node: int) -> Tensor:
+    """[n, 3] Å, from an atom to the nearest image of each."""
+    structure = int(graph.structure_index[node])
     cell, periodic = graph.cell[structure], graph.periodic[structure].double()
-    away = graph.positions[graph.destination] - graph.positions[part.node]
+    away = graph.positions - graph.positions[node]
     fraction = torch.linalg.solve(cell.T, away.T).T
-    nearest = away - (fraction.round() * periodic) @ cell
-    return (nearest + graph.edge_vector.double() / 2).norm(dim=1)
+    return away - (fraction.round() * periodic) @ cell
 
 
 def random_edges(count: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -42,11 +54,11 @@ def random_edges(count: int, chosen: Tensor, generator: torch.Generator) -> Tens
     return torch.randperm(count, generator=generator)[: len(chosen)].to(chosen.device)
 
 
-def matched_edges(distance: Tensor, chosen: Tensor, generator: torch.Generator) -> Matched:
-    """Other edges, as far from the atom as the chosen ones, to bins of 0.25 Å.
+def matched_rows(distance: Tensor, chosen: Tensor, generator: torch.Generator) -> Matched:
+    """Other edges (or atoms), as far from the atom as the chosen ones, to bins of 0.25 Å.
 
     Args:
-        distance: [m] Å, `distance_to_atom`.
+        distance: [m] Å, `distance_to_atom` or `distance_between_atoms`.
         chosen: [k] int64; none of them is drawn.
     """
     distance, own = distance.cpu(), chosen.cpu()
@@ -57,8 +69,34 @@ def matched_edges(distance: Tensor, chosen: Tensor, generator: torch.Generator) 
     for place, wanted in zip(*bins[own].unique(return_counts=True), strict=True):
         pool = (free & (bins == place)).nonzero().squeeze(1)
         drawn.append(pool[torch.randperm(len(pool), generator=generator)[: int(wanted)]])
-    edges = torch.cat(drawn) if drawn else own
-    return Matched(edges.to(chosen.device), len(own) - len(edges))
+    rows = torch.cat(drawn) if drawn else own
+    return Matched(rows.to(chosen.device), len(own) - len(rows))
+
+
+def matchable(distance: Tensor, ranked: Tensor, count: int) -> Tensor:
+    """The first rows of a ranking for which `matched_rows` will find a match each.
+
+    At most half of a bin is taken, its first rows; rows further down the ranking, in other bins,
+    take the place of the rest.
+
+    Args:
+        distance: [m] Å, as for `matched_rows`.
+        ranked: [r] int64, most important first.
+        count: how many are wanted.
+
+    Returns:
+        [≤ count] int64, in the order of the ranking.
+    """
+    bins = (distance / BIN).long().tolist()
+    size, taken = Counter(bins), dict.fromkeys(bins, 0)
+    kept: list[int] = []
+    for row in ranked.tolist():
+        if len(kept) == count:
+            break
+        if size[bins[row]] >= 2 * (taken[bins[row]] + 1):
+            taken[bins[row]] += 1
+            kept.append(row)
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 def shuffled_weights(model: BarrierModel, generator: torch.Generator) -> BarrierModel:

@@ -16,7 +16,7 @@ from mgsym.explanation import explain_nodes
 from mgsym.explanation.agreement import rank_agreement
 from mgsym.explanation.controls import (
     distance_to_atom,
-    matched_edges,
+    matched_rows,
     random_edges,
     shuffled_weights,
 )
@@ -215,8 +215,8 @@ def _node(
             if shuffled is not None:
                 sets["shuffled"] = [shuffled[:size]]
             for _ in range(draws):
-                drawn = matched_edges(distance, ranked[:size], generator)
-                sets["matched"].append(drawn.edges)
+                drawn = matched_rows(distance, ranked[:size], generator)
+                sets["matched"].append(drawn.rows)
                 sets["random"].append(random_edges(len(ranked), ranked[:size], generator))
                 missing += drawn.missing / draws if size == k else 0.0
             for kind, chosen in sets.items():

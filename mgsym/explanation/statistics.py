@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.explanation import explain_nodes
-from mgsym.explanation.controls import distance_to_atom, matched_edges, random_edges
+from mgsym.explanation.controls import distance_to_atom, matched_rows, random_edges
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import in_cone
 from mgsym.explanation.receptive import Cone, borrowed, model_cone, one_model
@@ -185,10 +185,10 @@ def _node(
         part = model_cone(graph.to(where), model, explanation.node)
     chosen = in_cone(part, explanation)[:k]
     distance = distance_to_atom(part)
-    drawn = [matched_edges(distance, chosen, generator) for _ in range(draws)]
+    drawn = [matched_rows(distance, chosen, generator) for _ in range(draws)]
     sets = {
         "selected": [chosen],
-        "matched": [d.edges for d in drawn],
+        "matched": [d.rows for d in drawn],
         "random": [random_edges(len(distance), chosen, generator) for _ in range(draws)],
     }
     lengths = part.graph.edge_length

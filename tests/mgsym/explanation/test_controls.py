@@ -12,7 +12,7 @@ from mgsym.explanation import explain
 from mgsym.explanation.controls import (
     BIN,
     distance_to_atom,
-    matched_edges,
+    matched_rows,
     random_edges,
     shuffled_weights,
 )
@@ -39,17 +39,17 @@ def test_matched_edges_lie_in_the_same_bins_and_are_others() -> None:
     generator = torch.Generator().manual_seed(0)
     distance = torch.rand(500, generator=generator) * 10
     chosen = torch.randperm(500, generator=generator)[:40]
-    found = matched_edges(distance, chosen, generator)
+    found = matched_rows(distance, chosen, generator)
     assert found.missing == 0
-    assert not set(found.edges.tolist()) & set(chosen.tolist())
-    bins = [(distance[edges] / BIN).long().sort().values for edges in (chosen, found.edges)]
+    assert not set(found.rows.tolist()) & set(chosen.tolist())
+    bins = [(distance[edges] / BIN).long().sort().values for edges in (chosen, found.rows)]
     assert torch.equal(*bins)
 
 
 def test_bins_that_run_out_are_counted() -> None:
     distance = torch.tensor([1.0, 1.1, 1.2, 5.0, 5.1])
-    found = matched_edges(distance, torch.tensor([0, 1, 3]), torch.Generator().manual_seed(0))
-    assert sorted(found.edges.tolist()) == [2, 4]
+    found = matched_rows(distance, torch.tensor([0, 1, 3]), torch.Generator().manual_seed(0))
+    assert sorted(found.rows.tolist()) == [2, 4]
     assert found.missing == 1
 
 
