@@ -14,6 +14,9 @@ from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_range
 from mgsym.models.linear import NeighborRidge
 from mgsym.models.ridge import Ridge, RidgeOptions
 
+# standard deviations of the label: beyond what any glass gives, products of a density that was
+# never trained on would move a prediction without limit
+FARTHEST = 5.0
 RIDGE, COMPANION = "prepared_ridge", "prepared_companion"  # what `prepare` adds to a graph
 
 
@@ -134,6 +137,7 @@ class ResidualModel(InputModel):
         return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
 
     def _beside(self, graph: Graph) -> Tensor:
-        """[n], the companion's prediction, standardised."""
+        """[n], the companion's prediction, standardised; no farther from the mean than FARTHEST."""
         assert self.companion is not None
-        return self.companion.standardised(match_species(graph, self.species), None, None)
+        found = self.companion.standardised(match_species(graph, self.species), None, None)
+        return found.clamp(-FARTHEST, FARTHEST)
