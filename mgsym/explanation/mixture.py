@@ -1,15 +1,17 @@
 """Mix the explanation of one atom with what does not explain others.
 
-RegExplainer (Zhang et al., NeurIPS 2024, sec. 4.2) puts the explanation of one graph into the rest
-of another, so that the model sees as much as it was trained on. In a glass the other graphs are at
-hand: every atom has its own surroundings. Atoms of one element and hop stand in a ring, and each
-gets the rest of the next one in place of its own,
+RegExplainer (Zhang et al., NeurIPS 2024) puts the explanation of one graph into the rest of
+another, so that the model sees as much as it was trained on. In a glass the other graphs are at
+hand: every atom has its own surroundings. Atoms of one element stand in a ring, by hop and else
+at random, and each gets the rest of the next one in place of its own,
 
-    w_e  = m_e        of edges e into atom d, which explain,
-    w_e′ = 1 − m_e′   of edges e′ into the next atom of the ring, which now arrive at d.
+    w_e  = m_e                  of the edges e into atom d, which explain,
+    w_e′ = r_d (1 − m_e′)       of the edges e′ into the next of the ring, which now arrive at d,
+    r_d  = (n_d − Σ m_e) / Σ (1 − m_e′), within 0 … 1,    n_d: how many edges arrive at d.
 
-So every atom keeps about its number of neighbours, at their distances and of their elements,
-while nothing outside the explanation can tell of its own surroundings.
+So every atom keeps its number of neighbours, at usual distances and of the usual elements, while
+nothing outside the explanation tells of its own surroundings. An edge explains in the place of
+another: the gradient goes through m_e and r_d, not through m_e′.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import Tensor
 from mgsym.explanation.receptive import Cone
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
+from mgsym.scatter import segment_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class Mixture:
         own: [p] int64, edges of the cone that may explain.
         rest: [q] int64, edges of the cone that arrive elsewhere now.
         order: [p + q] int64, edges of `graph` among own and rest, one after the other.
+        degree: [n] int64, how many edges arrive at each atom of the cone.
     """
 
     graph: Graph
@@ -41,16 +45,26 @@ class Mixture:
     own: Tensor
     rest: Tensor
     order: Tensor
+    degree: Tensor
 
     def predict(self, model: BarrierModel, mask: Tensor) -> Tensor:
-        """The atom's barrier, eV, 0-d; its gradient goes to the explanation, not to the rest.
+        """The atom's barrier, eV, 0-d; its gradient goes to the edges that explain.
 
         Args:
-            mask: [m] in 0 … 1, of every edge of the cone; those not in `own` should be 0.
+            mask: [m] in 0 … 1, of every edge of the cone; those not in `own` count as rest only.
         """
-        weight = torch.cat([mask[self.own], 1 - mask.detach()[self.rest]])[self.order]
-        barrier: Tensor = model(self.graph, weight)[self.node]
+        barrier: Tensor = model(self.graph, self.weights(mask))[self.node]
         return barrier
+
+    def weights(self, mask: Tensor) -> Tensor:
+        """[p + q] in 0 … 1, of the edges of `graph`."""
+        target, count = torch.empty_like(self.order), self.graph.num_nodes
+        target[self.order] = self.graph.destination
+        at, now_at = target.split([len(self.own), len(self.rest)])
+        kept, left = mask[self.own], 1 - mask.detach()[self.rest]
+        room = self.degree - segment_sum(kept, at, count)
+        share = room / segment_sum(left, now_at, count).clamp(min=1e-6)
+        return torch.cat([kept, left * share.clamp(0, 1)[now_at]])[self.order]
 
 
 def mixture(part: Cone, own: Tensor, generator: torch.Generator) -> Mixture:
@@ -75,7 +89,7 @@ def mixture(part: Cone, own: Tensor, generator: torch.Generator) -> Mixture:
         edge_shift=graph.edge_shift[edges],
         edge_vector=graph.edge_vector[edges],
     )
-    return Mixture(mixed, part.node, own, rest, order)
+    return Mixture(mixed, part.node, own, rest, order, graph.offsets.diff())
 
 
 def _heirs(part: Cone, generator: torch.Generator) -> Tensor:

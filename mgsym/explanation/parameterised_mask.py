@@ -1,38 +1,45 @@
 """One network that explains every atom: PGExplainer, with RegExplainer's remedy for regression.
 
 PGExplainer (Luo et al., "Parameterized Explainer for Graph Neural Network", NeurIPS 2020) trains a
-small network g on several atoms i at once. It gives every edge e of their cones a logit
-ω_e = g(x_e), and masks are drawn from the binary concrete distribution (their eq. 4),
+small network g on several atoms at once. It gives every edge e of their cones a logit ω_e = g(x_e)
+from what the edge looks like, and masks are drawn from the binary concrete distribution (their
+eq. 4),
 
     m_e = σ((ω_e − t + log u − log(1 − u)) / τ),    u uniform in 0 … 1,
 
-t such that Σ σ(ω − t) is the budget. Since m_e > ½ with probability σ(ω_e − t), the budget holds
-at every temperature; τ falls from 1 to 0.3.
+t such that Σ σ(ω − t) is the budget. The chance of m_e > ½ is σ(ω_e − t) at every temperature.
 
 RegExplainer (Zhang et al., "RegExplainer: Generating Explanations for Graph Neural Networks in
 Regression Tasks", NeurIPS 2024) notes that the masked graph alone is nothing that the model was
-trained on: a prediction for 50 edges out of thousands is extrapolated. So the explanation is put
+trained on: a prediction for 50 edges out of thousands is extrapolated. So an explanation is put
 into the rest of other graphs, which is irrelevant for the label (`mixture`), and the prediction
-f_i′ of that mixture should tell which atom was explained:
+f_i′ of the mixture should tell which atom i was explained: minimise
 
-    minimise  log(1 + (d_ii/s)²) − contrast · log [ exp(−d_ii²/2h²) / Σ_j exp(−d_ij²/2h²) ],
+    log(1 + (d_i/s)²) + contrast · −log [ exp(−d_i²/2h²) / Σ_j exp(−d_j²/2h²) ]
+                      + anchor · ½ mean (ω − log|φ|)²,        d_j = f_i′ − c − f_j,
 
-d_ij = f_i′ − f_j, f_j the full predictions for all atoms j of training, s the label's standard
-deviation, h = s/2. The first term is the information bottleneck's I(G*; Y) for a regression, the
-second InfoNCE; the bottleneck's I(G; G*) is the budget.
+with f_j the full predictions for all atoms j of training, s the label's standard deviation, and h
+half of the standard deviation of the f_j. The first term is the information bottleneck's I(G*; Y)
+for a regression, the second InfoNCE; its I(G; G*) is the budget. The running mean c of f_i′ − f_i
+is there because mixtures are a little strange to a model all the same: what they all have in
+common tells of no atom.
 
-What differs. From PGExplainer: a budget instead of size and entropy terms; x_e holds more than
-hidden representations (edge_looks.py), so that models without them can be explained; and x_e holds
-the integrated gradient φ_e of the edge, whose logarithm ω starts at as in `edge_mask`, since two
-edges that look the same may count differently. With ``slopes=0`` it does not, and explaining an
-unseen atom is one forward pass of model and network, as published. From RegExplainer: the other
-graphs are the surroundings of other atoms in the same cone, drawn anew at each step; the rest is
-not learned from; and InfoNCE compares predictions, which are ordered, instead of representations,
-against all atoms of training instead of one farther and one nearer.
+What differs. From PGExplainer: a budget instead of terms for size and entropy; x_e holds more than
+hidden representations (edge_looks.py), so that models without them can be explained; and it holds
+the integrated gradient φ_e of the edge, at whose logarithm ω starts and to which it is anchored as
+in `edge_mask`, since two edges that look alike need not count alike. An unseen atom then takes
+some backward passes and one pass of the network; with ``slopes=0`` φ is left out (ω starts at and
+is anchored to zero) and it takes forward passes only, as published. From both: edges are whole or
+deleted in f_i′, and the gradient is that of m (straight-through), as half an edge is as strange to
+a model as a missing one. From RegExplainer: the other graphs are the surroundings of other atoms
+in the same cone, drawn anew in each step; the rest is not learned from; InfoNCE compares
+predictions, which are ordered, instead of representations, with all atoms of training instead of
+one nearer and one farther.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,9 +64,11 @@ from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 
 NAME = "parameterised-mask"
-POOL = 600  # edges that may explain in one step: those of largest logit, and all into the atom
+POOL = 600  # edges that may explain in one step
 WARM, COLD = 1.0, 0.3  # temperatures of the first and the last step
-CONTRAST_WIDTH = 0.5  # label sd; predictions farther apart than that are told apart
+CONTRAST = 0.5  # width of InfoNCE, in standard deviations between the atoms of training
+SMALLEST = 0.01  # label sd; atoms whose predictions differ by less are not to be told apart
+SHIFT_RATE = 0.2  # of the running mean
 STEEPEST = 1.0  # norm at which gradients are cut: a mixture may fall far from all others
 
 
@@ -82,7 +91,7 @@ class ParameterisedExplainer:
         budget: how many edges a mask is to keep, Σ m.
         steps: of Adam, each on one atom; they take turns.
         learning_rate: of Adam; it falls to zero.
-        contrast: weight of InfoNCE.
+        contrast, anchor: weights of InfoNCE and of the anchor to the start.
         slopes: points at which the slopes of the prediction are taken; 0 looks at none.
         width: of the network's hidden layer.
 
@@ -96,17 +105,19 @@ class ParameterisedExplainer:
         budget: int = 50,
         steps: int = 60,
         learning_rate: float = 0.01,
-        contrast: float = 0.5,
+        contrast: float = 2.0,
+        anchor: float = 0.1,
         slopes: int = 4,
         width: int = 32,
     ) -> None:
         at_least(1, budget=budget, steps=steps, width=width)
         at_least(0, slopes=slopes)
-        for name, value in (("learning_rate", learning_rate), ("contrast", contrast)):
-            if not value >= 0:
-                raise UsageError(f"{name} is {value:g}, expected at least 0")
-        self.budget, self.steps, self.width = budget, steps, width
-        self.learning_rate, self.contrast, self.slopes = learning_rate, contrast, slopes
+        weights = {"learning_rate": learning_rate, "contrast": contrast, "anchor": anchor}
+        for name, value in weights.items():
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{name} is {value:g}, expected a number of at least 0")
+        self.budget, self.steps, self.width, self.slopes = budget, steps, width, slopes
+        self.learning_rate, self.contrast, self.anchor = learning_rate, contrast, anchor
         self._fitted: tuple[BarrierModel, Graph, EdgeScorer] | None = None
 
     def fit(
@@ -195,28 +206,34 @@ class ParameterisedExplainer:
         progress: Callable[..., None] | None,
     ) -> None:
         scale = float(model.label_scale)
-        others = torch.tensor([case.full for case in cases], device=scorer.bias.device)
+        others = torch.tensor([case.full for case in cases], device=scorer.bias.device) / scale
+        apart = CONTRAST * max(float(others.std(correction=0)), SMALLEST)
         optimizer = torch.optim.Adam(scorer.parameters(), lr=self.learning_rate)
-        turns = _turns(len(cases), generator)
+        turns, shift = _turns(len(cases), generator), 0.0
         for step in range(self.steps):
-            case = cases[next(turns)]
-            logits = scorer(case.looks, case.part)
-            own = _pool(case.part, logits, self.budget)
-            logits = logits - threshold(logits.detach(), self.budget)
-            mask = concrete(logits, WARM * (COLD / WARM) ** (step / self.steps), generator)
-            mixed = mixture(case.part, own, generator).predict(model, mask)
+            place = next(turns)
+            part, looks = cases[place].part, cases[place].looks
+            logits = scorer(looks, part)
+            own = _pool(part, logits.detach(), self.budget)
+            temperature = WARM * (COLD / WARM) ** (step / self.steps)
+            mask = concrete(
+                logits - threshold(logits.detach(), self.budget), temperature, generator
+            )
+            mixed = mixture(part, own, generator).predict(model, whole_or_none(mask)) / scale
             if not mixed.requires_grad:
                 raise without_gradient()
-            error = (mixed - case.full) / scale
-            loss = (1 + error.square()).log()
-            loss = loss + self.contrast * _info_nce(error, (mixed - others) / scale)
+            shift += SHIFT_RATE * (float(mixed.detach() - others[place]) - shift)
+            error = mixed - shift - others
+            loss = (1 + error[place].square()).log()
+            loss = loss + self.contrast * _info_nce(error / apart, place)
+            loss = loss + self.anchor / 2 * (logits - looks.start).square().mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(scorer.parameters(), STEEPEST)
             optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.steps)
             optimizer.step()
             if progress is not None:
-                progress(step + 1, self.steps, error=abs(float(error.detach())))
+                progress(step + 1, self.steps, error=abs(float(error[place].detach())))
 
 
 def concrete(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -225,23 +242,27 @@ def concrete(logits: Tensor, temperature: float, generator: torch.Generator) -> 
     return ((logits + chance.logit().to(logits.device)) / temperature).sigmoid()
 
 
+def whole_or_none(mask: Tensor) -> Tensor:
+    """[m], 1 where the mask is above ½, else 0, with the gradient of the mask itself."""
+    return mask + ((mask > 0.5).to(mask.dtype) - mask).detach()
+
+
 def _pool(part: Cone, logits: Tensor, budget: int) -> Tensor:
-    """[p] int64, the edges that may explain: no gradient is worth taking of the others."""
-    first = logits.detach() + torch.where(part.hop == 1, HIGHEST - LOWEST, 0.0)
+    """[p] int64, the edges that may explain: those of largest logit, and all into the atom."""
+    first = logits + torch.where(part.hop == 1, HIGHEST - LOWEST, 0.0)
     pool = first.argsort(descending=True, stable=True)[: max(POOL, 2 * budget)]
     return pool.sort().values
 
 
-def _info_nce(error: Tensor, others: Tensor) -> Tensor:
-    """−log of the share that the atom's own prediction has among those of all atoms.
+def _info_nce(distance: Tensor, place: int) -> Tensor:
+    """−log of the likeness of an atom's prediction among those of all atoms.
 
     Args:
-        error: label sd, 0-d, of the mixture from the atom's own prediction.
-        others: label sd, [atoms], from everyone's.
+        distance: [atoms], of the mixture's prediction from everyone's, in widths.
+        place: of the atom itself.
     """
-    likeness = -others.square() / (2 * CONTRAST_WIDTH**2)
-    own: Tensor = error.square() / (2 * CONTRAST_WIDTH**2)
-    return own + likeness.logsumexp(0)
+    likeness: Tensor = -distance.square() / 2
+    return likeness.logsumexp(0) - likeness[place]
 
 
 def _turns(count: int, generator: torch.Generator) -> Iterator[int]:
@@ -260,7 +281,8 @@ def parameterised_mask(
     nodes: int = 8,
     steps: int = 60,
     learning_rate: float = 0.01,
-    contrast: float = 0.5,
+    contrast: float = 2.0,
+    anchor: float = 0.1,
     slopes: int = 4,
     width: int = 32,
 ) -> Explanation:
@@ -271,12 +293,12 @@ def parameterised_mask(
     Args:
         budget: how many edges the mask is to keep, Σ m.
         nodes: how many atoms to train on, this one among them.
-        steps, learning_rate, contrast, slopes, width: as in `ParameterisedExplainer`.
+        steps, learning_rate, contrast, anchor, slopes, width: as in `ParameterisedExplainer`.
     """
     at_least(1, nodes=nodes)
     explainer = ParameterisedExplainer(
         budget=budget, steps=steps, learning_rate=learning_rate, contrast=contrast,
-        slopes=slopes, width=width,
+        anchor=anchor, slopes=slopes, width=width,
     )  # fmt: skip
     graph, node = part.parent, int(part.nodes[part.node])
     alike = (graph.structure_index == graph.structure_index[node]) & (graph.offsets.diff() > 0)
