@@ -104,7 +104,7 @@ class ParameterisedExplainer:
         *,
         budget: int = 50,
         steps: int = 60,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.02,
         contrast: float = 2.0,
         anchor: float = 0.1,
         slopes: int = 4,
@@ -216,9 +216,7 @@ class ParameterisedExplainer:
             logits = scorer(looks, part)
             own = _pool(part, logits.detach(), self.budget)
             temperature = WARM * (COLD / WARM) ** (step / self.steps)
-            mask = concrete(
-                logits - threshold(logits.detach(), self.budget), temperature, generator
-            )
+            mask = concrete(within_budget(logits, self.budget), temperature, generator)
             mixed = mixture(part, own, generator).predict(model, whole_or_none(mask)) / scale
             if not mixed.requires_grad:
                 raise without_gradient()
@@ -234,6 +232,15 @@ class ParameterisedExplainer:
             optimizer.step()
             if progress is not None:
                 progress(step + 1, self.steps, error=abs(float(error[place].detach())))
+
+
+def within_budget(logits: Tensor, budget: int) -> Tensor:
+    """[m], ω − t, with the gradient of t too: what raises all edges alike raises none."""
+    shift = threshold(logits.detach(), budget)
+    kept = (logits.detach() - shift).sigmoid()
+    slope = kept * (1 - kept)
+    moving = (slope * (logits - logits.detach())).sum() / slope.sum().clamp(min=1e-12)
+    return logits - shift - moving
 
 
 def concrete(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -278,9 +285,9 @@ def parameterised_mask(
     progress: Callable[..., None] | None,
     *,
     budget: int = 50,
-    nodes: int = 8,
+    atoms: int = 8,
     steps: int = 60,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.02,
     contrast: float = 2.0,
     anchor: float = 0.1,
     slopes: int = 4,
@@ -292,10 +299,10 @@ def parameterised_mask(
 
     Args:
         budget: how many edges the mask is to keep, Σ m.
-        nodes: how many atoms to train on, this one among them.
+        atoms: how many to train on, this one among them.
         steps, learning_rate, contrast, anchor, slopes, width: as in `ParameterisedExplainer`.
     """
-    at_least(1, nodes=nodes)
+    at_least(1, atoms=atoms)
     explainer = ParameterisedExplainer(
         budget=budget, steps=steps, learning_rate=learning_rate, contrast=contrast,
         anchor=anchor, slopes=slopes, width=width,
@@ -304,6 +311,6 @@ def parameterised_mask(
     alike = (graph.structure_index == graph.structure_index[node]) & (graph.offsets.diff() > 0)
     alike[node] = False
     others = torch.nonzero(alike).squeeze(1).cpu()
-    others = others[torch.randperm(len(others), generator=generator)[: nodes - 1]]
+    others = others[torch.randperm(len(others), generator=generator)[: atoms - 1]]
     explainer.fit(model, graph, [node, *others.tolist()], seed=generator, progress=progress)
     return explainer.explain_cone(part)
