@@ -11,8 +11,8 @@ from mgsym.cli import console
 from mgsym.cli import options as opt
 
 # told here, so that --help loads no torch
-METHODS = """edge-mask, sampled-mask, soft-mask, gradient, integrated-gradients, attention,
-leave-one-out, random"""
+METHODS = """edge-mask, sampled-mask, soft-mask, parameterised-mask, gradient,
+integrated-gradients, attention, leave-one-out, random"""
 
 
 @click.command()

@@ -265,7 +265,7 @@ def _pieces(graph: Graph, hops: int, max_edges: int) -> Iterator[tuple[Tensor, T
 
 def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
     """Nodes from which some of `nodes` can be reached in `hops` edges: [m] int64, sorted."""
-    reached = torch.zeros(graph.num_nodes, dtype=torch.bool)
+    reached = torch.zeros(graph.num_nodes, dtype=torch.bool, device=graph.types.device)
     reached[nodes] = True
     for _ in range(hops):
         reached[graph.source[reached[graph.destination]]] = True

@@ -21,6 +21,7 @@ from mgsym.explanation.attention import attention
 from mgsym.explanation.edge_mask import edge_mask
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
+from mgsym.explanation.parameterised_mask import ParameterisedExplainer, parameterised_mask
 from mgsym.explanation.receptive import borrowed, model_cone, node_of_id, one_model
 from mgsym.explanation.sampled_mask import sampled_mask
 from mgsym.explanation.simple import gradient, integrated_gradients, leave_one_out, random
@@ -33,6 +34,7 @@ __all__ = [
     "Explanation",
     "Fidelity",
     "FidelityRow",
+    "ParameterisedExplainer",
     "explain",
     "explain_nodes",
     "fidelity",
@@ -49,6 +51,7 @@ METHODS: dict[str, Callable[..., Explanation]] = {
     "edge-mask": edge_mask,
     "sampled-mask": sampled_mask,
     "soft-mask": soft_mask,
+    "parameterised-mask": parameterised_mask,
     "gradient": gradient,
     "integrated-gradients": integrated_gradients,
     "attention": attention,

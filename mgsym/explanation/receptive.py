@@ -38,6 +38,7 @@ class Cone:
         hop: [m] int64, 1 + how many edges lead from the edge's target to the node
             (0 where none do, which occurs only if the model sees the whole structure).
         depth: how many hops count; None for the whole structure.
+        parent: the graph that it was cut out of.
     """
 
     graph: Graph
@@ -46,6 +47,7 @@ class Cone:
     nodes: Tensor
     hop: Tensor
     depth: int | None
+    parent: Graph
 
     def predict(
         self,
@@ -131,7 +133,7 @@ def cone(graph: Graph, node: int, depth: int | None) -> Cone:
     if depth is not None:
         matters = torch.nonzero(hop <= depth).squeeze(1)
         part, edges, hop = part.with_edges(matters), edges[matters], hop[matters]
-    return Cone(part, int((nodes == node).nonzero()), edges, nodes, hop, depth)
+    return Cone(part, int((nodes == node).nonzero()), edges, nodes, hop, depth, graph)
 
 
 def model_cone(graph: Graph, model: BarrierModel, node: int) -> Cone:

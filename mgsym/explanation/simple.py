@@ -25,13 +25,18 @@ def path_slopes(model: BarrierModel, part: Cone, weights: tuple[float, ...]) -> 
         weight = torch.full_like(total, value, requires_grad=True)
         prediction = part.predict(model, weight)
         if not prediction.requires_grad:
-            raise UsageError(
-                "this model's prediction has no gradient with respect to edges: choose the "
-                "method edge-mask, sampled-mask, leave-one-out or random"
-            )
+            raise without_gradient()
         (slope,) = torch.autograd.grad(prediction, weight, allow_unused=True)
         total += 0 if slope is None else slope.nan_to_num()
     return total / len(weights)
+
+
+def without_gradient() -> UsageError:
+    """What to raise of a model whose prediction has no gradient."""
+    return UsageError(
+        "this model's prediction has no gradient with respect to edges: choose the "
+        "method edge-mask, sampled-mask, leave-one-out or random"
+    )
 
 
 def midpoints(steps: int) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ QUICK: dict[str, dict[str, int]] = {
     "edge-mask": {"steps": 3, "exchanges": 2},
     "sampled-mask": {"steps": 3, "draws": 4},
     "soft-mask": {"steps": 3},
+    "parameterised-mask": {"steps": 3, "atoms": 2},
     "leave-one-out": {"candidates": 20},
 }
 PLAIN = [name for name in METHODS if name != "attention"]  # which the planted model lacks
