@@ -155,4 +155,4 @@ def _write(found: ExplainedAtoms, paths: Mapping[str, Path]) -> None:
     if "figure" in paths:
         statistics_figure(found.statistics, paths["figure"])
     if "curves" in paths and found.proof is not None:
-        curves_figure(found.proof.nodes[0], paths["curves"])
+        curves_figure(found.proof.nodes, paths["curves"])

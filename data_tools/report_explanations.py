@@ -87,7 +87,7 @@ def _examples(told: ExplainedNodes) -> list[Html]:
             f"ones. At {len(one)} edges, for which they were sought, the explained curve should be "
             "low on the left and high on the right."
         )
-        parts.append(picture(curves_figure(proof), caption, "Insertion and deletion curves"))
+        parts.append(picture(curves_figure([proof]), caption, "Insertion and deletion curves"))
         parts.append(folded(f"The {len(one)} edges", table(*tables.edges(one), HOPS)))
         if place == 0:
             caption = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +30,7 @@ STEP = 0.25  # Å, bins of distances
 
 
 def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:
-    """The ten nearest atoms around the explained one; selected edges in colour, others grey.
+    """The ten nearest atoms around the explained one; selected edges black, others grey.
 
     Atoms are drawn in three dimensions at their nearest image, with their element and id.
 
@@ -44,7 +46,7 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
         chosen = [value for value in (atom.to_atom, atom.from_atom) if value is not None]
         axes.plot(
             *zip((0.0, 0.0, 0.0), atom.place, strict=True),
-            color=COLOURS[0] if chosen else "0.8",
+            color="black" if chosen else "0.8",
             linewidth=2.5 if chosen else 0.8,
             linestyle="-" if chosen else ":",
         )
@@ -53,11 +55,11 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
         places = [atom.place for atom in near if atom.element == symbol]
         if places:
             axes.scatter(
-                *zip(*places, strict=True), s=90, color=COLOURS[(kind + 1) % len(COLOURS)],
+                *zip(*places, strict=True), s=90, color=COLOURS[kind % len(COLOURS)],
                 edgecolors="white", label=symbol, depthshade=False,
             )  # fmt: skip
     axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")
-    axes.plot([], [], [], color=COLOURS[0], linewidth=2.5, label="edge selected")
+    axes.plot([], [], [], color="black", linewidth=2.5, label="edge selected")
     axes.plot([], [], [], color="0.8", linestyle=":", label="edge not selected")
     for name in "xyz":
         getattr(axes, f"set_{name}label")(f"{name} (Å)")
@@ -71,24 +73,29 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
     write_figure(figure, path)
 
 
-def curves_figure(proof: NodeProof, path: str | Path | None = None) -> Figure:
-    """Insertion and deletion curves of one node, beside those of other edges.
+def curves_figure(proofs: Sequence[NodeProof], path: str | Path | None = None) -> Figure:
+    """Insertion and deletion curves, medians over nodes, beside those of other edges.
 
     Args:
-        proof: of the node.
+        proofs: of one node or more.
         path: where to write; None only draws.
     """
     figure = new_figure((7.2, 3.2))
-    for place, (title, curves) in enumerate(
-        (("these edges alone", proof.insertion), ("these edges deleted", proof.deletion)), start=1
-    ):
+    sizes = min((proof.sizes for proof in proofs), key=len)
+    parts = (
+        ("these edges alone", [proof.insertion for proof in proofs]),
+        ("these edges deleted", [proof.deletion for proof in proofs]),
+    )
+    for place, (title, curves) in enumerate(parts, start=1):
         axes = figure.add_subplot(1, 2, place)
-        for kind, curve in curves.items():
-            axes.plot(proof.sizes, curve, "o-", color=KIND_COLOURS[kind], label=kind, ms=3)
+        for kind in curves[0]:
+            steps = zip(*(curve[kind][: len(sizes)] for curve in curves), strict=True)
+            middle = [median(values) for values in steps]
+            axes.plot(sizes, middle, "o-", color=KIND_COLOURS[kind], label=kind, ms=3)
         axes.set_xscale("log")
         axes.set_xlabel("edges")
         axes.set_ylabel("change of the prediction (label sd)")
-        axes.set_title(title)
+        axes.set_title(title if len(proofs) == 1 else f"{title}, median of {len(proofs)}")
     axes.legend(frameon=False)
     return write_figure(figure, path)
 

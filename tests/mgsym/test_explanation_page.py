@@ -91,7 +91,7 @@ def test_pictures_are_written(
 ) -> None:
     local_figure(graph, found, tmp_path / "near.png")
     curves_figure(
-        prove(graph, model, [42], "gradient", k=20, sizes=(5,), draws=1).nodes[0],
+        prove(graph, model, [42, 7], "gradient", k=20, sizes=(5,), draws=1).nodes,
         tmp_path / "curves.pdf",
     )
     statistics_figure(
