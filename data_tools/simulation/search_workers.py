@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -110,7 +109,7 @@ def run(pieces: Sequence[Piece], jobs: int = 1) -> Generator[tuple[int, Event | 
     schedules = [schedule for _, schedule in pieces]
     workers = [_Worker(share) for share in shares if share]
     try:
-        with _interrupts_ignored():  # Ctrl-C is for the parent to hear, which ends the workers
+        with _interrupts_waiting():  # they are for the parent to hear, which ends the workers
             for worker in workers:
                 worker.start()
         yield from _collect(workers, schedules)
@@ -191,13 +190,14 @@ def _work(parts: Sequence[_Part], pipe: Connection) -> None:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile never hear Ctrl-C, not even while they import."""
-    if threading.current_thread() is not threading.main_thread():
+def _interrupts_waiting() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait; processes started meanwhile, which inherit that, never hear them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
