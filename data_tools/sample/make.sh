@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the sample anew, with mgsym alone: four glasses, labelled, one of them twice.
+# Makes a sample with mgsym alone: four glasses, labelled, one of them twice. (README.md tells how
+# the glasses that ship now were made.)
 #
 #     MGSYM_POTENTIAL=Cu-Zr_2.eam.fs data_tools/sample/make.sh FOLDER
 #
-# FOLDER keeps everything on the way; started again, quench and label go on where they were. It
-# takes about an hour for the glasses and three for the labels on two cores.
+# FOLDER keeps everything on the way; started again, quench and label go on where they were.
 set -eu
 cd "$1"
 mgsym quench --composition Cu64Zr36 --atoms 500 --rate 1e13 --rate 1e14 --seeds 21:23 --melt 50 \
@@ -14,9 +14,9 @@ label() { # glass, searches an atom, seed, name in the sample
     mgsym label "glasses/Cu64Zr36_$1.xyz" --searches "$2" --seed "$3" --slots 64 --jobs 2 \
         --resume --overwrite -o "labelled_$4.xyz"
 }
-label 1e13_seed21 5 1 train_a
-label 1e13_seed21 5 2 train_a_again
-label 1e14_seed21 5 1 train_b
-label 1e13_seed22 6 1 validation
-label 1e14_seed22 9 1 test
+label 1e13_seed21 12 1 train_a
+label 1e13_seed21 12 2 train_a_again
+label 1e14_seed21 12 1 train_b
+label 1e13_seed22 12 1 validation
+label 1e14_seed22 12 1 test
 python -m mgsym.data_tools.sample.make .
