@@ -7,8 +7,11 @@
 # FOLDER keeps everything on the way; started again, quench and label go on where they were.
 set -eu
 cd "$1"
-mgsym quench --composition Cu64Zr36 --atoms 500 --rate 1e13 --rate 1e14 --seeds 21:23 --melt 50 \
-    --resume -o glasses
+if [ -e glasses/quench.checkpoint ]; then resume=--resume; else resume=; fi
+if [ ! -e glasses/quench.csv ] || [ -n "$resume" ]; then
+    mgsym quench --composition Cu64Zr36 --atoms 500 --rate 1e13 --rate 1e14 --seeds 21:23 \
+        --melt 50 $resume -o glasses
+fi
 
 label() { # glass, searches an atom, seed, name in the sample
     mgsym label "glasses/Cu64Zr36_$1.xyz" --searches "$2" --seed "$3" --slots 64 --jobs 2 \
