@@ -58,8 +58,11 @@ class Neighborhoods(NamedTuple):
         """The same with the neighbours closer than `cutoff` (Å) only."""
         keep = self.vector.norm(dim=1) < cutoff
         weight = None if self.weight is None else self.weight[keep]
-        return Neighborhoods(
-            self.nodes, self.owner[keep], self.source[keep], self.vector[keep], weight
+        return self._replace(
+            owner=self.owner[keep],
+            source=self.source[keep],
+            vector=self.vector[keep],
+            weight=weight,
         )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from mgsym.data_tools.formats import read
 from mgsym.structure import Structure
 
+PREFIX = "cu64zr36_500_"  # of the files' names
+
 
 def sample_files() -> list[Path]:
     """The sample's files, sorted by name; extended XYZ whose headers give split and glass."""
@@ -16,6 +18,5 @@ def sample_files() -> list[Path]:
 
 
 def sample_structures() -> list[Structure]:
-    """The sample's structures, called as their glasses, with barrier and barrier_stderr in eV."""
-    structures = map(read, sample_files())
-    return [structure.replace(name=structure.glass) for structure in structures]
+    """The sample's structures, called as their files, with barrier and barrier_stderr in eV."""
+    return [read(path).replace(name=path.stem.removeprefix(PREFIX)) for path in sample_files()]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from mgsym.data_tools.formats import read, write
+from mgsym.data_tools.sample import PREFIX
 from mgsym.structure import Structure
 
 # name: split and glass
@@ -37,7 +38,7 @@ def make_sample(folder: Path, out: Path) -> list[Path]:
     paths = []
     for name, (split, glass) in SAMPLE.items():
         structure = _trimmed(read(folder / f"labelled_{name}.xyz"))
-        path = out / f"cu64zr36_500_{name}.xyz"
+        path = out / f"{PREFIX}{name}.xyz"
         write(structure.replace(name=name, split=split, glass=glass), path, overwrite=True)
         paths.append(path)
     return paths

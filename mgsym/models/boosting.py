@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.glass_moments import labels_weigh
 from mgsym.graph import Graph
-from mgsym.models.direct import Progress
+from mgsym.models.direct import Progress, labels_weigh
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.splits import glass_of
 from mgsym.trees import Tree, TreeSettings, bin_edges, binned, boost

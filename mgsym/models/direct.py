@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.glass_moments import glass_moments
 from mgsym.graph import Graph, match_species
+from mgsym.label_weights import label_weight
 from mgsym.local_inputs import LocalInputs, LocalOptions
 from mgsym.models.base import BarrierModel
-from mgsym.moments import Moments
+from mgsym.moments import STRENGTHS, Moments, choose_strength
+from mgsym.splits import glass_of
 
 Progress = Callable[..., None]  # progress(steps done, steps in all)
+USUAL_STRENGTH = 30.0  # where a single glass trains
 
 
 class DirectModel(BarrierModel):
@@ -82,11 +84,28 @@ class DirectModel(BarrierModel):
             graphs: labelled.
             tell: called with the number of structures done.
         """
-        return glass_moments(graphs, self.inputs.features, self.standard_target, tell)
+        found: dict[str, Moments] = {}
+        for i, graph in enumerate(graphs):
+            known = graph.labelled
+            own = Moments.of(
+                self.inputs.features(graph)[known],
+                self.standard_target(graph)[known],
+                labels_weigh(graph),
+            )
+            glass = glass_of(graph)
+            found[glass] = Moments.sum([found[glass], own]) if glass in found else own
+            tell(i + 1)
+        return found
 
     def standard_target(self, graph: Graph) -> Tensor:
         """[n], the label in units of its standard deviation, mean subtracted."""
         return (graph.target - self.label_mean) / self.label_scale
+
+
+def labels_weigh(graph: Graph) -> Tensor:
+    """How much each label counts, for the labelled atoms of a graph: [labels]."""
+    weight = label_weight(graph)
+    return (torch.ones_like(graph.target) if weight is None else weight)[graph.labelled]
 
 
 def refuse_start(model: BarrierModel, name: str) -> None:
@@ -100,3 +119,10 @@ def refuse_start(model: BarrierModel, name: str) -> None:
             f"{name} is fitted in one go, so there is nothing to start from: train it anew with "
             f"--model {name}"
         )
+
+
+def strength_for(asked: float, glasses: Sequence[Moments]) -> float:
+    """The ridge strength asked for, or for 0 the one that leaving out glasses in turn favours."""
+    if asked > 0:
+        return asked
+    return choose_strength(glasses, STRENGTHS) if len(glasses) > 1 else USUAL_STRENGTH

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.glass_moments import labels_weigh
 from mgsym.graph import Graph
-from mgsym.models.direct import Progress
+from mgsym.models.direct import Progress, labels_weigh
 from mgsym.models.latent import LatentModel, LatentOptions
 from mgsym.moments import Moments, ridge_weights
 from mgsym.splits import glass_of

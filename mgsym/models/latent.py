@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.glass_moments import strength_for
 from mgsym.graph import Graph
-from mgsym.models.direct import DirectModel
+from mgsym.models.direct import DirectModel, strength_for
 from mgsym.models.ridge import RidgeOptions
 from mgsym.moments import Moments, latent_directions, ridge_weights
 

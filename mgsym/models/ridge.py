@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.glass_moments import strength_for
 from mgsym.graph import Graph
 from mgsym.local_inputs import LocalOptions
-from mgsym.models.direct import DirectModel, Progress
+from mgsym.models.direct import DirectModel, Progress, strength_for
 from mgsym.moments import Moments, ridge_weights
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -28,13 +28,9 @@ FEW = ["--device", "cpu", "--steps", "3"]
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with graphs of the sample and a run."""
     folder = tmp_path_factory.mktemp("explain")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["build-graph", "-q"]) == 0
         assert main(["train", "--epochs", "2", "-o", "runs/one", *SMALL]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

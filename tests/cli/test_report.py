@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -39,15 +39,11 @@ def workplace(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     odd.replace(names=(ODD,), glasses=(ODD,)).save(folder / "odd" / "odd.npz")
     for name in ("a", "b"):
         shutil.copy(folder / "graphs" / f"{name}.npz", folder / "odd")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main([*TRAIN, "odd", "-o", "odd/run"]) == 0
         assert main([*TRAIN, "--seeds", "0,1", "-o", "two"]) == 0
         assert main([*TRAIN, "--model", "ridge", "-o", "ridge"]) == 0
         assert main([*TRAIN, "--val", "none", "--test", "none", "-o", "alone"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 
@@ -59,12 +55,8 @@ def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def page(workplace: Path) -> str:
     """The report of the run of one seed."""
-    before = Path.cwd()
-    os.chdir(workplace)
-    try:
+    with contextlib.chdir(workplace):
         assert main(["report", "runs/first", "-o", "page.html", *QUICK]) == 0
-    finally:
-        os.chdir(before)
     return (workplace / "page.html").read_text(encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -32,14 +33,10 @@ SMALL = [
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with graphs of the sample, a run of one seed and one of two."""
     folder = tmp_path_factory.mktemp("work")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["build-graph", "-q"]) == 0
         assert main(["train", "--epochs", "2", "-o", "runs/one", "-q", *SMALL]) == 0
         assert main(["train", "--epochs", "1", "--seeds", "3,5", "-o", "two", "-q", *SMALL]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 
