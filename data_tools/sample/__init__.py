@@ -18,5 +18,5 @@ def sample_files() -> list[Path]:
 
 
 def sample_structures() -> list[Structure]:
-    """The sample's structures, called as their files, with barrier and barrier_stderr in eV."""
-    return [read(path).replace(name=path.stem.removeprefix(PREFIX)) for path in sample_files()]
+    """The sample's structures with barrier and barrier_stderr in eV; NaN where unlabelled."""
+    return [read(path) for path in sample_files()]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes a sample with mgsym alone: four glasses, labelled, one of them twice. (README.md tells how
-# the glasses that ship now were made.)
+# Makes the sample with mgsym alone: four glasses, labelled, one of them twice. About three hours
+# on two cores, nearly all of them searches.
 #
 #     MGSYM_POTENTIAL=Cu-Zr_2.eam.fs data_tools/sample/make.sh FOLDER
 #
@@ -13,13 +13,15 @@ if [ ! -e glasses/quench.csv ] || [ -n "$resume" ]; then
         --melt 50 $resume -o glasses
 fi
 
-label() { # glass, searches an atom, seed, name in the sample
-    mgsym label "glasses/Cu64Zr36_$1.xyz" --searches "$2" --seed "$3" --slots 64 --jobs 2 \
-        --resume --overwrite -o "labelled_$4.xyz"
+label() { # glass, seed, name in the sample, how many searches
+    glass=glasses/Cu64Zr36_$1.xyz seed=$2 name=$3
+    shift 3
+    mgsym label "$glass" --seed "$seed" "$@" --slots 64 --jobs 2 \
+        --resume --overwrite -o "labelled_$name.xyz"
 }
-label 1e13_seed21 12 1 train_a
-label 1e13_seed21 12 2 train_a_again
-label 1e14_seed21 12 1 train_b
-label 1e13_seed22 12 1 validation
-label 1e14_seed22 12 1 test
+label 1e13_seed21 1 train_a --events 4 --searches 16
+label 1e13_seed21 2 train_a_again --atoms random:250 --events 3 --searches 12
+label 1e14_seed21 1 train_b --events 3 --searches 12
+label 1e13_seed22 1 validation --atoms random:250 --searches 16
+label 1e14_seed22 1 test --atoms random:250 --searches 20
 python -m mgsym.data_tools.sample.make .

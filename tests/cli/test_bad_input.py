@@ -224,7 +224,7 @@ def test_two_files_of_one_name(refused: Refused) -> None:
 def test_existing_output(refused: Refused) -> None:
     assert main(["build-graph", "-q"]) == 0
     line = refused(2, "build-graph", "--cutoff", "4")
-    assert "graphs/test.npz exists already (and 3 more): add --overwrite" in line
+    assert "graphs/test.npz exists already (and 4 more): add --overwrite" in line
 
 
 def test_output_that_cannot_be_a_folder(refused: Refused) -> None:

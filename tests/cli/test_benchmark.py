@@ -47,7 +47,7 @@ def test_the_sample_by_default(
     assert f"Wrote 3 files to {folder}" in shown.err
     lines = list(csv.DictReader((folder / "table.csv").open()))
     scored = {line["of"] for line in lines if line["split"] == "test"}
-    assert scored == {"mean of structures", "pooled", "train_a"}
+    assert scored == {"mean of structures", "pooled", "train_a", "train_a_again"}
     assert load_plan(folder).graphs == ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mgsym.cli.main import main
-from mgsym.data_tools.sample import sample_files
+from mgsym.data_tools.sample import sample_files, sample_structures
 from mgsym.graph import Graph
 
 Captured = pytest.CaptureFixture[str]
@@ -23,7 +23,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_files_the_sample_is_built(capsys: Captured) -> None:
     assert main(["build-graph"]) == 0
     out, err = capsys.readouterr()
-    names = ["test.npz", "train_a.npz", "train_b.npz", "validation.npz"]
+    names = [f"{s.name}.npz" for s in sample_structures()]
     assert sorted(os.listdir("graphs")) == names
     lines = out.splitlines()
     assert lines[0] == "Graphs, cutoff 5 Å"
@@ -31,8 +31,8 @@ def test_without_files_the_sample_is_built(capsys: Captured) -> None:
     assert len(lines) == 2 + len(names)
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in out + err
-    assert "Building graphs: 4/4 (100 %)" in err.splitlines()
-    assert err.splitlines()[-1] == "Wrote " + ", ".join(f"graphs/{name}" for name in names)
+    assert "Building graphs: 5/5 (100 %)" in err.splitlines()
+    assert err.splitlines()[-1] == "Wrote 5 files to graphs"
 
 
 def test_json_is_all_there_is_on_stdout(capsys: Captured) -> None:
@@ -80,7 +80,7 @@ def test_the_same_command_again_says_what_to_do(capsys: Captured) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert "exists already (and 3 more): add --overwrite" in err
+    assert "exists already (and 4 more): add --overwrite" in err
     assert before == {file.name: file.read_bytes() for file in Path("graphs").iterdir()}
     assert main(["build-graph", "-q", "--cutoff", "4", "--overwrite"]) == 0
     assert all(Graph.load(file).cutoff == 4 for file in Path("graphs").iterdir())

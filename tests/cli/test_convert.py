@@ -10,7 +10,7 @@ import pytest
 import mgsym
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import read_frames
-from mgsym.data_tools.sample import sample_files
+from mgsym.data_tools.sample import sample_files, sample_structures
 
 Captured = pytest.CaptureFixture[str]
 
@@ -24,10 +24,10 @@ def test_several_files_become_frames_of_one(capsys: Captured) -> None:
     files = [str(file) for file in sample_files()]
     assert main(["convert", *files, "-o", "all.dump.gz"]) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1].split() == ["all.dump.gz", "lammps-dump", "4", "2000"]
+    assert out.splitlines()[-1].split() == ["all.dump.gz", "lammps-dump", "5", "2500"]
     assert "lammps-dump files do not keep: units of columns" in err
     assert err.splitlines()[-1] == "Wrote all.dump.gz"
-    assert [len(s) for s in read_frames("all.dump.gz")] == [500] * 4
+    assert [len(s) for s in read_frames("all.dump.gz")] == [500] * 5
     assert main(["convert", "all.dump.gz", "--frames", "1:3", "-o", "two.xyz", "-q"]) == 0
     assert [s.name for s in read_frames("two.xyz")] == ["all_1", "all_2"]
 
@@ -39,7 +39,7 @@ def test_a_folder_gets_one_file_each(capsys: Captured) -> None:
     assert "say with --format what to write into it" in capsys.readouterr().err
     assert main(["convert", *files, "-o", "out", "--format", "npz", "--json"]) == 0
     written = json.loads(capsys.readouterr().out)
-    assert sorted(w["path"] for w in written) == sorted(f"out/{f.stem}.npz" for f in sample_files())
+    assert sorted(w["path"] for w in written) == [f"out/{s.name}.npz" for s in sample_structures()]
     assert mgsym.read(written[0]["path"]).split == "test"
     assert main(["convert", files[0], files[0], "-o", "out", "--format", "extxyz"]) == 2
     assert "two structures are called" in capsys.readouterr().err
@@ -63,14 +63,14 @@ def test_labels_types_and_overwrite(capsys: Captured) -> None:
     assert main([*command, "--types", "1=Cu,2=Zr", "--overwrite"]) == 0
     files = [str(file) for file in sample_files()]
     assert main(["convert", *files, "-o", "b.xyz", "--labels", "labels.csv"]) == 2
-    assert "belongs to one structure, 4 are given" in capsys.readouterr().err
+    assert "belongs to one structure, 5 are given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("out", "message"),
     [
         ("a.unknown", "cannot tell a format to write: end the name in .dump"),
-        ("a.npz", "npz holds one structure, 4 given: write several files, or choose one"),
+        ("a.npz", "npz holds one structure, 5 given: write several files, or choose one"),
         ("a.pickle", "cannot tell a format to write"),
     ],
 )

@@ -102,7 +102,7 @@ def test_settings_reach_the_method(capsys: Captured, tmp_path: Path) -> None:
         (["--node", "1", "--method", "random", "--steps", "3"], 2, "no setting 'steps'"),
         (["--node", "1", "--topk", "0"], 2, "topk"),
         (["nowhere.xyz", "--node", "1"], 3, "nowhere.xyz"),
-        (["graphs", "--node", "1"], 2, "graphs holds 4 structures"),
+        (["graphs", "--node", "1"], 2, "graphs holds 5 structures"),
         (["--node", "1", "--run", "nowhere"], 3, "nowhere: no such run"),
     ],
 )

@@ -66,13 +66,13 @@ def test_a_structure_file(capsys: Captured) -> None:
     assert main(["info", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{file}: extxyz"
-    facts = {line[2:10].strip(): line[10:].strip() for line in lines[1:8]}
+    facts = {line[2:10].strip(): line[10:].strip() for line in lines[1:9]}
     assert facts["atoms"] == "500, Cu320Zr180"
     assert facts["periodic"] == "a b c"
-    assert facts["density"] == "0.06315 atoms/Å³, 7.709 g/cm³"
+    assert facts["density"] == "0.06304 atoms/Å³, 7.695 g/cm³"
     assert facts["glass"] == "train_a"
     barrier = next(line for line in lines if line.startswith("barrier "))
-    assert barrier.split()[:4] == ["barrier", "eV", "500", "1.531"]
+    assert barrier.split()[:4] == ["barrier", "eV", "500", "1.42"]
 
 
 def test_frames_are_counted_and_chosen(capsys: Captured) -> None:
@@ -99,10 +99,10 @@ def test_graphs_and_their_folder(capsys: Captured) -> None:
     assert main(["info", "graphs"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("graphs: graphs, cutoff 4 Å\n")
-    assert out.count("Cu320Zr180") == 4
+    assert out.count("Cu320Zr180") == 5
     assert main(["info", "--json", *map(str, sorted(Path("graphs").iterdir()))]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [item["kind"] for item in found] == ["graphs"] * 4
+    assert [item["kind"] for item in found] == ["graphs"] * 5
     assert {item["graphs"][0]["atoms"] for item in found} == {500}
 
 

@@ -169,6 +169,6 @@ def test_without_files_the_sample_is_relaxed(capsys: Captured) -> None:
     assert main(["relax", "--method", "cg"]) == 0
     out, err = capsys.readouterr()
     assert err.startswith("No files given: taking the sample that ships with mgsym")
-    names = ["test", "train_a", "train_b", "validation"]
+    names = ["test", "train_a", "train_a_again", "train_b", "validation"]
     assert [line.split()[0] for line in out.splitlines()[1:]] == names
     assert sorted(path.stem for path in Path("relaxed").iterdir()) == names

@@ -61,7 +61,7 @@ def test_default_run_folder_sorts_by_time(capsys: Captured) -> None:
     assert main(["train", "--epochs", "1", "--seed", "7", "--json", *SMALL]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert Path(answer["run"]).name.endswith("-symgnn-fast-seed7")
-    assert answer["scores_by_seed"]["7"]["test"]["structures"]["test"]["count"] == 500
+    assert answer["scores_by_seed"]["7"]["test"]["structures"]["test"]["count"] == 250
     assert answer["run"] == max(str(p) for p in Path("runs").glob("2*"))
 
 
@@ -140,7 +140,8 @@ def test_prediction_is_written_beside_the_labels(capsys: Captured, tmp_path: Pat
         after.columns["barrier_predicted"].values.float(), expected, atol=1e-5, rtol=0
     )
     assert after.columns["barrier_predicted"].unit == "eV"
-    assert torch.equal(after.columns["barrier"].values, before.columns["barrier"].values)
+    labels = (structure.columns["barrier"].values for structure in (after, before))
+    torch.testing.assert_close(*labels, atol=0, rtol=0, equal_nan=True)
     assert "barrier_predicted_std" not in after.columns
 
 
@@ -170,12 +171,12 @@ def test_several_files_go_to_a_folder(capsys: Captured, tmp_path: Path) -> None:
 
 def test_unfamiliar_structures_are_warned_of(capsys: Captured, tmp_path: Path) -> None:
     lines = sample_files()[0].read_text().splitlines()
-    lines[1] = lines[1].replace("19.93", "21.93")
+    lines[1] = lines[1].replace("19.94", "21.94").replace("name=test", "name=stretched")
     stretched = tmp_path / "stretched.xyz"
     stretched.write_text("\n".join(lines) + "\n")
     assert main(["predict", str(stretched), "--run", "runs/one", "-o", str(tmp_path / "o")]) == 0
     notes = capsys.readouterr().err
-    assert "mgsym: warning: stretched has 0.0474 atoms/Å³, the training structures 0.06" in notes
+    assert "mgsym: warning: stretched has 0.0473 atoms/Å³, the training structures 0.06" in notes
 
 
 def test_evaluation_of_graphs_and_structures_agrees(capsys: Captured) -> None:
@@ -189,7 +190,7 @@ def test_evaluation_of_graphs_and_structures_agrees(capsys: Captured) -> None:
     assert main(["evaluate", "runs/one", "graphs"]) == 0
     told = capsys.readouterr().out
     assert [line.split()[0] for line in told.splitlines()[2:]] == [
-        "test", "train_a", "train_b", "validation", "mean", "pooled",
+        "test", "train_a", "train_a_again", "train_b", "validation", "mean", "pooled",
     ]  # fmt: skip
 
 
@@ -242,7 +243,7 @@ def test_merged_runs_predict_and_evaluate_as_one(capsys: Captured, tmp_path: Pat
     honest = json.loads(capsys.readouterr().out)["calibration"]
     assert honest["calibrated"]
     assert honest["z_sd"] == pytest.approx(1, abs=0.1)
-    assert sum(part["count"] for part in honest["bins"]) == 500
+    assert sum(part["count"] for part in honest["bins"]) == 250
     assert main(["evaluate", str(file), "graphs/test.npz"]) == 0
     assert "Predicted standard deviation (calibrated)" in capsys.readouterr().out
     assert main(["info", str(file)]) == 0
@@ -285,9 +286,11 @@ def test_without_a_run_the_shipped_model_predicts(
     assert "warning" not in notes
     after = read(tmp_path / "out.extxyz")
     predicted, labels = (after.columns[n].values.double() for n in ("barrier_predicted", "barrier"))
-    # labels of 11 searches an atom, by other hands than the training labels
-    assert float(torch.corrcoef(torch.stack([predicted, labels]))[0, 1]) > 0.5
-    assert abs(float((predicted - labels).mean())) < 0.15
+    # own labels of nine successful searches an atom; the model learnt from published ones
+    known = torch.isfinite(labels)
+    assert int(known.sum()) == 250
+    assert float(torch.corrcoef(torch.stack([predicted, labels])[:, known])[0, 1]) > 0.5
+    assert abs(float((predicted - labels)[known].mean())) < 0.15
     std = after.columns["barrier_predicted_std"].values
     assert 0.05 < float(std.mean()) < 0.4
     assert main(["evaluate", "shipped", str(test), "--json"]) == 0

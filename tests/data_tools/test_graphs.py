@@ -142,8 +142,14 @@ def test_a_target_is_one_value_per_atom(tmp_path: Path) -> None:
 
 def test_the_sample_names_its_glasses_and_splits() -> None:
     structures = read_structures([])
-    assert [s.name for s in structures] == ["test", "train_a", "train_b", "validation"]
-    assert sorted(s.split for s in structures) == ["test", "train", "train", "validation"]
+    assert [s.name for s in structures] == [
+        "test",
+        "train_a",
+        "train_a_again",
+        "train_b",
+        "validation",
+    ]
+    assert sorted(s.split for s in structures) == ["test", "train", "train", "train", "validation"]
     assert len({s.glass for s in structures}) == 4
 
 

@@ -23,6 +23,7 @@ from mgsym.graph import Graph, build_graph
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
+NODE = 9  # near a face of the box: its neighbours are copper, zirconium and images of both
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -40,7 +41,7 @@ def model(graph: Graph) -> PlantedModel:
 
 @pytest.fixture(scope="module")
 def found(graph: Graph, model: PlantedModel) -> Explanation:
-    return explain(graph, model, 42, "integrated-gradients", topk=30)
+    return explain(graph, model, NODE, "integrated-gradients", topk=30)
 
 
 def test_the_page_needs_no_network(graph: Graph, found: Explanation, tmp_path: Path) -> None:
@@ -74,13 +75,13 @@ def test_a_browser_draws_the_page(graph: Graph, found: Explanation, tmp_path: Pa
 
 def test_nearest_atoms_are_those_of_the_graph(graph: Graph, found: Explanation) -> None:
     near = nearest_atoms(graph, found)
-    arriving = graph.edge_length[graph.destination == 42].sort().values[:10]
+    arriving = graph.edge_length[graph.destination == NODE].sort().values[:10]
     assert [a.distance for a in near] == pytest.approx(arriving.tolist())
     for atom in near:
         assert torch.tensor(atom.place).norm() == pytest.approx(atom.distance, rel=1e-5)
     selected = dict(zip(found.edges.tolist(), found.importance.tolist(), strict=True))
-    into = {int(graph.source[e]): i for e, i in selected.items() if graph.destination[e] == 42}
-    out = {int(graph.destination[e]): i for e, i in selected.items() if graph.source[e] == 42}
+    into = {int(graph.source[e]): i for e, i in selected.items() if graph.destination[e] == NODE}
+    out = {int(graph.destination[e]): i for e, i in selected.items() if graph.source[e] == NODE}
     everyone = nearest_atoms(graph, found, 10**6)
     assert {a.node: a.to_atom for a in everyone if a.to_atom is not None} == into
     assert {a.node: a.from_atom for a in everyone if a.from_atom is not None} == out
@@ -91,7 +92,7 @@ def test_pictures_are_written(
 ) -> None:
     local_figure(graph, found, tmp_path / "near.png")
     curves_figure(
-        prove(graph, model, [42, 7], "gradient", k=20, sizes=(5,), draws=1).nodes,
+        prove(graph, model, [NODE, 7], "gradient", k=20, sizes=(5,), draws=1).nodes,
         tmp_path / "curves.pdf",
     )
     statistics_figure(
