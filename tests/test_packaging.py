@@ -93,7 +93,7 @@ def test_the_wheel_holds_the_trees_modules(wheel_names: set[str]) -> None:
 
 def test_the_wheel_holds_the_sample_the_model_and_the_type_marker(wheel_names: set[str]) -> None:
     data = installed_names((".xyz", ".md", ".pt", ".typed"))
-    assert sum(name.endswith(".xyz") for name in data) == 4
+    assert sum(name.endswith(".xyz") for name in data) == 5
     assert {f"mgsym/data_tools/models/cu64zr36{end}" for end in (".pt", ".md")} <= data
     assert "mgsym/py.typed" in data
     assert data <= wheel_names
@@ -135,7 +135,7 @@ def test_the_installed_command_runs(site: Path, tmp_path: Path) -> None:
     sample = site / "mgsym/data_tools/sample/cu64zr36_500_test.xyz"
     mgsym("predict", str(sample), "--device", "cpu", "-o", "barriers.csv")
     assert "barrier_predicted_std" in (tmp_path / "barriers.csv").read_text()
-    assert len(list((tmp_path / "graphs").glob("*.npz"))) == 4
+    assert len(list((tmp_path / "graphs").glob("*.npz"))) == 5
     assert (site / "bin" / "mgsym").exists()
 
 

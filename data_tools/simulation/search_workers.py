@@ -195,6 +195,9 @@ def _interrupts_waiting() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    from multiprocessing import resource_tracker  # where there are signals to block
+
+    resource_tracker.ensure_running()  # its start, with the first worker, would let them through
     numbers = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:

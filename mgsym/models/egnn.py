@@ -4,7 +4,7 @@ Satorras, Hoogeboom & Welling, "E(n) Equivariant Graph Neural Networks", ICML 20
 2102.09844 (eqs. 3–6, and 8 for the gate). For an edge s→d with relative vector v_sd = x_s − x_d,
 
     m_sd = φ_e(h_s, h_d, |v_sd|²),              x′_d = x_d − mean_s v̂_sd φ_x(m_sd),
-    m_d = Σ_s g(m_sd) m_sd,  g = sigmoid,       h′_d = h_d + φ_h(h_d, m_d).
+    m_d = Σ_s g(m_sd) m_sd,  g = sigmoid,       h′_d = h_d + φ_h(h_d, BN(m_d)).
 
 In a periodic structure an atom has many images and no single coordinate, so coordinates are kept
 as displacements u from where the atoms are: v_sd is the edge's vector + u_s − u_d. Displacements
@@ -14,7 +14,8 @@ Width, depth, gate, residual and v̂ = v/|v| in place of v are those of the code
 2401.08627. What differs from it: coordinates that moved are read by the next layer (there the
 original distances are, so that coordinate updates have no effect), h is added once to its update
 (there twice), lengths are in units of the cutoff, the last coordinate update, which nothing reads,
-is left out, and the graph's cutoff is the same as for other models.
+is left out, the graph's cutoff is the same as for other models, and sums of messages are normalised
+(BN), without which hundreds of steps teach next to nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, decoder, encoder
+from mgsym.messages import AtomNorm
 from mgsym.models.inputs import InputModel, InputOptions, check_range
 from mgsym.scatter import segment_mean, segment_sum
 
@@ -110,6 +112,7 @@ class EGNNLayer(nn.Module):
         self.distance = nn.Linear(1, width)
         self.message = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.gate = nn.Sequential(nn.Linear(width, 1), nn.Sigmoid()) if gate else None
+        self.norm = AtomNorm(width)
         self.update = nn.Sequential(
             nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width)
         )  # φ_h
@@ -144,4 +147,4 @@ class EGNNLayer(nn.Module):
         if edge_weight is not None:
             message = message * edge_weight[:, None]
         total = segment_sum(message, target, count)
-        return nodes + self.update(torch.cat([nodes, total], dim=1)), moved
+        return nodes + self.update(torch.cat([nodes, self.norm(total)], dim=1)), moved

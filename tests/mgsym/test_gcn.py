@@ -87,9 +87,11 @@ def test_a_message_reads_both_ends_and_the_edge(chain: Graph) -> None:
         messages.append(torch.relu(whole @ read + layer.edge.bias))
     # edges arrive at atoms 0, 1, 1, 2
     means = [messages[0], (messages[1] + 0.25 * messages[2]) / 1.25, messages[3]]
-    changes = [torch.relu(layer.node(torch.cat([nodes[i], means[i]]))) for i in range(3)]
+    heard = torch.stack(means)
+    normal = (heard - heard.mean(0)) / (heard.var(0, correction=0) + 1e-5).sqrt()
+    changes = torch.relu(layer.node(torch.cat([nodes, normal], dim=1)))
     found_nodes, found_edges = layer(nodes, edges, chain, weight)
-    torch.testing.assert_close(found_nodes, nodes + torch.stack(changes))
+    torch.testing.assert_close(found_nodes, nodes + changes)
     torch.testing.assert_close(found_edges, edges + torch.stack(messages))
 
 
