@@ -8,8 +8,6 @@ from pathlib import Path
 from mgsym.data_tools.formats import read
 from mgsym.structure import Structure
 
-PREFIX = "cu64zr36_500_"  # of the files' names
-
 
 def sample_files() -> list[Path]:
     """The sample's files, sorted by name; extended XYZ whose headers give split and glass."""

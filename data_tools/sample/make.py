@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from mgsym.data_tools.formats import read, write
-from mgsym.data_tools.sample import PREFIX
 from mgsym.structure import Structure
 
 # name: split and glass
@@ -24,6 +23,7 @@ SAMPLE = {
     "validation": ("validation", "validation"),
     "test": ("test", "test"),
 }
+PREFIX = "cu64zr36_500_"  # of the files' names
 COLUMNS = ("barrier", "barrier_stderr", "events")
 _DECIMALS = 6  # Å and eV; far below what either is known to
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the sample with mgsym alone: four glasses, labelled, one of them twice. About three hours
-# on two cores, nearly all of them searches.
+# Makes the sample with mgsym alone: four glasses, labelled, one of them twice. Hours, most of
+# them for 18,766 searches (about 100 minutes on two cores).
 #
 #     MGSYM_POTENTIAL=Cu-Zr_2.eam.fs data_tools/sample/make.sh FOLDER
 #
