@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +13,7 @@ import torch
 
 from mgsym.checkpoint import load_safely
 from mgsym.config import Config, differing, preset
-from mgsym.devices import resolve_device
+from mgsym.devices import one_thread, resolve_device
 from mgsym.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph
@@ -23,6 +24,9 @@ from mgsym.splits import Split, split_by_glass
 from mgsym.trainer import STATE_FORMAT, STATE_VERSION, Progress, TrainedRun, Trainer
 
 __all__ = ["Progress", "TrainedRun", "summarize", "train", "train_seeds"]
+
+# edges of a step, from which on a second thread gains more than it waits (docs/benchmarks.md)
+WORTH_SHARING = 50_000
 
 
 def train(
@@ -80,7 +84,8 @@ def train(
         split = _choose_split(graphs, saved, validation, test)
     refuse_equal_names([g for _, members in split.items() for g in members])
     devices = [where] if where.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    shared = where.type == "cuda" or _edges_in_a_step(split.train, config) > WORTH_SHARING
+    with torch.random.fork_rng(devices=devices), nullcontext() if shared else one_thread():
         trainer = Trainer(split, config, where, start_from)
         trainer.folder, trainer.save_seconds = folder, save_seconds
         trainer.progress, trainer.should_stop = progress, should_stop
@@ -88,6 +93,12 @@ def train(
             _refuse_changes(saved, trainer)
             trainer.restore(saved)
         return trainer.run()
+
+
+def _edges_in_a_step(graphs: Sequence[Graph], config: Config) -> int:
+    """At most."""
+    sizes = sorted((graph.num_edges for graph in graphs), reverse=True)
+    return sum(sizes[: config.training.batch_size or len(sizes)])
 
 
 def train_seeds(

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mgsym.devices import one_thread
 from mgsym.errors import MgsymError, UsageError
 from mgsym.explanation.explanation import Explanation
 from mgsym.graph import Graph, collate
@@ -197,7 +198,7 @@ def borrowed(model: BarrierModel) -> Iterator[torch.device]:
     Afterwards modes, parameters, torch's random state and threads are as they were.
     """
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with evaluating(model), _one_thread():
+    with evaluating(model), one_thread():
         try:
             model.requires_grad_(False)
             yield device_of(model)
@@ -217,18 +218,3 @@ def full_prediction(model: BarrierModel, part: Cone) -> float:
     if not math.isfinite(prediction):
         raise MgsymError(f"the model predicts {prediction} for this atom: was its training sound?")
     return prediction
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread, as suits many small graphs one after the other.
-
-    Threads that share so little wait for one another more than they work: beside other work on
-    the machine, a step took forty times as long with two.
-    """
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(before)

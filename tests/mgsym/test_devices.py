@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.devices import PeakMemory, device_name, resolve_device
+from mgsym.devices import PeakMemory, device_name, one_thread, resolve_device
 from mgsym.errors import UsageError
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -62,3 +62,14 @@ def test_peak_memory_is_of_what_happened_since() -> None:
 
 def test_a_device_says_what_it_is() -> None:
     assert device_name(torch.device("cpu")).startswith("cpu, ")
+
+
+def test_one_thread_and_afterwards_as_many_as_before() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

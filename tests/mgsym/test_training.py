@@ -54,6 +54,30 @@ def without_time(run: TrainedRun) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
 
 
+@pytest.mark.parametrize(("worth_sharing", "expected"), [(50_000, 1), (0, 3)])
+def test_small_steps_share_nothing_between_threads(
+    five_graphs: list[Graph],
+    tiny_config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    worth_sharing: int,
+    expected: int,
+) -> None:
+    """Beside other work on the machine, waiting for threads took far longer than the steps."""
+    monkeypatch.setattr("mgsym.training.WORTH_SHARING", worth_sharing)
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(3)
+    try:
+        train(
+            five_graphs,
+            tiny_config(epochs=1),
+            progress=lambda *_, **__: seen.add(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {expected}
+
+
 def test_learns_a_planted_label(five_graphs: list[Graph], tiny_config: MakeConfig) -> None:
     config = tiny_config(epochs=40, learning_rate=2e-2, options={"dropout": 0.0})
     run = train(five_graphs, config)
