@@ -133,15 +133,17 @@ class Schedule:
         """
         for running in self._running.values():
             running.clear()
-        going = True
-        while going:
-            going = False
+        for round_ in range(self.plan.searches):
+            needed = False
             for row in self.rows:
                 attempt = self._next(row)
-                if attempt is not None:
-                    going = True
+                needed = needed or attempt is not None
+                # atoms that an interrupted run took further wait for the others
+                if attempt is not None and attempt <= round_:
                     self._running[row].add(attempt)
                     yield Search(row, attempt)
+            if not needed:
+                return
 
     def _next(self, row: int, certain: bool = False) -> int | None:
         """The first attempt not begun (`certain`: not finished), if it is needed."""

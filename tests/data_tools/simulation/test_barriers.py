@@ -367,6 +367,14 @@ def test_one_attempt_of_every_atom_after_the_other() -> None:
     assert list(schedule.searches()) == [Search(5, 0)]
 
 
+def test_after_an_interruption_the_atoms_behind_come_first() -> None:
+    """However often a run is cut short, no atom is far ahead of the others."""
+    made = events((0, 0, "no-mode", 0.0), (1, 0, "found", 1.0), (0, 1, "found", 1.0))
+    schedule = Schedule([0, 1, 2], Plan(3), made)
+    left = [(2, 0), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]
+    assert list(schedule.searches()) == [Search(*search) for search in left]
+
+
 def test_a_gap_before_the_last_event_is_searched_first() -> None:
     made = events((0, 0, "found", 1.0), (0, 2, "found", 2.0))
     schedule = Schedule([0], Plan.of(events=2), made)
