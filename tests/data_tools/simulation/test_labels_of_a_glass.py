@@ -34,9 +34,11 @@ def test_a_structure_at_no_minimum_is_refused(glass: Structure, tmp_path: Path) 
 def test_interrupted_and_in_two_processes_it_finds_the_same_saddles(
     glass: Structure, mendelev: Path, tmp_path: Path
 ) -> None:
-    potential, plan, rows = read_potential(mendelev), Plan(2), [0, 1, 2]
+    # in float32, rounding grows so far that now and then a search ends at another saddle
+    settings = ArtnSettings(precision="float64")
+    potential, plan, rows = read_potential(mendelev), Plan(2), [3, 5, 6]
     whole = tmp_path / "whole.csv"
-    labels = label(glass, potential, whole, ArtnSettings(), rows=rows, plan=plan)
+    labels = label(glass, potential, whole, settings, rows=rows, plan=plan)
     assert labels.searches == 6
     assert 0 < labels.statuses["found"] <= 6
     _, events, _ = read_events(whole)
@@ -52,8 +54,8 @@ def test_interrupted_and_in_two_processes_it_finds_the_same_saddles(
     same = {"rows": rows, "plan": plan}
     stop = {"should_stop": lambda: next(asked), "slots": 2}
     with pytest.raises(Interrupted, match="3 of 6 searches"):
-        label(glass, potential, other, ArtnSettings(), **same, **stop)
-    rest = label(glass, potential, other, ArtnSettings(), jobs=2, resume=True, **same)
+        label(glass, potential, other, settings, **same, **stop)
+    rest = label(glass, potential, other, settings, jobs=2, resume=True, **same)
     assert rest.made == 3
     for name in ("barrier", "barrier_stderr", "events"):
         first, second = (x.structure.columns[name].values[rows] for x in (labels, rest))
