@@ -44,11 +44,11 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
-def device_name(device: torch.device) -> str:
-    """``cpu, 2 threads``, or what the GPU is called."""
+def device_name(device: torch.device, threads: int | None = None) -> str:
+    """``cpu, 2 threads``, or what the GPU is called; as many threads as torch has unless told."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
 
 

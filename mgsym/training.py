@@ -25,7 +25,8 @@ from mgsym.trainer import STATE_FORMAT, STATE_VERSION, Progress, TrainedRun, Tra
 
 __all__ = ["Progress", "TrainedRun", "summarize", "train", "train_seeds"]
 
-# edges of a step, from which on a second thread gains more than it waits (docs/benchmarks.md)
+# edges: smaller steps take one thread, as waiting for others is most of it on a busy machine
+# (docs/benchmarks.md, "The sample")
 WORTH_SHARING = 50_000
 
 

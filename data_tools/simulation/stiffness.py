@@ -22,6 +22,7 @@ from mgsym.data_tools.simulation.bonds import eam_bonds
 from mgsym.data_tools.simulation.cage import cage_inputs
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.hessian import BlockRows, Mapping, eam_hessian
+from mgsym.devices import one_thread
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Column, Structure
 
@@ -146,12 +147,9 @@ def _workers(on_cpu: bool) -> Iterator[Mapping]:
     if threads == 1 or not on_cpu:
         yield map
         return
-    torch.set_num_threads(1)  # threads that start later take this over
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(threads)
+    # those of the pool start later, and so take the one over
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
+        yield pool.map
 
 
 def _traces(rows: BlockRows, members: Tensor) -> Tensor:

@@ -178,6 +178,7 @@ def run_trial(
         clear_run(run)
         return Trial(**about, error=str(error))
     facts = read_json(run / "run.json")
+    about["device"] = device_name(device, facts.get("threads"))  # training may take fewer
     seconds = max(time.perf_counter() - start, float(facts.get("seconds", 0.0)))
     return Trial(
         **about,

@@ -62,6 +62,8 @@ def test_peak_memory_is_of_what_happened_since() -> None:
 
 def test_a_device_says_what_it_is() -> None:
     assert device_name(torch.device("cpu")).startswith("cpu, ")
+    assert device_name(torch.device("cpu"), 1) == "cpu, 1 thread"
+    assert device_name(torch.device("cpu"), 4) == "cpu, 4 threads"
 
 
 def test_one_thread_and_afterwards_as_many_as_before() -> None:
