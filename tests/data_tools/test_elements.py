@@ -67,12 +67,10 @@ def test_contradictions_refused(kind: Kind, types: dict[int, str] | None, messag
 
 
 def test_names_against_masses_of_a_data_file() -> None:
-    with pytest.warns(
-        InputWarning, match=r"type 2 called B has a mass of 91\.224 amu, which is Zr"
-    ):
+    with pytest.warns(InputWarning, match=r"type 2 called B has a mass of 91\.224 amu"):
         structure = mgsym.read(CASES / "types_named_a_b.data")
     assert structure.symbols == ["Cu", "Zr", "Cu", "Zr"]
-    with pytest.raises(InputError, match="type 1.* which is Cu, but --types says Zr"):
+    with pytest.raises(InputError, match=r"type 1.* which is Cu, but --types says Zr"):
         mgsym.read(CASES / "types_named_a_b.data", types={1: "Zr", 2: "Cu"})
 
 

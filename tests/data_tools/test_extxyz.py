@@ -141,7 +141,7 @@ def test_logical_and_wide_columns(tmp_path: Path) -> None:
         (
             f"{LATTICE} pbc=T F T",
             "Cu 1 1 1",
-            "line 2: pbc is 'T' and more flags follow: put quotes",
+            "line 2: pbc is 'T' and more flags follow",
         ),
         (f"{LATTICE} pbc=TT", "Cu 1 1 1", "line 2: pbc is 'TT', expected three of T and F"),
         (LATTICE, "1 1 1 1", "type 1 has no element: add --types 1=Cu,2=Zr"),
