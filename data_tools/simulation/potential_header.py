@@ -74,7 +74,7 @@ class Header(NamedTuple):
 
 
 def refuse_funcfl(lines: Sequence[str]) -> None:
-    """Tell setfl's relative of one element, whose sizes stand a line or two higher, by its look."""
+    """Refuse setfl's relative of one element, told by its sizes, which stand a line higher."""
     element, sizes = (line.split() for line in (*lines[1:3], "", "")[:2])
     of_five = len(sizes) == 5 and sizes[0].isdecimal() and all(map(is_number, sizes))
     if of_five and len(element) >= 2 and element[0].isdecimal():
@@ -153,12 +153,14 @@ def _check_sizes(words: Words, header: Header) -> None:
 
 
 def looks_like_element(line: Sequence[str]) -> bool:
+    """Whether a line reads as number, mass, lattice constant and the name of a structure."""
     numbers = [is_number(word) for word in line]
     whole = 3 <= len(line) <= 5 and line[0].isdecimal()
     return whole and numbers[:2] == [True, True] and not numbers[-1]
 
 
 def is_number(word: str) -> bool:
+    """Whether a word can be read as a number, NaN and infinity too."""
     try:
         float(word)
     except ValueError:
