@@ -142,7 +142,7 @@ def _read_header(words: _Words) -> _Header:
             "the file ends before: give an eam/alloy or eam/fs file"
         )
     count, *species = words.rows[0]
-    if not count.isdecimal() or int(count) != len(species):
+    if not count.isdecimal() or len(count) > 9 or int(count) != len(species):
         words.refuse(
             0,
             "expected the number of elements and their symbols, such as 2 Cu Zr, found "
@@ -151,7 +151,8 @@ def _read_header(words: _Words) -> _Header:
     with words.placed(0):
         check_species(species)
     sizes = words.rows[1]
-    whole = len(sizes) == 5 and sizes[0].isdecimal() and sizes[2].isdecimal()
+    # a table with a billion points is none
+    whole = len(sizes) == 5 and all(n.isdecimal() and len(n) < 10 for n in sizes[::2][:2])
     if not whole or not all(map(_is_number, sizes)):
         words.refuse(
             1,

@@ -135,7 +135,9 @@ def fuzz(reader: Reader, count: int, seed: int, keep: Path) -> list[str]:
             keep.mkdir(exist_ok=True)
             kept = keep / f"{number}-{zlib.crc32(content):08x}-{path.name}{'.gz' if packed else ''}"
             kept.write_bytes(content)
-            failures.append(f"{reader.name} {number} {mutation.__name__}: {wrong} [{kept.name}: {' '.join(arguments)}] {spent:.1f} s")
+            failures.append(
+                f"{reader.name} {number} {mutation.__name__}: {wrong} [{kept.name}: {' '.join(arguments)}] {spent:.1f} s"
+            )
         if packed:
             Path(name).unlink()
     path.write_bytes(good)
@@ -162,7 +164,9 @@ def run() -> int:
             total += chosen.mutations
             failures += found
             seconds = time.monotonic() - started
-            print(f"{reader.name}: {chosen.mutations} mutations, {len(found)} failures, {seconds:.1f} s")
+            print(
+                f"{reader.name}: {chosen.mutations} mutations, {len(found)} failures, {seconds:.1f} s"
+            )
             sys.stdout.flush()
     for line in failures:
         print(ascii(line)[1:-1])
