@@ -129,7 +129,8 @@ def _atom(text: str, rows: dict[int, int], path: Path, where: str) -> int:
         ) from None
     if atom not in rows:
         raise InputError(
-            f"the structure has no atom with id {shown(str(atom))[1:-1]}: are these another structure's labels?",
+            f"the structure has no atom with id {str(atom)[:40]}: are these another structure's "
+            "labels?",
             path=path,
             where=where,
         )

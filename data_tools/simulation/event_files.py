@@ -25,7 +25,7 @@ from mgsym import __version__
 from mgsym.atomic import atomic_path
 from mgsym.config import differing
 from mgsym.data_tools.formats.csv_table import header as heading
-from mgsym.data_tools.formats.source import opened, shown
+from mgsym.data_tools.formats.source import opened
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.events import STATUSES, UNITS, Event
 from mgsym.data_tools.simulation.selection import parse_rows
@@ -249,21 +249,21 @@ def _heading(line: bytes, path: Path) -> Heading:
         version = content.pop("format")
         heading = Heading(**content)
         if not (type(heading.atoms) is int and 1 <= heading.atoms <= MOST_ATOMS):
-            raise ValueError(f"{shown(str(heading.atoms))[1:-1]} atoms")
+            raise ValueError(f"{str(heading.atoms)[:40]} atoms")
         _ = heading.chosen, heading.conflicts(heading)  # both fail where a value is no such thing
     except (
         *(ValueError, TypeError, AttributeError, KeyError, UsageError),
         *(OverflowError, RecursionError),
     ) as error:
         raise InputError(
-            f"the heading is damaged ({shown(str(error))[1:-1]}): start again with --overwrite",
+            f"the heading is damaged ({str(error)[:80]}): start again with --overwrite",
             path=path,
             where="line 1",
         ) from error
     if version != FORMAT:
         raise InputError(
-            f"format {shown(str(version))[1:-1]}, but this mgsym {__version__} reads {FORMAT}: take the mgsym "
-            f"that wrote it ({heading.version})",
+            f"format {str(version)[:40]}, but this mgsym {__version__} reads {FORMAT}: take the "
+            f"mgsym that wrote it ({heading.version})",
             path=path,
         )
     return heading

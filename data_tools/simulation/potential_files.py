@@ -39,6 +39,7 @@ from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import InputError
 
 COMMENT_LINES = 3
+FARTHEST = 10  # times the length of its tables that a cutoff may be
 ALLOY, FS = "eam/alloy", "eam/fs"
 VARIABLE = "MGSYM_POTENTIAL"
 
@@ -172,6 +173,12 @@ def _check_sizes(words: _Words, header: _Header) -> None:
         check_positive(header.density_spacing, "spacing of densities, drho,")
         check_positive(header.spacing, "spacing of distances, dr,")
         check_positive(header.cutoff, "cutoff")
+        # beyond their end tables go on as they are, which takes memory up to the cutoff
+        if header.cutoff > FARTHEST * header.points * header.spacing:
+            raise InputError(
+                f"the cutoff is {header.cutoff:g} Å, but the tables end at "
+                f"{header.points * header.spacing:g} Å: correct one of them"
+            )
     for name, points in (("nrho", header.densities), ("nr", header.points)):
         if points < FEWEST_POINTS:
             words.refuse(

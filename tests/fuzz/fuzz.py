@@ -16,7 +16,6 @@ import faulthandler
 import io
 import os
 import resource
-import shutil
 import signal
 import sys
 import tempfile
@@ -32,10 +31,10 @@ from typing import NoReturn
 os.environ.setdefault("MGSYM_COMPILE", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import mutations  # noqa: E402
-from readers import READERS, Reader, make_others  # noqa: E402
+import mutations
+from readers import READERS, Reader, make_others
 
-from mgsym.cli.main import main  # noqa: E402
+from mgsym.cli.main import main
 
 ROOM = 600 << 20  # bytes beyond what the program takes before it reads anything
 SECONDS = 10  # for one command line
@@ -135,9 +134,8 @@ def fuzz(reader: Reader, count: int, seed: int, keep: Path) -> list[str]:
             keep.mkdir(exist_ok=True)
             kept = keep / f"{number}-{zlib.crc32(content):08x}-{path.name}{'.gz' if packed else ''}"
             kept.write_bytes(content)
-            failures.append(
-                f"{reader.name} {number} {mutation.__name__}: {wrong} [{kept.name}: {' '.join(arguments)}] {spent:.1f} s"
-            )
+            told = f"{number} {mutation.__name__}, {kept.name}: {arguments[0]}, {spent:.1f} s"
+            failures.append(f"{told}: {wrong}")
         if packed:
             Path(name).unlink()
     path.write_bytes(good)
@@ -164,10 +162,8 @@ def run() -> int:
             total += chosen.mutations
             failures += found
             seconds = time.monotonic() - started
-            print(
-                f"{reader.name}: {chosen.mutations} mutations, {len(found)} failures, {seconds:.1f} s"
-            )
-            sys.stdout.flush()
+            told = f"{chosen.mutations} mutations, {len(found)} failures, {seconds:.1f} s"
+            print(f"{reader.name}: {told}", flush=True)
     for line in failures:
         print(ascii(line)[1:-1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -24,8 +24,9 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = (
     b"", b"\x00", b"\x1b[31m", b"\x9b31m", b"../../evil", b"/tmp/evil", b".", b"..", b"a/b",
-    b"a\\b", b"\xff\xfe", b"\xed\xa0\x80", b"x" * 300, b"y" * 200_000, b'"', b"'", b"{", b"[" * 20_000,
-    b"{" * 20_000, b"#", b"=", b":", b"k={ " * 5000, b'"\\" ' * 5000, b"\r", b"\n", b"\t", b",", b"Xx",
+    b"a\\b", b"\xff\xfe", b"\xed\xa0\x80", b"x" * 300, b"y" * 200_000, b'"', b"'",
+    b"{", b"[" * 20_000, b"{" * 20_000, b"#", b"=", b":", b"k={ " * 5000, b'"\\" ' * 5000,
+    b"\r", b"\n", b"\t", b",", b"Xx",
     b"C", b"ITEM: ATOMS", "Å".encode(), "\u202e".encode(), b"$(true)", b"%s", b"{0}", b"-o",
 )  # fmt: skip
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?([eE][-+]?\d+)?")
