@@ -59,6 +59,8 @@ def read_arrays(
 
 def kind_of(path: Path) -> str:
     """What the array ``format`` of an archive says; empty for anything else."""
+    if not path.is_file():
+        return ""  # a pipe would be waited for
     try:
         check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:

@@ -323,7 +323,8 @@ class Lines:
         )
 
     def error(self, message: str) -> InputError:
-        """An error at the line read last."""
+        """An error at the line read last; what it quotes may be long."""
+        message = message if len(message) <= 500 else f"{message[:497]}..."
         return InputError(message, path=self.path, where=f"line {self.number}")
 
     def _text(self, line: bytes) -> str:

@@ -38,7 +38,7 @@ from mgsym.cli.main import main
 
 ROOM = 600 << 20  # bytes beyond what the program takes before it reads anything
 SECONDS = 10  # for one command line
-LINE = 1500  # characters of a message
+LINE = 1700  # characters of a message
 
 
 class Hang(BaseException):
