@@ -71,8 +71,9 @@ class _NumberType:
         Raises:
             ValueError: there are not as many bytes as the shape needs.
         """
-        whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-        if not whole or not isinstance(content, bytes | bytearray):
+        if not isinstance(shape, tuple) or not isinstance(content, bytes | bytearray):
+            raise ValueError("an array without a shape or bytes")
+        if any(type(n) is not int or n < 0 for n in shape):
             raise ValueError(f"an array of shape {shape!r}")
         values = np.frombuffer(bytes(content), np.dtype(self.order + self.code))
         return values.reshape(shape, order="F" if fortran else "C")
