@@ -4,16 +4,19 @@
 #             train the best ensemble on the public dataset and predict its test structures
 #             (REFINE=N: N searches an atom beside it; JOBS=N processes for them)
 # make test   make the environment, check the code and run the tests
+# make fuzz N=1000 SEED=1   damage every kind of file N times and look that each ends in one line
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 # where `make demo` works; a fresh temporary folder unless given
 DEMO ?=
+N ?= 1000
+SEED ?= 1
 REFINE ?= 0
 JOBS ?= 1
 
-.PHONY: demo shipped-model public-test-predictions test test-slow check format clean
+.PHONY: demo shipped-model public-test-predictions test test-slow fuzz check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +43,9 @@ test: check
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --mutations $(N) --seed $(SEED)
 
 # The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
 # folder of links in which they do.

@@ -36,6 +36,8 @@ Cell = str | int | float | None
 MISSING = "–"
 WIDTH = 90  # columns that a line of ours should fit
 UNLIMITED = 10_000
+LONGEST = 1600  # characters of a warning or an error
+_UNSEEN = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
@@ -74,18 +76,26 @@ def quiet() -> bool:
 def say(message: str) -> None:
     """A note for people, on stderr."""
     if not quiet():
-        click.echo(message, err=True)
+        click.echo(_visible(message), err=True)
 
 
 def detail(message: str) -> None:
     """A note that only -v shows, on stderr."""
     if verbose():
-        click.echo(message, err=True)
+        click.echo(_visible(message), err=True)
 
 
 def warn(message: str) -> None:
     """A warning, in one line on stderr; -q does not hide it."""
-    click.echo(f"mgsym: warning: {' '.join(message.split())}", err=True)
+    complaint("warning", message)
+
+
+def complaint(kind: str, message: str) -> None:
+    """A warning or an error, in one line on stderr that is not endless."""
+    line = " ".join(message.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+    click.echo(f"mgsym: {kind}: {_visible(line)}", err=True)
 
 
 class Remarked(Protocol):
@@ -119,7 +129,7 @@ def wrote(paths: str | Path | Iterable[str | Path]) -> None:
 
 def result(text: str) -> None:
     """A line of results, on stdout."""
-    click.echo(text)
+    click.echo(_visible(text))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -142,26 +152,28 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
         view.add_row(*(Text(cell) for cell in row))
     with console.capture() as shown:
         if title:
-            console.print(Text(title, style="bold"))
+            console.print(Text(_visible(title), style="bold"))
         console.print(view)
-    for line in shown.get().splitlines():
+    for line in shown.get().split("\n")[:-1]:
         click.echo(line.rstrip())
 
 
 def facts(title: str, items: Mapping[str, Cell]) -> None:
     """Print names and values on stdout, one a line; those without a value are left out."""
-    click.echo(title)
+    click.echo(_visible(title))
     shown = {name: _text(cell) for name, cell in items.items() if cell not in (None, "")}
     width = max(map(len, shown), default=0)
     for name, text in shown.items():
         lines = textwrap.wrap(text, WIDTH - width, break_long_words=False, break_on_hyphens=False)
         for heading, line in zip_longest([name], lines, fillvalue=""):
-            click.echo(f"  {heading:<{width}}  {line}")
+            click.echo(f"  {_visible(heading):<{width}}  {line}")
 
 
 def emit_json(value: object) -> None:
     """Print JSON on stdout: tensors and arrays as lists, paths as text, NaN and inf as null."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    # JSON leaves the second set of control characters and halves of characters as they are
+    click.echo(_UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 @contextmanager
@@ -207,7 +219,7 @@ class PlainProgress:
         parts += [f"{name} {_text(_cell(value))}" for name, value in info.items()]
         if total and 0 < done < total and now - self.start > 1:
             parts.append(f"{_duration((now - self.start) * (total - done) / done)} left")
-        click.echo(", ".join(parts), err=True)
+        click.echo(_visible(", ".join(parts)), err=True)
 
 
 @contextmanager
@@ -276,7 +288,14 @@ def _text(cell: Cell) -> str:
         return MISSING
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else _visible(str(cell))
+
+
+def _visible(text: str) -> str:
+    """Text without control characters that a file put into it; its own line ends stay."""
+    from mgsym.names import visible
+
+    return visible(text)
 
 
 def _duration(seconds: float) -> str:

@@ -140,11 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (_PipeClosed, BrokenPipeError):
         _silence_stdout()
         return 1
+    except (_Stopped, click.Abort):
+        if console.verbose():
+            traceback.print_exc()
+        click.echo("mgsym: interrupted", err=True)
+        return INTERRUPTED
     except Exception as error:
         if console.verbose():
             traceback.print_exc()
         line, code = _line_for(error)
-        click.echo(f"mgsym: {' '.join(line.split())}", err=True)
+        console.complaint("error", line)
         return code
     except KeyboardInterrupt:
         click.echo("mgsym: interrupted", err=True)
@@ -154,22 +159,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _line_for(error: Exception) -> tuple[str, int]:
     """What to tell of a failure, and its exit code."""
     if isinstance(error, MgsymError):
-        return f"error: {error}", error.exit_code
-    if isinstance(error, (_Stopped, click.Abort)):
-        return "interrupted", INTERRUPTED
+        return str(error), error.exit_code
     if isinstance(error, click.ClickException):
-        return f"error: {_usage_line(error)}", error.exit_code
+        return _usage_line(error), error.exit_code
     if _out_of_memory(error):
         return (
-            "error: out of memory: take --set training.batch_size=1, or --device cpu for more room",
+            "out of memory: take --set training.batch_size=1, or --device cpu for more room",
             1,
         )
     if isinstance(error, OSError):
-        return f"error: {_os_line(error)}", 1
+        return _os_line(error), 1
     if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
-        return "error: a checkpoint could not be written: look whether the disk is full", 1
+        return "a checkpoint could not be written: look whether the disk is full", 1
     told = f"{type(error).__name__}: {error}"
-    return f"error: unexpected {told} (a bug; -v after the command shows the traceback)", 1
+    return f"unexpected {told} (a bug; -v after the command shows the traceback)", 1
 
 
 def _show_warning(

@@ -10,6 +10,7 @@ from mgsym.atomic import refuse_existing
 from mgsym.data_tools.formats import output_format, read_frames, write
 from mgsym.data_tools.labels import with_labels
 from mgsym.errors import UsageError
+from mgsym.names import file_in
 from mgsym.structure import Structure
 
 
@@ -97,7 +98,7 @@ def _one_each(
     """A file name for each structure."""
     targets: dict[Path, list[Structure]] = {}
     for structure in structures:
-        path = folder / f"{structure.name.replace('/', '_')}{suffix}"
+        path = file_in(folder, structure.name, suffix)
         if path in targets:
             raise UsageError(f"two structures are called {structure.name}: convert one at a time")
         targets[path] = [structure]

@@ -16,6 +16,7 @@ from mgsym.ensemble import Ensemble, read_ensemble
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
+from mgsym.names import file_in
 from mgsym.runs import graph_hash, read_json, run_checkpoints
 
 ROLES = ("test", "validation", "train")
@@ -112,7 +113,7 @@ def _own_graph(run: Path, graphs: Path) -> tuple[Graph, list[str], list[str]]:
     if not known:
         raise missing
     role, name = known[0]
-    file = graphs / f"{name}.npz"
+    file = file_in(graphs, str(name), ".npz")
     if not file.exists():
         raise UsageError(f"{file}, the run's {role} structure, is gone: name a structure or graph")
     (graph,) = read_graphs([file])

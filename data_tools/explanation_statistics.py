@@ -25,6 +25,7 @@ from mgsym.explanation_figures import curves_figure, statistics_figure
 from mgsym.familiarity import familiarity_warnings
 from mgsym.figures import check_figure
 from mgsym.graph import Graph
+from mgsym.names import file_in
 from mgsym.prediction import as_graph
 
 
@@ -92,8 +93,9 @@ def explain_statistics(
     if not isinstance(nodes, int):
         for node in nodes:
             check_node(graph, node)
-    name = f"{graph.names[0] or 'structure'}-statistics"
-    folder = system.home / "explanations" / name if out is None else Path(out)
+    name = graph.names[0] or "structure"
+    home = system.home / "explanations"
+    folder = file_in(home, name, "-statistics") if out is None else Path(out)
     paths = _outputs(folder, figures, proof, overwrite)
     chosen: dict[str, Any] = {"device": device, "seed": seed, "progress": progress}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}

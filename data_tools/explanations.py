@@ -30,6 +30,7 @@ from mgsym.explanation_page import check_page, explanation_page
 from mgsym.familiarity import familiarity_warnings
 from mgsym.figures import check_figure, explanation_figure
 from mgsym.graph import Graph
+from mgsym.names import file_in
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def explain_atom(
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
     folder = system.home / "explanations" if out is None else Path(out)
-    stem = folder / f"{graph.names[0] or 'structure'}-node{row}"
+    stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
     paths = _outputs(stem, figure, local, exports, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from mgsym.arrays import kind_of
 from mgsym.atomic import atomic_folder
 from mgsym.data_tools.formats import file_stem, read_frames
 from mgsym.data_tools.formats.species import warn_unused_types
@@ -23,6 +22,7 @@ from mgsym.data_tools.simulation.stiffness import physical_inputs
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.graph_files import FORMAT
+from mgsym.names import file_in
 from mgsym.structure import Column, Structure
 
 BARRIER = "barrier"
@@ -281,13 +281,7 @@ def sample_graphs(cutoff: float = 5.0) -> list[Graph]:
 
 def is_graph_file(path: str | Path) -> bool:
     """Whether a file holds a graph, not a structure."""
-    if Path(path).suffix != ".npz":
-        return False
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return "format" in arrays and str(arrays["format"]) == FORMAT
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        return False
+    return Path(path).suffix == ".npz" and kind_of(Path(path)) == FORMAT
 
 
 def _numbers_in_order(path: Path) -> list[tuple[int, str]]:
@@ -321,8 +315,7 @@ def _check_names(structures: Sequence[Structure]) -> None:
     seen = set()
     for structure in structures:
         name = structure.name
-        if not name or name.startswith(".") or Path(name).name != name or "\\" in name:
-            raise InputError(f"a structure is called {name!r}, which cannot be a file name")
+        file_in("", name)
         if name in seen:
             raise UsageError(
                 f"two structures are called {name}: rename a file, or build them into separate "

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import tomllib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from mgsym.arrays import kind_of
 from mgsym.data_tools.ensembles import summarise_ensemble
 from mgsym.data_tools.formats import count_frames, detect_format, read_frames
 from mgsym.data_tools.formats.species import warn_unused_types
@@ -119,11 +118,7 @@ def _archive(path: Path) -> str:
     """``checkpoint`` or ``graph``, told by what the archive holds; empty for anything else."""
     if path.suffix == ".pt":
         return "checkpoint"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return "graph" if "format" in arrays and str(arrays["format"]) == FORMAT else ""
-    except (ValueError, OSError, EOFError, AttributeError, KeyError, zipfile.BadZipFile):
-        return ""
+    return "graph" if kind_of(path) == FORMAT else ""
 
 
 def _graph(path: Path) -> dict[str, Any]:
@@ -161,7 +156,7 @@ def _run(path: Path) -> dict[str, Any]:
 def _config(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, huge numbers
         raise InputError(f"cannot be read: {error}", path=path / "config.toml") from error
 
 
@@ -172,3 +167,5 @@ def _history(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot be read: {error}", path=path / "metrics.csv") from error

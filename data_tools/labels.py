@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.formats.source import open_bytes
+from mgsym.data_tools.formats.source import opened, shown
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
@@ -35,44 +37,52 @@ def with_labels(structure: Structure, path: str | Path, target: str = "barrier")
         InputError: a column is missing, an id is unknown or comes twice, a value is not a number.
     """
     path = Path(path)
-    lines = _lines(path)
-    names = _columns(path, lines[0])
+    with _rows(path) as rows:
+        return _with_labels(structure, path, rows, target)
+
+
+def _with_labels(
+    structure: Structure, path: Path, rows: Iterator[list[str]], target: str
+) -> Structure:
+    names = _columns(path, next(rows, []))
     for needed in ("id", target):
         if needed not in names:
             raise InputError(
                 f"no column {needed!r}, expected id,{target}[,{target}_stderr]; found "
-                f"{','.join(names)}",
+                f"{shown(','.join(names))[1:-1]}",
                 path=path,
                 where="line 1",
             )
     wanted = [name for name in (target, f"{target}_stderr") if name in names]
-    values = _values(structure, path, lines, names, wanted)
+    values = _values(structure, path, rows, names, wanted)
     for name, column in zip(wanted, values.T, strict=True):
         structure = structure.with_column(name, column.contiguous(), "eV")
     return structure
 
 
-def _lines(path: Path) -> list[list[str]]:
-    """The cells of each line."""
-    with open_bytes(path) as file:
+@contextmanager
+def _rows(path: Path) -> Iterator[Iterator[list[str]]]:
+    """The cells of each line; what goes wrong as they are read is told with the file's name."""
+    with opened(path) as file:
+        reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
         try:
-            text = file.read().decode("utf-8-sig")
+            yield reader
         except UnicodeDecodeError as error:
             raise InputError("is not text (UTF-8), expected a CSV table", path=path) from error
-        except (EOFError, OSError) as error:
-            raise InputError(f"cannot be read: {error}", path=path) from error
-    return list(csv.reader(text.splitlines())) or [[]]
+        except csv.Error as error:
+            where = f"line {reader.line_num}"
+            raise InputError(f"is no CSV table: {error}", path=path, where=where) from error
 
 
 def _columns(path: Path, header: Sequence[str]) -> list[str]:
     """Column names without their units, which must be eV for energies."""
     names = []
     for cell in header:
-        match = re.fullmatch(r"\s*(.*?)\s*(?:\[(.*)\])?\s*", cell)
-        name, unit = (match[1], match[2]) if match else (cell, None)
-        if unit not in (None, "eV") and "barrier" in name:
+        match = re.fullmatch(r"([^\[]*)\[(.*)\]", cell.strip())
+        name, unit = (match[1].strip(), match[2]) if match else (cell.strip(), "eV")
+        if unit != "eV" and "barrier" in name:
             raise InputError(
-                f"{name} is in {unit}, expected eV: convert it", path=path, where="line 1"
+                f"{name} is in {unit[:40]}, expected eV: convert it", path=path, where="line 1"
             )
         names.append(name)
     return names
@@ -81,7 +91,7 @@ def _columns(path: Path, header: Sequence[str]) -> list[str]:
 def _values(
     structure: Structure,
     path: Path,
-    lines: Sequence[Sequence[str]],
+    lines: Iterator[list[str]],
     names: Sequence[str],
     wanted: Sequence[str],
 ) -> Tensor:
@@ -89,7 +99,7 @@ def _values(
     rows = {atom: row for row, atom in enumerate(structure.ids.tolist())}
     values = torch.full((len(structure), len(wanted)), math.nan, dtype=torch.float64)
     seen: dict[int, int] = {}
-    for number, cells in enumerate(lines[1:], start=2):
+    for number, cells in enumerate(lines, start=2):
         if not any(cell.strip() for cell in cells):
             continue
         where = f"line {number}"
@@ -115,11 +125,12 @@ def _atom(text: str, rows: dict[int, int], path: Path, where: str) -> int:
         atom = int(text)
     except ValueError:
         raise InputError(
-            f"id must be a whole number, found {text!r}", path=path, where=where
+            f"id must be a whole number, found {shown(text)}", path=path, where=where
         ) from None
     if atom not in rows:
         raise InputError(
-            f"the structure has no atom with id {atom}: are these another structure's labels?",
+            f"the structure has no atom with id {str(atom)[:40]}: are these another structure's "
+            "labels?",
             path=path,
             where=where,
         )
@@ -133,7 +144,7 @@ def _number(text: str, name: str, path: Path, where: str) -> float:
         value = math.inf
     if math.isinf(value):
         raise InputError(
-            f"{name} must be a number in eV, found {text.strip()!r}; leave out atoms without one",
+            f"{name} must be a number in eV, found {shown(text)}; leave out atoms without one",
             path=path,
             where=where,
         )

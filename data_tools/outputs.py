@@ -8,6 +8,7 @@ from pathlib import Path
 from mgsym.atomic import refuse_existing
 from mgsym.data_tools.formats import output_format, write
 from mgsym.errors import UsageError
+from mgsym.names import file_in
 from mgsym.structure import Structure
 
 
@@ -26,6 +27,7 @@ def output_paths(
     Raises:
         UsageError: `out` is one file for several inputs or of no known format, a path exists, or
             two structures have one name.
+        InputError: a structure has a name that cannot be a file's.
     """
     if out.suffix and not out.is_dir():
         if files > 1:
@@ -41,7 +43,7 @@ def output_paths(
             )
         paths = [out] * len(structures)
     else:
-        paths = [out / f"{structure.name}.extxyz" for structure in structures]
+        paths = [file_in(out, structure.name, ".extxyz") for structure in structures]
         if len(set(paths)) < len(paths):
             raise UsageError("two structures have one name: put them into separate folders")
     for path in paths:

@@ -36,6 +36,7 @@ from mgsym.explanation.receptive import check_node
 from mgsym.explanation.statistics import choose_nodes
 from mgsym.familiarity import familiarity_warnings
 from mgsym.graph import Graph
+from mgsym.names import file_in
 from mgsym.prediction import predict_graph
 from mgsym.structure import Structure
 
@@ -145,8 +146,9 @@ def prepare(
     if not isinstance(request.nodes, int):
         for node in request.nodes:
             check_node(system.graph, node)
-    folder = system.home / "explanations" / f"{given.name or 'structure'}-physics"
-    folder = folder if out is None else Path(out)
+    home = system.home / "explanations"
+    named = given.name or "structure"
+    folder = file_in(home, named, "-physics") if out is None else Path(out)
     asked = {**_flat(request), "run": str(run), "structure": structure_hash(given)[:12],
              "potential": potential_hash(potential)[:12]}  # fmt: skip
     if resume and (folder / PLAN).exists():

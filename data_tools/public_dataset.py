@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import shutil
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import IO, Protocol, TypeAlias
 
 from mgsym.atomic import atomic_path
 from mgsym.errors import InputError, MgsymError, UsageError
 
 URL = "https://github.com/haoyuli02/SymGNN/raw/main/datasets/raw_data"
 TIMEOUT = 30.0  # s without a byte
+LONGEST = 1800.0  # s for one file, however slowly it comes
+LARGEST = 16 << 20  # bytes; the published files have less than 1 MB
 CHUNK = 1 << 16  # bytes between two reports of progress
 
 # told bytes so far and bytes in all of one file (None where the server does not say)
@@ -205,6 +210,8 @@ def _download(url: str, target: Path, file: PublicFile, report: Report) -> None:
     """Download beside the target, check, and rename into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{file.name}.part")
+    if part.is_symlink() or (part.exists() and (not part.is_file() or part.stat().st_nlink > 1)):
+        raise UsageError(f"{part} is no file of an earlier download but a link: move it away")
     resumed = _receive(url, part, report)
     if resumed and sha256(part) != file.sha256:
         # what an earlier run left may be of another file: once more from the start
@@ -236,20 +243,28 @@ def _receive(url: str, part: Path, report: Report) -> bool:
         MgsymError: the address cannot be reached, or the connection broke; `part` is kept.
     """
     have = part.stat().st_size if part.exists() else 0
+    deadline = time.monotonic() + LONGEST
     request = urllib.request.Request(url, headers={"User-Agent": "mgsym"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        opener = urllib.request.build_opener(_SameScheme)
+        with opener.open(request, timeout=TIMEOUT) as response:
             resumed = bool(response.status == http.HTTPStatus.PARTIAL_CONTENT)
             start = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length else None
-            _store(response, part, start, lambda done: report(done, total))
+            total = _told_size(url, response.headers.get("Content-Length"), start)
+            _store(response, part, start, lambda done: report(done, total), deadline)
     except urllib.error.HTTPError as error:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return True  # nothing is missing, or the part is wrong: the hash tells
         raise _unreachable(url, f"HTTP {error.code} {error.reason}") from error
+    except _TooLarge as error:
+        part.unlink()
+        raise InputError(
+            f"more than {LARGEST} bytes, which no published file has; what came was deleted: look "
+            "at the address",
+            path=url,
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _unreachable(url, str(reason) or type(error).__name__) from error
@@ -258,16 +273,79 @@ def _receive(url: str, part: Path, report: Report) -> bool:
     return resumed
 
 
+class _TooLarge(Exception):
+    """More arrived than a published file has."""
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only to the scheme it came from: https stays https."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request to follow with.
+
+        Raises:
+            URLError: it would leave the scheme.
+        """
+        scheme = urllib.parse.urlsplit(newurl).scheme
+        if scheme != req.type:
+            raise urllib.error.URLError(f"it redirects from {req.type} to {scheme}: {newurl[:80]}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _told_size(url: str, length: str | None, start: int) -> int | None:
+    """How many bytes the whole file has, from the header of what is still to come."""
+    if not length:
+        return None
+    if not (length.isascii() and length.isdigit() and len(length) < 19):
+        raise _unreachable(url, f"its Content-Length is {length[:40]!r}, expected a number")
+    if start + int(length) > LARGEST:
+        raise InputError(
+            f"{start + int(length)} bytes, but no published file has more than {LARGEST}: look at "
+            "the address",
+            path=url,
+        )
+    return start + int(length)
+
+
 def _store(
-    response: http.client.HTTPResponse, part: Path, start: int, report: Callable[[int], None]
+    response: http.client.HTTPResponse,
+    part: Path,
+    start: int,
+    report: Callable[[int], None],
+    deadline: float,
 ) -> None:
-    """Write what arrives into `part`, after its first `start` bytes."""
-    with part.open("ab" if start else "wb") as file:
+    """Write what arrives into `part`, after its first `start` bytes.
+
+    Raises:
+        _TooLarge: there is more than a published file has.
+        TimeoutError: `deadline` passed.
+    """
+    # never through a link that somebody put there
+    how = (
+        os.O_WRONLY
+        | os.O_CREAT
+        | getattr(os, "O_NOFOLLOW", 0)
+        | (os.O_APPEND if start else os.O_TRUNC)
+    )
+    with os.fdopen(os.open(part, how, 0o666), "ab" if start else "wb") as file:
         done = start
         report(done)
-        while block := response.read(CHUNK):
+        # read1 gives what is there: a server that drips cannot put off the deadline
+        while block := response.read1(CHUNK):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not done after {LONGEST:g} s")
             file.write(block)
             done += len(block)
+            if done > LARGEST:
+                raise _TooLarge
             report(done)
 
 

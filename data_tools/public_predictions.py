@@ -30,6 +30,7 @@ from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.potential_files import load_potential
 from mgsym.ensemble import Ensemble, merge, read_ensemble, save_ensemble
 from mgsym.graph import Graph
+from mgsym.names import file_in
 from mgsym.noise import label_noise
 from mgsym.physical import AVAILABLE
 from mgsym.prediction import calibrated, predict_with_spread
@@ -92,7 +93,7 @@ def public_predictions(data: Path, potential: EAM, work: Path, out: Path) -> Ens
     for graph, found in zip(tests, predict_with_spread(tests, ensemble, "cpu"), strict=True):
         assert ensemble.calibration is not None
         std = ensemble.calibration.std(found.std)
-        write_predictions(out / f"{graph.names[0]}.csv", graph.ids, found.mean, std)
+        write_predictions(file_in(out, graph.names[0], ".csv"), graph.ids, found.mean, std)
     return ensemble
 
 

@@ -7,6 +7,8 @@ file from a stranger cannot run code.
 from __future__ import annotations
 
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +22,18 @@ from mgsym.config import ModelConfig
 from mgsym.errors import InputError, MgsymError
 from mgsym.graph import Graph
 from mgsym.models import BarrierModel, create_model
+from mgsym.pickles import names_asked_for
 from mgsym.surroundings import Surroundings
 
 FORMAT = "mgsym-model"
 ENSEMBLE_FORMAT = "mgsym-ensemble"  # several of them in one file, see mgsym.ensemble
 FORMAT_VERSION = 1
+
+_DAMAGED = (RuntimeError, EOFError, OSError, ValueError, NotImplementedError)
+# all that tensors, numbers and text are made of; torch would allow more
+_OF_TENSORS = re.compile(
+    r"collections\.OrderedDict|torch\._utils\._rebuild_tensor_v2|torch\.\w+Storage"
+)
 
 
 @dataclass(frozen=True)
@@ -250,14 +259,18 @@ def load_safely(
     """
     hint = f"expected {wanted}"
     try:
+        _look_through(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no such file: {hint}", path=path) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except MemoryError as error:
+        raise InputError("there is not enough memory for what it holds", path=path) from error
+    except (*_DAMAGED, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"damaged, or not written by mgsym: {hint}", path=path) from error
     except Exception as error:  # a hostile or garbled pickle can make the reader raise anything
         raise InputError(f"cannot be read safely: {hint}", path=path) from error
     found = content.get("format") if isinstance(content, dict) else None
+    found = found[:80] if isinstance(found, str) else None
     if found == ENSEMBLE_FORMAT and or_kind is None:
         raise InputError("holds several models, expected one: name a run of one seed", path=path)
     if found not in (kind, or_kind) or found is None:
@@ -269,6 +282,25 @@ def load_safely(
             path=path,
         )
     return dict(content)
+
+
+def _look_through(path: Path) -> None:
+    """Check that a file is as torch packs tensors, numbers and text, before it is unpacked.
+
+    Raises:
+        ValueError: it is not, or asks for other than that; it could take any amount of memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it is compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its parts are larger than it is")
+        (pickled,) = (m for m in members if m.filename.rpartition("/")[2] == "data.pkl")
+        names = names_asked_for(archive.read(pickled), ("BINPERSID",))
+    unknown = {name for name in names if not _OF_TENSORS.fullmatch(name)}
+    if unknown:
+        raise ValueError(f"it asks for {', '.join(sorted(unknown))}")
 
 
 def number_density(graph: Graph) -> float | None:

@@ -330,7 +330,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot read the settings: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, huge numbers
         raise UsageError(f"{path}: not a TOML file: {error}") from error
     flat: dict[str, Any] = {}
     for key, value in tables.items():

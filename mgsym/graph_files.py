@@ -94,8 +94,12 @@ def _fit_together(arrays: Mapping[str, np.ndarray]) -> bool:
     shapes |= {"cutoff": (), "cell": (*structures, 3, 3), "periodic": (*structures, 3)}
     shapes |= {"splits": structures, "glasses": structures, "edge_index": (2, *edges.shape[1:])}
     numbers = [arrays[k] for k in (*EDGE_FIELDS, "cutoff", "cell", "periodic")]
+    whole = [arrays[k] for k in ("types", "structure_index", "ids", "edge_index")]
     return bool(
-        all(values.dtype.kind in "iufb" for values in (*per_node, *numbers))
+        all(values.dtype.kind in "iu" for values in whole)
+        and (arrays["types"].size == 0 or arrays["types"].min() >= 0)
+        and (arrays["types"].size == 0 or arrays["types"].max() < arrays["species"].size)
+        and all(values.dtype.kind in "iufb" for values in (*per_node, *numbers))
         and all(values.shape[:1] == nodes for values in per_node)
         and all(arrays[k].shape == shape for k, shape in shapes.items())
         and all(v.shape == () for k, v in arrays.items() if k.startswith(_UNIT))

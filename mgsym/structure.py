@@ -71,7 +71,10 @@ class Structure:
         self._check_atoms()
         self._check_columns()
         if self.split not in SPLITS:
-            raise InputError(f"split is {self.split!r}, expected train, validation or test")
+            raise InputError(f"split is {self.split[:40]!r}, expected train, validation or test")
+        for what, text in (("name", self.name), ("glass", self.glass)):
+            if not _is_text(text):
+                raise InputError(f"the {what} {text[:40]!r} is not text (UTF-8)")
 
     def _normalise(self) -> None:
         """Bring every field to its type; the only place that writes to a frozen field."""
@@ -254,7 +257,7 @@ def index_species(symbols: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
     """
     unknown = next((s for s in symbols if s not in ATOMIC_NUMBER), None)
     if unknown is not None:
-        raise InputError(f"{unknown!r} is not an element symbol such as Cu or Zr")
+        raise InputError(f"{unknown[:40]!r} is not an element symbol such as Cu or Zr")
     species = tuple(sorted(set(symbols), key=ATOMIC_NUMBER.__getitem__))
     index = {symbol: i for i, symbol in enumerate(species)}
     return species, torch.tensor([index[s] for s in symbols], dtype=torch.int64)
@@ -268,6 +271,15 @@ def _tensor(value: object, dtype: torch.dtype, name: str) -> Tensor:
     if dtype == torch.int64 and tensor.is_floating_point() and bool((tensor % 1 != 0).any()):
         raise InputError(f"{name} must be whole numbers")
     return tensor.detach().to("cpu", dtype)
+
+
+def _is_text(text: str) -> bool:
+    """Whether text can be written; halves of characters cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _numbers(values: Tensor) -> str:

@@ -8,6 +8,7 @@ decompressed whatever they are called.
 from __future__ import annotations
 
 import gzip
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -216,8 +217,9 @@ def output_format(path: str | Path, format: str | None = None) -> Format:
 
 
 def file_stem(path: Path) -> str:
-    """A file's name without ``.gz`` and the suffix of its format."""
-    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    """A file's name without ``.gz`` and the suffix of its format; what is not UTF-8 becomes �."""
+    name = os.fsencode(path.name).decode("utf-8", "replace")
+    name = name[:-3] if name.lower().endswith(".gz") else name
     suffix = Path(name).suffix
     # dump.10000 and glass_1.5 keep what looks like a suffix
     known = any(suffix.lower() in f.suffixes for f in FORMATS) or suffix.lower() in OTHER_SUFFIXES

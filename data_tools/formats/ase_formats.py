@@ -6,7 +6,9 @@ arrays carry none.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ def format_in_ase(path: Path) -> str | None:
         return None
     try:
         name = filetype(str(path))
-    except (UnknownFileTypeError, OSError, UnicodeDecodeError):
+    except (UnknownFileTypeError, OSError, UnicodeDecodeError, EOFError, zlib.error):
         return None
     known = name in ioformats and name not in REFUSED and ioformats[name].can_read
     return str(name) if known else None
@@ -65,21 +67,32 @@ def read(source: Source) -> Iterator[Frame]:
     name = format_in_ase(source.path)
     if name is None:
         raise InputError("ASE does not know this format either", path=source.path)
-    try:
+    while source.file.read(1 << 20):
+        pass  # ASE decompresses for itself, without an eye on how much that is
+    with _explained(source.path, name):
         for atoms in ase.io.iread(str(source.path), format=name, do_not_split_by_at_sign=True):
-            yield partial(_structure, atoms, source)
+            yield partial(_structure, source, name, atoms)
+
+
+def _structure(source: Source, name: str, atoms: Atoms) -> Structure:
+    """One frame; AtomEye's files name carbon unless told otherwise, and give masses."""
+    with _explained(source.path, name):
+        return checked_species(Structure.from_ase(atoms), source.types, source.path)
+
+
+@contextmanager
+def _explained(path: Path, name: str) -> Iterator[None]:
+    """ASE's readers raise nearly anything on a broken file: tell it in one line."""
+    try:
+        yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # ASE's readers raise nearly anything on a broken file
+    except Exception as error:
         raise InputError(
-            f"ASE takes it for {name} and fails ({type(error).__name__}: {error})",
-            path=source.path,
+            f"ASE takes it for {name} and fails ({type(error).__name__}: "
+            f"{' '.join(str(error)[:200].split())})",
+            path=path,
         ) from error
-
-
-def _structure(atoms: Atoms, source: Source) -> Structure:
-    """One frame; AtomEye's files name carbon unless told otherwise, and give masses."""
-    return checked_species(Structure.from_ase(atoms), source.types, source.path)
 
 
 FORMAT = Format(name="ase", suffixes=(), matches=matches, read=read)

@@ -19,6 +19,7 @@ import torch
 from mgsym.data_tools.formats.columns import column, named_columns, rows, texts
 from mgsym.data_tools.formats.frames import NoAtoms, headers
 from mgsym.data_tools.formats.source import (
+    MOST_COLUMNS,
     REAL,
     WHOLE,
     WORD,
@@ -28,6 +29,7 @@ from mgsym.data_tools.formats.source import (
     Lines,
     Mark,
     Source,
+    shown,
 )
 from mgsym.data_tools.formats.species import (
     MASSES,
@@ -48,10 +50,15 @@ LABELS = ("name", "glass", "split")
 SPECIES_NAMES = ("species", "element", "Z", "numbers")
 LENGTH_UNITS = {"A", "Å", "Ang", "angstrom", "Angstrom", "ang"}
 
-_QUOTED = r'"(?:\\.|[^"\\])*"'
+# Each alternative ends where it cannot go on and gives nothing back, so that a line is read in a
+# time in proportion to its length: a quote that is not closed goes to the end of the line, braces
+# hold no others. A value follows its = at once, or after blanks if it is not itself a key.
+_QUOTED = r'"(?:\\.|[^"\\]++)*+(?:"|$)'
+_BRACKETS = r"\[(?:[^\[\]]++|\[[^\[\]]*+\])*+\]"
+_VALUE = rf"""{_QUOTED}|'[^']*+'|\{{[^{{}}]*+\}}|{_BRACKETS}"""
 _PAIR = re.compile(
-    rf"""(?P<key>{_QUOTED}|[^\s="]+)\s*
-    (?:=\s*(?P<value>{_QUOTED}|'[^']*'|\{{[^}}]*\}}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]|\S+))?""",
+    rf"""(?P<key>{_QUOTED}|[^\s="]++)\s*+
+    (?P<given>=(?:(?P<value>{_VALUE}|\S++)|\s++(?P<later>{_VALUE}|(?![^\s="]++\s*+=)\S++))?+)?+""",
     re.VERBOSE,
 )
 
@@ -99,18 +106,19 @@ def _header(lines: Lines) -> Header | None:
 
 
 def parse_info(text: str) -> dict[str, str]:
-    """The key=value pairs of a comment line; a key alone has the value T."""
+    """The key=value pairs of a comment line; a key alone has the value T, ``key=`` an empty one."""
     info = {}
     for match in _PAIR.finditer(text):
-        value = match["value"]
-        info[_bare(match["key"])] = "T" if value is None else _bare(value)
+        value = match["value"] or match["later"] or ""
+        info[_bare(match["key"])] = _bare(value) if match["given"] else "T"
     return info
 
 
 def _bare(text: str) -> str:
     """Text without its quotes, braces or brackets."""
     if len(text) >= 2 and text[0] == '"':
-        return re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], text[1:-1])
+        inside = text[1:-1] if text[-1] == '"' else text[1:]
+        return re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], inside)
     if len(text) >= 2 and text[0] + text[-1] in ("''", "{}"):
         return text[1:-1]
     if text.startswith("["):
@@ -186,7 +194,7 @@ def _periodic(lines: Lines, info: Mapping[str, str], text: str | None) -> tuple[
         words = list(words[0])
     flags = [word.strip(".").lower() for word in words]
     if len(flags) not in (1, 3) or not set(flags) <= {flag.lower() for flag in TRUE | FALSE}:
-        raise lines.error(f'pbc is {text!r}, expected three of T and F such as "T T F"')
+        raise lines.error(f'pbc is {shown(text or "")}, expected three of T and F such as "T T F"')
     if len(flags) == 1 and text is not None and {"T", "F", "t", "f"} & set(info):
         raise lines.error(f'pbc is {text!r} and more flags follow: put quotes, as in pbc="T T F"')
     x, y, z = (flag in {"t", "true", "1"} for flag in (flags if len(flags) == 3 else flags * 3))
@@ -201,9 +209,9 @@ def _energy_unit(lines: Lines, info: Mapping[str, str]) -> str:
     """
     energy, length = info.get("energy_unit", ""), info.get("length_unit", "A")
     if energy not in ("", "eV"):
-        raise lines.error(f"energy_unit is {energy}, expected eV: convert the energies")
+        raise lines.error(f"energy_unit is {energy[:40]}, expected eV: convert the energies")
     if length not in LENGTH_UNITS:
-        raise lines.error(f"length_unit is {length}, expected A (Å): convert the coordinates")
+        raise lines.error(f"length_unit is {length[:40]}, expected A (Å): convert the coordinates")
     return energy
 
 
@@ -213,15 +221,21 @@ def _properties(lines: Lines, info: Mapping[str, str]) -> list[Property]:
     properties = [
         Property(name, kind, int(width))
         for name, kind, width in zip(parts[::3], parts[1::3], parts[2::3], strict=False)
-        if kind in KINDS and width.isdigit() and int(width) > 0
+        if kind in KINDS and re.fullmatch("[0-9]{1,9}", width) and int(width) > 0
     ]
     if len(parts) != 3 * len(properties):
-        raise lines.error(f"Properties is {text!r}, expected name:kind:width, kind R, I, S or L")
+        raise lines.error(
+            f"Properties is {shown(text)}, expected name:kind:width, kind R, I, S or L"
+        )
     names = [p.name for p in properties]
     if len(set(names)) < len(names):
-        raise lines.error(f"Properties names a column twice: {text!r}")
+        raise lines.error(f"Properties names a column twice: {shown(text)}")
     if Property("pos", "R", 3) not in properties:
-        raise lines.error(f"Properties is {text!r}, expected pos:R:3 in it")
+        raise lines.error(f"Properties is {shown(text)}, expected pos:R:3 in it")
+    if (values := sum(p.width for p in properties)) > MOST_COLUMNS:
+        raise lines.error(
+            f"Properties asks for {values} values a line, expected at most {MOST_COLUMNS}"
+        )
     return properties
 
 

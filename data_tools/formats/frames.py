@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -82,7 +84,7 @@ def parse_frames(text: str) -> slice:
     """
     parts = text.strip().split(":")
     try:
-        numbers = [int(part) if part.strip() else None for part in parts]
+        numbers = [_bounded(int(part)) if part.strip() else None for part in parts]
     except ValueError:
         numbers = []
     if len(numbers) == 1 and numbers[0] is not None:
@@ -106,7 +108,11 @@ def choose(frames: Iterator[T], text: str) -> tuple[list[tuple[int, T]], bool]:
     """
     wanted = parse_frames(text)
     numbered = enumerate(frames)
-    if any(part is not None and part < 0 for part in (wanted.start, wanted.stop, wanted.step)):
+    if wanted == slice(-1, None):
+        # by far the most frequent, and of a million frames only one is kept
+        last = deque(numbered, maxlen=1)
+        chosen, several, count = list(last), any(number for number, _ in last), "it has none"
+    elif any(part is not None and part < 0 for part in (wanted.start, wanted.stop, wanted.step)):
         known = list(numbered)
         chosen, several, count = known[wanted], len(known) > 1, f"it has {len(known)}"
     else:
@@ -116,6 +122,11 @@ def choose(frames: Iterator[T], text: str) -> tuple[list[tuple[int, T]], bool]:
     if not chosen:
         raise InputError(f"no frame {text}, {count}: choose other --frames, counted from 0")
     return chosen, several
+
+
+def _bounded(number: int) -> int:
+    """A number of frames that a computer counts: no file has more."""
+    return max(-sys.maxsize + 1, min(number, sys.maxsize - 1))
 
 
 def _goes_on(numbered: Iterator[tuple[int, T]]) -> bool:

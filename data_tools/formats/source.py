@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 
@@ -28,6 +27,13 @@ Frame: TypeAlias = Callable[[], Structure]
 GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 4096  # enough of a file to tell its format
 REAL, WHOLE, WORD = "f8", "i8", "U16"  # what a table's column may hold
+# what files of atoms never have, but small files that are to fill the memory do
+LONGEST_LINE = 4 << 20  # bytes
+MOST_COLUMNS = 10_000
+MOST_EXPANSION = 200  # times the size of a compressed file; columns of numbers reach some 20,
+UNPACKED = 16 << 20  # … and bytes that every compressed file may become
+ROWS_AT_ONCE = 1 << 16  # of a table
+NO_MEMORY = "there is not enough memory for what the file holds, or says it holds"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ def open_bytes(path: Path) -> BinaryIO:
     """
     if path.is_dir():
         raise InputError("is a folder, expected a file: name a file in it", path=path)
+    if path.exists() and not path.is_file():
+        raise InputError("is no regular file: write what it gives to a file first", path=path)
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -91,7 +99,27 @@ def open_bytes(path: Path) -> BinaryIO:
         return file
     # closing the reader closes the gzip file, which closes the file it opened by name
     file.close()
-    return io.BufferedReader(gzip.GzipFile(path, "rb"), 1 << 16)
+    return io.BufferedReader(_Unpacked(path), 1 << 16)
+
+
+class _Unpacked(gzip.GzipFile):
+    """A compressed file's content; one that grows as no file of atoms does is refused."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._path = path
+        self._most = max(UNPACKED, MOST_EXPANSION * path.stat().st_size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes, in pieces where all are wanted."""
+        content = super().read(1 << 20 if size is None or size < 0 else size)
+        if self.tell() > self._most:
+            raise InputError(
+                f"becomes more than {MOST_EXPANSION} times as large when it is decompressed, which "
+                "no file of atoms does: decompress it first if it is to be trusted",
+                path=self._path,
+            )
+        return content
 
 
 @contextmanager
@@ -115,6 +143,8 @@ def placed(path: Path, where: str | None = None) -> Iterator[None]:
         raise InputError(
             f"the compressed file is cut short or damaged ({error}): copy it again", path=path
         ) from error
+    except MemoryError as error:
+        raise InputError(NO_MEMORY, path=path, where=where) from error
 
 
 class Mark(NamedTuple):
@@ -133,7 +163,8 @@ class Lines:
     """
 
     def __init__(self, source: Source) -> None:
-        self.path, self._file, self.number = source.path, source.file, 0
+        self.path, self.number = source.path, 0
+        self._file = cast("io.BufferedReader", source.file)
         self.ended = False
 
     def mark(self) -> Mark:
@@ -147,12 +178,8 @@ class Lines:
 
     def read(self) -> str | None:
         """The next line without its end, or None after the last."""
-        line = self._file.readline()
-        self.ended = not line.endswith(b"\n")
-        if not line:
-            return None
-        self.number += 1
-        return self._text(line)
+        line = next(self._next(1), None)
+        return None if line is None else self._text(line)
 
     def expect(self, what: str) -> str:
         """The next line, which holds `what`.
@@ -170,9 +197,34 @@ class Lines:
 
     def skip(self, count: int) -> int:
         """Pass over up to `count` lines; how many there were."""
-        passed = sum(1 for _ in islice(self._file, count))
-        self.number += passed
-        return passed
+        before, whole = self.number, True
+        # whole blocks first, in which counting is faster
+        while block := self._file.peek(1):
+            ends = block.count(b"\n")
+            if self.number - before + ends >= count:
+                break
+            whole = block.endswith(b"\n")
+            self.number += ends
+            self._file.read(len(block))
+        if not block and not whole and self.number - before < count:
+            self.number += 1  # the last line, which has no end
+        for _ in self._next(count - (self.number - before)):
+            pass
+        return self.number - before
+
+    def _next(self, count: int) -> Iterator[bytes]:
+        """Up to `count` lines with their ends."""
+        for _ in range(count):
+            line = self._file.readline(LONGEST_LINE + 1)
+            self.ended = not line.endswith(b"\n")
+            if not line:
+                return
+            self.number += 1
+            if len(line) > LONGEST_LINE:
+                raise self.error(
+                    f"is longer than {LONGEST_LINE} bytes: a binary or damaged file, write it again"
+                )
+            yield line
 
     def numbers(self, count: int, what: str, line: str | None = None) -> list[float]:
         """The numbers on the next line (or on `line`, just read), which are `what`.
@@ -198,12 +250,12 @@ class Lines:
         return self.whole(self.expect(what), what, least)
 
     def whole(self, text: str, what: str, least: int = 1) -> int:
-        """`text` of the line read last as a whole number of at least `least`."""
+        """`text` of the line read last as a whole number from `least` that a computer counts."""
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
+        if not least <= value < 2**63:
             bound = "above 0" if least == 1 else f"of at least {least}"
             raise self.error(f"expected the {what}, a whole number {bound}, found {shown(text)}")
         return value
@@ -221,20 +273,32 @@ class Lines:
         Raises:
             InputError: a row is missing, has too few or many values, or one is not a number.
         """
-        before = self.number
-        lines = list(islice(self._file, rows))
-        self.number += len(lines)
-        if comment:
-            lines = [_without_comment(line, comment) for line in lines]
-        columns = _parse_rows(lines, [kind for _, kind in fields])
-        if len(lines) < rows or columns is None or len(columns[0]) < rows:
-            raise self._explain(lines, rows, fields, before)
-        return columns
+        if len(fields) > MOST_COLUMNS:
+            raise self.error(f"there are {len(fields)} columns, expected at most {MOST_COLUMNS}")
+        parts = []
+        for start in range(0, rows, ROWS_AT_ONCE):
+            before, wanted = self.number, min(ROWS_AT_ONCE, rows - start)
+            lines = list(self._next(wanted))
+            if comment:
+                lines = [_without_comment(line, comment) for line in lines]
+            columns = _parse_rows(lines, [kind for _, kind in fields])
+            if len(lines) < wanted or columns is None or len(columns[0]) < wanted:
+                raise self._explain(lines, start, rows, fields, before)
+            parts.append(columns)
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
     def _explain(
-        self, lines: list[bytes], rows: int, fields: Sequence[tuple[str, str]], before: int
+        self,
+        lines: list[bytes],
+        start: int,
+        rows: int,
+        fields: Sequence[tuple[str, str]],
+        before: int,
     ) -> InputError:
-        """What is wrong with the rows of a table that could not be read."""
+        """What is wrong with the rows of a table, of which those before `start` were read."""
+        ended = len(lines) < min(ROWS_AT_ONCE, rows - start)
         row = 0
         for row, line in enumerate(lines):
             self.number = before + row + 1
@@ -242,9 +306,9 @@ class Lines:
             if not words or words[0] == "ITEM:":
                 break
             if len(words) != len(fields):
-                if row == len(lines) - 1 < rows - 1 or not line.endswith(b"\n"):
+                if (ended and row == len(lines) - 1) or not line.endswith(b"\n"):
                     break  # the last line of a file cut short
-                names = " ".join(name for name, _ in fields)
+                names = " ".join(name for name, _ in fields)[:200]
                 return self.error(
                     f"expected {len(fields)} values ({names}), found {len(words)}: {shown(line)}"
                 )
@@ -256,14 +320,15 @@ class Lines:
             row = len(lines)
         self.number = before + row
         return InputError(
-            f"expected {rows} atoms, found {row}: the file was cut short or its atom count "
+            f"expected {rows} atoms, found {start + row}: the file was cut short or its atom count "
             "is wrong, write it again",
             path=self.path,
             where=f"after line {self.number}",
         )
 
     def error(self, message: str) -> InputError:
-        """An error at the line read last."""
+        """An error at the line read last; what it quotes may be long."""
+        message = message if len(message) <= 500 else f"{message[:497]}..."
         return InputError(message, path=self.path, where=f"line {self.number}")
 
     def _text(self, line: bytes) -> str:
@@ -307,6 +372,6 @@ def _is_kind(word: str, kind: str) -> bool:
 def shown(text: str | bytes) -> str:
     """Text as an error quotes it: on one line, not too long."""
     if isinstance(text, bytes):
-        text = text.decode("utf-8", errors="replace")
+        text = text[:1000].decode("utf-8", errors="replace")
     text = text.strip()
     return repr(text if len(text) <= 60 else text[:57] + "...")

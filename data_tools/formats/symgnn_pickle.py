@@ -3,15 +3,21 @@
 Each holds a dict of NumPy arrays: positions [n, 3] Å in a box [3] Å centred on the origin,
 types (1 = Cu, 2 = Zr), and per atom the mean ARTn barrier in eV (under the misnomer
 `trajectory_start_velocities`), potential energy in eV, pressure and von Mises stress (units not
-documented). A pickle is a program; only the few functions that rebuild arrays may be called.
+documented).
+
+A pickle is a program, and NumPy's own objects can be changed by one until the interpreter fails.
+So its instructions are looked through first, and then it meets none of NumPy's objects, but
+stand-ins, which take what NumPy writes of an array, check it, and make the array from its bytes.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,6 +32,7 @@ from mgsym.data_tools.formats.source import (
 from mgsym.data_tools.formats.species import by_type
 from mgsym.data_tools.public_dataset import identify
 from mgsym.errors import InputError
+from mgsym.pickles import names_asked_for
 from mgsym.structure import Column, Structure
 
 ELEMENTS: Types = {1: "Cu", 2: "Zr"}
@@ -36,30 +43,127 @@ COLUMNS = (
     ("press", "pressure", ""),
     ("von", "von_mises", ""),
 )
+MOST_INSTRUCTIONS = 10_000  # the public files have fewer than 300
+_NUMBERS = re.compile(r"[<>|=]?([fiu][1248]|b1)")
+_NDARRAY: Final = "numpy.ndarray"  # stands for the class, which is only passed on
 
-# what NumPy itself calls to rebuild an array, whatever module it lives in
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_FROM_BUFFER = np.empty(1).__reduce_ex__(5)[0]
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy.core.numeric", "_frombuffer"): _FROM_BUFFER,
-    ("numpy._core.numeric", "_frombuffer"): _FROM_BUFFER,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+
+class _NumberType:
+    """Stands for a dtype of plain numbers: a code such as f8, then its byte order as a state."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not (isinstance(code, str) and _NUMBERS.fullmatch(code)):
+            raise ValueError(f"an array of {code!r}")
+        self.code, self.order = code.lstrip("<>|="), "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, order, *structured = state
+        # names, fields and shape of parts belong to arrays of records
+        if order not in ("<", ">", "|", "=") or any(part is not None for part in structured[:3]):
+            raise ValueError("an array of records")
+        self.order = order
+
+    def of(self, content: object, shape: object, fortran: bool) -> Array:
+        """The array that these bytes are.
+
+        Raises:
+            ValueError: there are not as many bytes as the shape needs.
+        """
+        if not isinstance(shape, tuple) or not isinstance(content, bytes | bytearray):
+            raise ValueError("an array without a shape or bytes")
+        if any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError(f"an array of shape {shape!r}")
+        values = np.frombuffer(bytes(content), np.dtype(self.order + self.code))
+        return values.reshape(shape, order="F" if fortran else "C")
+
+
+class _Array:
+    """Stands for an array: made empty, then given its shape, number type and bytes as a state."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: Array | None = None) -> None:
+        self.values = values
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, content = state
+        if self.values is not None or type(kind) is not _NumberType:
+            raise ValueError("an array that is set twice, or of no kind of number")
+        self.values = kind.of(content, shape, fortran is True)
+
+
+class _Maker:
+    """A function that a pickle may call but not change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("a function that is changed")
+
+
+def _reconstruct(kind: object, *_: object) -> _Array:
+    if kind is not _NDARRAY:
+        raise ValueError("an array of another class")
+    return _Array()
+
+
+def _from_buffer(content: object, kind: object, shape: object, order: object = "C") -> _Array:
+    if type(kind) is not _NumberType:
+        raise ValueError("an array of no kind of number")
+    return _Array(kind.of(content, shape, order == "F"))
+
+
+def _scalar(kind: object, content: object) -> _Array:
+    return _from_buffer(content, kind, ())
+
+
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    """How bytes are written where pickles knew text only."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("text in another encoding")
+    return text.encode("latin1")
+
+
+ALLOWED: Mapping[str, object] = {
+    **dict.fromkeys(
+        ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+        _Maker(_reconstruct),
+    ),
+    **dict.fromkeys(
+        ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
+        _Maker(_from_buffer),
+    ),
+    **dict.fromkeys(
+        ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Maker(_scalar)
+    ),
+    "numpy.ndarray": _NDARRAY,
+    "numpy.dtype": _Maker(_NumberType),
+    "_codecs.encode": _Maker(_encode),
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Loads NumPy arrays and plain containers, refuses every other name."""
+    """Loads stand-ins for arrays and plain containers, refuses every other name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise InputError(
-                f"the pickle asks for {module}.{name}, which arrays do not need, and was not run: "
-                "pickles can hold harmful code, ask whoever made it for another format"
-            )
-        return ALLOWED[module, name]
+        return _allowed(f"{module}.{name}")
+
+
+def _allowed(name: str) -> object:
+    if name not in ALLOWED:
+        raise InputError(
+            f"the pickle asks for {name[:80]}, which arrays do not need, and was not run: "
+            "pickles can hold harmful code, ask whoever made it for another format"
+        )
+    return ALLOWED[name]
 
 
 def matches(head: bytes) -> bool:
@@ -73,7 +177,9 @@ def read(source: Source) -> Iterator[Frame]:
 
 
 def _read(source: Source) -> Structure:
-    data = _load(source.file)
+    source.file.seek(0)
+    content = source.file.read()
+    data = _load(content)
     positions, box = _array(data, "positions"), _array(data, "box")
     if positions.ndim != 2 or positions.shape[1] != 3 or box.shape != (3,):
         raise InputError(
@@ -81,8 +187,7 @@ def _read(source: Source) -> Structure:
             f"and {list(box.shape)}"
         )
     species, types = by_type(_array(data, "types").reshape(-1), source.types or ELEMENTS)
-    source.file.seek(0)
-    known = identify(source.file.read())
+    known = identify(content)
     return Structure(
         positions=torch.from_numpy(positions),
         cell=torch.diag(torch.from_numpy(box)),
@@ -99,30 +204,39 @@ def _read(source: Source) -> Structure:
     )
 
 
-def _load(file: BinaryIO) -> Mapping[str, Any]:
-    """The dict in a pickle."""
-    file.seek(0)
+def _load(content: bytes) -> Mapping[str, Any]:
+    """The dict in a pickle, with stand-ins for its arrays.
+
+    Raises:
+        InputError: it is damaged, no dict, or asks for more than arrays do.
+    """
     try:
-        data = _ArrayUnpickler(file).load()
-    except InputError:
+        for name in names_asked_for(content, ("STACK_GLOBAL",), MOST_INSTRUCTIONS):
+            _allowed(name)
+        data = _ArrayUnpickler(io.BytesIO(content)).load()
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # damaged bytes make the unpickler raise nearly anything
         raise InputError(
             f"the pickle is damaged or cut short ({type(error).__name__}): fetch or copy it again"
         ) from error
-    if not isinstance(data, dict):
-        raise InputError(f"expected a dict of arrays, found {type(data).__name__}")
+    if type(data) is not dict:
+        raise InputError(f"expected a dict of arrays, found {type(data).__name__.strip('_')}")
     return data
 
 
 def _array(data: Mapping[str, Any], key: str) -> Array:
-    """An array of the dict as float64."""
+    """An array of the dict as float64.
+
+    Raises:
+        InputError: it has none under this name.
+    """
     if key not in data:
         raise InputError(f"the dict has no {key!r}: it is not a SymGNN structure")
-    try:
-        return np.array(data[key], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{key} is not an array of numbers") from error
+    found = data[key]
+    if type(found) is not _Array or found.values is None:
+        raise InputError(f"{key} is not an array of numbers")
+    return found.values.astype(np.float64)
 
 
 FORMAT = Format(

@@ -25,7 +25,7 @@ from mgsym import __version__
 from mgsym.atomic import atomic_path
 from mgsym.config import differing
 from mgsym.data_tools.formats.csv_table import header as heading
-from mgsym.data_tools.formats.source import open_bytes
+from mgsym.data_tools.formats.source import opened
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.events import STATUSES, UNITS, Event
 from mgsym.data_tools.simulation.selection import parse_rows
@@ -33,6 +33,7 @@ from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
 
 FORMAT = 1
+MOST_ATOMS = 10**8  # of a structure that can be labelled
 ROUNDING = 1e-4  # eV; a repeated search may give its barrier to this
 MARK = "# mgsym events "
 _KINDS = {int: "i8", float: "f8", str: "U16"}
@@ -159,11 +160,8 @@ def read_events(path: str | Path) -> tuple[Heading, Events, bytes]:
         InputError: missing, of another kind or a newer format, or a line is damaged.
     """
     path = Path(path)
-    with open_bytes(path) as file:
-        try:
-            content = file.read()
-        except (EOFError, OSError) as error:
-            raise InputError(f"cannot be read: {error}", path=path) from error
+    with opened(path) as file:
+        content = file.read()
     first, _, rest = content.partition(b"\n")
     heading = _heading(first, path)
     names, _, lines = rest.partition(b"\n")
@@ -250,17 +248,22 @@ def _heading(line: bytes, path: Path) -> Heading:
         content = json.loads(text[len(MARK) :])
         version = content.pop("format")
         heading = Heading(**content)
+        if not (type(heading.atoms) is int and 1 <= heading.atoms <= MOST_ATOMS):
+            raise ValueError(f"{str(heading.atoms)[:40]} atoms")
         _ = heading.chosen, heading.conflicts(heading)  # both fail where a value is no such thing
-    except (ValueError, TypeError, AttributeError, KeyError, UsageError) as error:
+    except (
+        *(ValueError, TypeError, AttributeError, KeyError, UsageError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise InputError(
-            f"the heading is damaged ({error}): start again with --overwrite",
+            f"the heading is damaged ({str(error)[:80]}): start again with --overwrite",
             path=path,
             where="line 1",
         ) from error
     if version != FORMAT:
         raise InputError(
-            f"format {version}, but this mgsym {__version__} reads {FORMAT}: take the mgsym "
-            f"that wrote it ({heading.version})",
+            f"format {str(version)[:40]}, but this mgsym {__version__} reads {FORMAT}: take the "
+            f"mgsym that wrote it ({heading.version})",
             path=path,
         )
     return heading

@@ -18,6 +18,7 @@ from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import InputError
 
 COMMENT_LINES = 3
+FARTHEST = 10  # times the length of its tables that a cutoff may be
 ALLOY, FS = "eam/alloy", "eam/fs"
 
 
@@ -97,7 +98,7 @@ def read_header(words: Words) -> Header:
             "the file ends before: give an eam/alloy or eam/fs file"
         )
     count, *species = words.rows[0]
-    if not count.isdecimal() or int(count) != len(species):
+    if not count.isdecimal() or len(count) > 9 or int(count) != len(species):
         words.refuse(
             0,
             "expected the number of elements and their symbols, such as 2 Cu Zr, found "
@@ -128,7 +129,8 @@ def _sizes(words: Words) -> tuple[list[str], int]:
             break
         sizes += words.rows[row]
         row += 1
-    whole = len(sizes) >= 5 and sizes[0].isdecimal() and sizes[2].isdecimal()
+    # a table with a billion points is none
+    whole = len(sizes) >= 5 and all(n.isdecimal() and len(n) < 10 for n in sizes[:3:2])
     if not whole or not all(map(is_number, sizes[:5])):
         words.refuse(
             1,
@@ -143,6 +145,12 @@ def _check_sizes(words: Words, header: Header) -> None:
         check_positive(header.density_spacing, "spacing of densities, drho,")
         check_positive(header.spacing, "spacing of distances, dr,")
         check_positive(header.cutoff, "cutoff")
+        # beyond their end tables go on as they are, which takes memory up to the cutoff
+        if header.cutoff > FARTHEST * header.points * header.spacing:
+            raise InputError(
+                f"the cutoff is {header.cutoff:g} Å, but the tables end at "
+                f"{header.points * header.spacing:g} Å: correct one of them"
+            )
     for name, points in (("nrho", header.densities), ("nr", header.points)):
         if points < FEWEST_POINTS:
             words.refuse(
