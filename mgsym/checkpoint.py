@@ -189,7 +189,7 @@ def rebuilt(
         InputError: its parts do not fit together.
     """
     try:
-        config = ModelConfig(content["model"], content["options"]).complete()
+        config = ModelConfig.from_file(content["model"], content["options"])
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
             model = create_model(
                 config.name, tuple(content["species"]), content["cutoff"], config.options

@@ -29,6 +29,23 @@ _CHOICES = {
 }
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
+# settings of mgsym 0.1.0 that are gone; where they are 0, false or empty they said nothing
+REMOVED = ("model.directions",)
+
+
+def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop settings by dotted name that older versions wrote and that said nothing.
+
+    Raises:
+        UsageError: one of them did say something.
+    """
+    for key in REMOVED:
+        if settings.get(key):
+            raise UsageError(
+                f"{key} is {settings[key]!r}, but that setting is gone; mgsym 0.1.0 is the last "
+                "version that has it"
+            )
+    return {key: value for key, value in settings.items() if key not in REMOVED}
 
 
 def _names(key: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -61,7 +78,7 @@ class TrainingConfig:
             and saved as best; 0 averages nothing.
         max_minutes: training stops after this time; 0 never stops.
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
-            (mgsym.label_weights); the trees of ``boosting`` count them alike all the same.
+            (mgsym.label_weights).
         label_floor: what is added to standard errors then, in standard deviations of the label.
         auxiliary: node features to predict beside the barrier (mgsym.auxiliary), such as
             ``["energy", "pressure"]``.
@@ -121,6 +138,17 @@ class ModelConfig:
         """
         return ModelConfig(self.name, model_options(self.name, self.options))
 
+    @classmethod
+    def from_file(cls, name: str, options: Mapping[str, Any]) -> ModelConfig:
+        """The complete config of a model that this version or an older one saved.
+
+        Raises:
+            UsageError: the model, or an option that it was made with, is gone or unknown.
+        """
+        model_options(name)  # tells of a model that is gone before it tells of its options
+        kept = without_removed({f"model.{key}": value for key, value in options.items()})
+        return cls(name, {k.removeprefix("model."): v for k, v in kept.items()}).complete()
+
     def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
         """The same written out for these training graphs: ``available`` physical inputs named."""
         options = dict(self.complete().options)
@@ -172,6 +200,10 @@ class Config:
             UsageError: no such setting, or a value of the wrong type or range.
         """
         place = f"{source}: " if source else ""
+        try:
+            changes = without_removed(changes)
+        except UsageError as error:
+            raise UsageError(f"{place}{error}") from None
         base = self
         if (name := changes.get("model.name", self.model.name)) != self.model.name:
             base = replace(self, model=ModelConfig(name).complete())

@@ -183,13 +183,16 @@ class LocalInputs(nn.Module):
 
     def features(self, graph: Graph) -> Tensor:
         """f [n, features]."""
+        return torch.cat(list(self.blocks(graph)), dim=1)
+
+    def blocks(self, graph: Graph) -> Iterator[Tensor]:
+        """f in parts: x [n, count], then its averages of each length."""
         x = self.mean.new_empty(graph.num_nodes, self.count)
         for nodes, part in self.inputs(graph):
             x[nodes] = part
-        found = [x]
+        yield x
         for row, length in zip(self.used[1:], self.options.lengths, strict=True):
-            found.append(gaussian_mean(graph, x[:, row], length))
-        return torch.cat(found, dim=1)
+            yield gaussian_mean(graph, x[:, row], length)
 
     @property
     def num_features(self) -> int:

@@ -16,6 +16,7 @@ from mgsym.config import load_config
 from mgsym.data_tools.formats import read
 from mgsym.data_tools.simulation.event_files import read_events
 from mgsym.ensemble import read_ensemble
+from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.prediction import predict_graph
 from mgsym.runs import run_config
@@ -23,14 +24,13 @@ from mgsym.training import train
 
 FILES = Path(__file__).parent / "reference" / "version_0_1"
 PHYSICS = ("energy", "pressure", "stiffness_1")
+OLD = "mgsym 0.1.0 is the last version that has it"
 MODELS = [
     "symgnn",
     "symgnn_with_companion",
     "ridge",
     "schnet",
     "mlp",
-    "kernel",
-    "boosting",
     "symgnn_on_a_ridge",
     "mlp_of_neighbors",
     "ridge_of_bispectrum",
@@ -70,6 +70,18 @@ def test_a_checkpoint_predicts_as_it_did(name: str) -> None:
     (model,) = read_ensemble(FILES / f"{name}.pt").models
     found = predict_graph(model, graph("b"))
     torch.testing.assert_close(found, predicted(name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [
+        ("kernel", "the model kernel is gone"),
+        ("boosting", "model.directions is 2, but that setting is gone"),
+    ],
+)
+def test_a_checkpoint_of_what_is_gone_says_so(name: str, gone: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}\.pt.*{gone}; {OLD}"):
+        read_ensemble(FILES / f"{name}.pt")
 
 
 def test_an_ensemble_predicts_as_it_did() -> None:
