@@ -30,7 +30,7 @@ _CHOICES = {
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
 # settings of mgsym 0.1.0 that are gone; where they are 0, false or empty they said nothing
-REMOVED = ("model.directions",)
+REMOVED = ("model.directions", "model.ridge")
 
 
 def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,6 @@ MODELS = [
     "ridge",
     "schnet",
     "mlp",
-    "symgnn_on_a_ridge",
     "mlp_of_neighbors",
     "ridge_of_bispectrum",
 ]
@@ -77,6 +76,7 @@ def test_a_checkpoint_predicts_as_it_did(name: str) -> None:
     [
         ("kernel", "the model kernel is gone"),
         ("boosting", "model.directions is 2, but that setting is gone"),
+        ("symgnn_on_a_ridge", "model.ridge is 10.0, but that setting is gone"),
     ],
 )
 def test_a_checkpoint_of_what_is_gone_says_so(name: str, gone: str) -> None:

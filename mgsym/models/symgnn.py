@@ -100,7 +100,6 @@ class SymGNN(ResidualModel):
             EGATBlock(width, heads, options.dropout) for heads in options.heads
         )
         self.decoder = decoder(width, options.decoder_layers)
-        self.start_at_ridge(self.decoder[-1])
 
     @property
     def invariant(self) -> Invariance:  # type: ignore[override]
@@ -112,13 +111,12 @@ class SymGNN(ResidualModel):
     def standardised(
         self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
     ) -> Tensor:
-        inputs = self.node_input(graph, edge_weight)
-        nodes = self.node_encoder(inputs)
+        nodes = self.node_encoder(self.node_input(graph, edge_weight))
         passes = [
             self._message_passing(nodes, edges, graph, edge_weight, attention_scale) * weight
             for edges, weight in self._encoded_edges(graph)
         ]
-        return self.with_ridge(torch.stack(passes).sum(0), graph, inputs, edge_weight)
+        return self.with_ridge(torch.stack(passes).sum(0), graph)
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""

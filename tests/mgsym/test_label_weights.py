@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mgsym.graph import Graph, build_graph, collate
 from mgsym.label_weights import label_weight, with_label_weights
-from mgsym.models.linear import NeighborRidge
 from mgsym.optimization import regression_loss
 from mgsym.structure import Structure
 
@@ -59,22 +58,6 @@ def test_the_loss_is_a_weighted_mean() -> None:
     assert float(regression_loss("mse", prediction, target, weight)) == pytest.approx(1.75)
     assert float(regression_loss("huber", prediction, target, weight)) == pytest.approx(0.75)
     assert float(regression_loss("mse", prediction, target)) == pytest.approx(2.5)
-
-
-def test_a_ridge_regression_with_weights_is_one_with_repeated_rows() -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(27, 3, generator=generator)
-    graph = graph_of(torch.randn(27, generator=generator).tolist(), [NAN] * 27)
-    weight = torch.randint(0, 3, (27,), generator=generator).float()
-
-    def fitted(samples: list[tuple[Graph, Tensor, Tensor]]) -> Tensor:
-        ridge = NeighborRidge(3, 0, 1e-9)
-        ridge.fit(samples)
-        return ridge.weight
-
-    weighted = graph.replace(node_features={"label_weight": weight})
-    once = [(graph, inputs, torch.where(weight >= n, graph.target, NAN)) for n in (1, 2)]
-    torch.testing.assert_close(fitted([(weighted, inputs, graph.target)]), fitted(once))
 
 
 def test_weights_stay_with_their_atoms_in_a_batch() -> None:

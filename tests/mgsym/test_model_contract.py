@@ -37,12 +37,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn none": ("symgnn", {**SMALL, "transforms": "none"}),
     "symgnn length": ("symgnn", {**SMALL, "edge_input": "length"}),
     "symgnn descriptors": ("symgnn", FAST),
-    "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
     "ridge near": ("ridge", NEAR),
     "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL, "bispectrum": 3}),
     "boosting near": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
-    "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
     "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
     "egnn physical": ("egnn", PHYSICAL),
@@ -61,9 +59,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
     "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
     "symgnn companion": ("symgnn", {**FAST, **PHYSICAL, "companion": 0.4}),
-    "ace companion": ("ace", {"width": 16, "l_max": 2, "companion": 0.4, "ridge": 10.0}),
+    "ace companion": ("ace", {"width": 16, "l_max": 2, "companion": 0.4}),
     "ace types vectors": ("ace", {"node_input": "types", "width": 16, "vectors": 3}),
-    "ace physical ridge": ("ace", {"width": 16, **PHYSICAL, "ridge": 10.0}),
+    "ace physical": ("ace", {"width": 16, **PHYSICAL}),
 }
 
 
