@@ -30,7 +30,14 @@ _CHOICES = {
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
 # settings of mgsym 0.1.0 that are gone; where they are 0, false or empty they said nothing
-REMOVED = ("model.directions", "model.ridge")
+REMOVED = (
+    "model.directions",
+    "model.ridge",
+    "model.bispectrum",
+    "model.neighbors",
+    "training.auxiliary",
+)
+_WITH_REMOVED = ("training.auxiliary_weight",)  # they said nothing by themselves
 
 
 def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +52,7 @@ def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"{key} is {settings[key]!r}, but that setting is gone; mgsym 0.1.0 is the last "
                 "version that has it"
             )
-    return {key: value for key, value in settings.items() if key not in REMOVED}
-
-
-def _names(key: str, values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or any(not isinstance(value, str) for value in values):
-        raise UsageError(f"{key} is {values!r}, expected a list of names")
-    return tuple(values)
+    return {key: value for key, value in settings.items() if key not in REMOVED + _WITH_REMOVED}
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,6 @@ class TrainingConfig:
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
             (mgsym.label_weights).
         label_floor: what is added to standard errors then, in standard deviations of the label.
-        auxiliary: node features to predict beside the barrier (mgsym.auxiliary), such as
-            ``["energy", "pressure"]``.
-        auxiliary_weight: of their loss beside the label's.
     """
 
     epochs: int = 16
@@ -102,14 +100,9 @@ class TrainingConfig:
     max_minutes: float = 0.0
     label_weights: str = "none"
     label_floor: float = 0.5
-    auxiliary: tuple[str, ...] = ()
-    auxiliary_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "auxiliary", _names("training.auxiliary", self.auxiliary))
         for name, value in asdict(self).items():
-            if name == "auxiliary":
-                continue
             if name in _CHOICES:
                 if value not in _CHOICES[name]:
                     raise UsageError(

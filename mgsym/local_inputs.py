@@ -30,10 +30,9 @@ class LocalOptions:
     """Options of models that take these inputs.
 
     Attributes:
-        descriptor_cutoff: Å, of the power spectrum (and bispectrum).
+        descriptor_cutoff: Å, of the power spectrum.
         radial: Gaussians between 1.5 Å and that cutoff, per species.
         l_max: highest degree of the power spectrum.
-        bispectrum: highest degree of the bispectrum; 0 for none.
         wide_cutoff: Å, of radial densities beside them.
         wide_radial: their Gaussians, per species; 0 for none.
         smoothing: Å; species and descriptors are averaged with Gaussians of these lengths.
@@ -46,7 +45,6 @@ class LocalOptions:
     descriptor_cutoff: float = 5.0
     radial: int = 6
     l_max: int = 6
-    bispectrum: int = 0
     wide_cutoff: float = 9.0
     wide_radial: int = 24
     smoothing: tuple[float, ...] = (1.5, 2.5)
@@ -60,7 +58,7 @@ class LocalOptions:
             values = getattr(self, name)
             if any(not value > 0 for value in values) or len(set(values)) < len(values):
                 raise UsageError(f"model.{name} is {values}, expected distinct lengths above 0 Å")
-        for name, least in (("radial", 2), ("l_max", 0), ("wide_radial", 0), ("bispectrum", 0)):
+        for name, least in (("radial", 2), ("l_max", 0), ("wide_radial", 0)):
             if getattr(self, name) < least:
                 raise UsageError(
                     f"model.{name} is {getattr(self, name)}, expected at least {least}"
@@ -78,7 +76,6 @@ class LocalOptions:
             self.descriptor_cutoff,
             self.radial,
             self.l_max,
-            self.bispectrum,
             self.wide_cutoff,
             self.wide_radial,
         )

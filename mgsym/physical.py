@@ -60,21 +60,13 @@ class PhysicalInputs(nn.Module):
         names: of node features [n].
         lengths: Å, each σ.
         species: how many.
-        wanted: who takes them, for errors.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        lengths: Sequence[float],
-        species: int,
-        wanted: str = "the model takes",
-    ) -> None:
+    def __init__(self, names: Sequence[str], lengths: Sequence[float], species: int) -> None:
         super().__init__()
-        self.wanted = wanted
         self.names, self.lengths = tuple(names), tuple(lengths)
         self.register_buffer("mean", torch.zeros(species, len(self.names)))
         self.register_buffer("scale", torch.ones(species, len(self.names)))
@@ -136,7 +128,7 @@ class PhysicalInputs(nn.Module):
         lacking = [name for name in self.names if name not in graph.node_features]
         if lacking:
             raise InputError(
-                f"the graph has no node feature {', '.join(lacking)}, which {self.wanted}: "
+                f"the graph has no node feature {', '.join(lacking)}, which the model takes: "
                 "build it with mgsym build-graph --physics",
                 path=graph.names[0] or None,
             )

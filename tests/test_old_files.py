@@ -31,8 +31,6 @@ MODELS = [
     "ridge",
     "schnet",
     "mlp",
-    "mlp_of_neighbors",
-    "ridge_of_bispectrum",
 ]
 
 
@@ -77,6 +75,8 @@ def test_a_checkpoint_predicts_as_it_did(name: str) -> None:
         ("kernel", "the model kernel is gone"),
         ("boosting", "model.directions is 2, but that setting is gone"),
         ("symgnn_on_a_ridge", "model.ridge is 10.0, but that setting is gone"),
+        ("mlp_of_neighbors", "model.neighbors is True, but that setting is gone"),
+        ("ridge_of_bispectrum", "model.bispectrum is 2, but that setting is gone"),
     ],
 )
 def test_a_checkpoint_of_what_is_gone_says_so(name: str, gone: str) -> None:

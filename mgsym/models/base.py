@@ -5,7 +5,8 @@ The shared tests in tests/mgsym/test_model_contract.py hold each model to what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -125,8 +126,8 @@ class BarrierModel(nn.Module):
     def readout(self) -> nn.Linear | None:
         """The last layer: it turns an atom's hidden representation into the prediction.
 
-        Auxiliary targets (mgsym.auxiliary) are predicted from what enters it, [n, width]. It is
-        the end of ``decoder`` unless a model says otherwise; None where there is no such layer.
+        It is the end of ``decoder`` unless a model says otherwise; None where there is no such
+        layer. `hidden_features` shows what enters it.
         """
         decoder = getattr(self, "decoder", None)
         last = decoder[-1] if isinstance(decoder, nn.Sequential) else None
@@ -136,3 +137,15 @@ class BarrierModel(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+@contextmanager
+def hidden_features(model: BarrierModel) -> Iterator[list[Tensor]]:
+    """Gather what enters the readout of a model that has one, [n, width] a pass, in a list."""
+    seen: list[Tensor] = []
+    assert model.readout is not None
+    handle = model.readout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -64,8 +64,8 @@ def test_a_projection_is_a_product_with_the_features(graph: Graph) -> None:
 
 
 def test_a_batch_and_other_options(graph: Graph) -> None:
-    inputs = fitted(graph, wide_radial=0, smoothing=(), bispectrum=3)
-    assert inputs.num_features == inputs.count == 2 + 10 * 3 + 4 * 4
+    inputs = fitted(graph, wide_radial=0, smoothing=())
+    assert inputs.num_features == inputs.count == 2 + 10 * 3
     found = inputs.features(collate([graph, graph]))
     torch.testing.assert_close(found, inputs.features(graph).repeat(2, 1))
     assert LocalOptions(**SMALL).reach == 5.0 + 3 * 2.0
@@ -84,7 +84,7 @@ def test_a_missing_physical_input_is_told(graph: Graph) -> None:
         ({"physical_smoothing": (2.0, 2.0)}, "expected distinct lengths"),
         ({"radial": 1}, "model.radial is 1, expected at least 2"),
         ({"wide_radial": 1}, "model.wide_radial is 1, expected 0 or at least 2"),
-        ({"bispectrum": -1}, "model.bispectrum is -1, expected at least 0"),
+        ({"l_max": -1}, "model.l_max is -1, expected at least 0"),
         ({"descriptor_cutoff": 1.0}, r"model.descriptor_cutoff is 1.0, expected above 1.5 Å"),
     ],
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, collate, match_species
 from mgsym.models import MODELS, BarrierModel, create_model, model_options
+from mgsym.models.base import hidden_features
 from mgsym.models.direct import DirectModel
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
@@ -39,15 +40,14 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn descriptors": ("symgnn", FAST),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
     "ridge near": ("ridge", NEAR),
-    "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL, "bispectrum": 3}),
+    "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL}),
     "boosting near": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
     "egnn physical": ("egnn", PHYSICAL),
     "egnn at rest": ("egnn", {"move": False, "gate": False}),
     "mlp physical": ("mlp", {"physical_inputs": ("energy", "stiffness")}),
-    "mlp neighbors": ("mlp", {"neighbors": True}),
-    "mlp smoothed neighbors": ("mlp", {"neighbors": True, **PHYSICAL}),
+    "mlp smoothed": ("mlp", PHYSICAL),
     "mlp descriptors": ("mlp", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "schnet descriptors": ("schnet", {**DESCRIPTORS, "width": 8}),
     "mgcn physical": ("mgcn", {**PHYSICAL, "width": 8}),
@@ -129,6 +129,19 @@ def test_predictions_are_barriers_in_ev_and_repeat(
     assert 1.0 < found.mean() < 2.0
     assert torch.equal(model(graphs[0]), found)
     assert model.source, "a model names the paper that it follows"
+
+
+def test_what_enters_the_last_layer_is_a_representation_of_each_atom(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    if model.readout is None:
+        pytest.skip("the model has no hidden representation")
+    with hidden_features(model) as hidden:
+        model(graphs[0])
+    assert {tuple(h.shape) for h in hidden} == {(64, model.readout.in_features)}
+    again = len(hidden)
+    model(graphs[0])
+    assert len(hidden) == again, "nothing is kept afterwards"
 
 
 def test_relabelling_atoms_permutes_the_output(model: BarrierModel) -> None:
