@@ -29,6 +29,6 @@ def training_loss(config: TrainingConfig, model: BarrierModel, batch: Graph) -> 
         enabled=config.precision != "float32",
     )
     with mixed:
-        prediction = model.standardised(batch, None, None)
+        prediction = model.standardised(batch, None)
     target = (batch.target - model.label_mean) / model.label_scale
     return regression_loss(config.loss, prediction.float(), target, label_weight(batch))

@@ -50,14 +50,9 @@ class Cone:
     depth: int | None
     parent: Graph
 
-    def predict(
-        self,
-        model: BarrierModel,
-        edge_weight: Tensor | None = None,
-        attention_scale: Tensor | None = None,
-    ) -> Tensor:
+    def predict(self, model: BarrierModel, edge_weight: Tensor | None = None) -> Tensor:
         """The node's barrier, eV, as a 0-d tensor; weights [m] as in `BarrierModel.forward`."""
-        barrier: Tensor = model(self.graph, edge_weight, attention_scale)[self.node]
+        barrier: Tensor = model(self.graph, edge_weight)[self.node]
         return barrier
 
     def predict_deleted(self, model: BarrierModel, kept: Tensor) -> Tensor:

@@ -89,9 +89,7 @@ class Ace(ResidualModel):
         )
         self.decoder = _perceptron(width, width, 1, options.dropout)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         nodes: Tensor = self.embedding(self.node_input(graph, edge_weight))
         radial, harmonics = self._geometry(graph, edge_weight)
         vectors = nodes.new_zeros(len(nodes), 0, 3)

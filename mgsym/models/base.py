@@ -86,19 +86,12 @@ class BarrierModel(nn.Module):
         """
         return graph
 
-    def forward(
-        self,
-        graph: Graph,
-        edge_weight: Tensor | None = None,
-        attention_scale: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """Predict the barrier of every atom.
 
         Args:
             graph: one structure or a batch.
             edge_weight: [e] in 0 … 1. A weight of 0 equals deleting the edge, 1 changes nothing.
-            attention_scale: [e]; multiplies attention after its softmax, where a model has
-                attention (DGL's meaning of an edge weight). Not the same as deletion.
 
         Returns:
             [n] eV.
@@ -112,13 +105,9 @@ class BarrierModel(nn.Module):
                 f"{self.cutoff:g} Å: build the graph again with --cutoff {self.cutoff:g}"
             )
         graph = match_species(graph, self.species)
-        return self.label_mean + self.label_scale * self.standardised(
-            graph, edge_weight, attention_scale
-        )
+        return self.label_mean + self.label_scale * self.standardised(graph, edge_weight)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         """[n], the prediction in units of the label's standard deviation, mean subtracted."""
         raise NotImplementedError
 

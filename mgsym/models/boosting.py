@@ -172,9 +172,7 @@ class Boosting(DirectModel):
             self.feature[i], self.threshold[i] = tree.feature, tree.threshold
             self.value[i] = tree.value
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         bins = self._bins(graph)
         total = self.value.new_zeros(graph.num_nodes)
         for i in range(int(self.grown)):

@@ -55,7 +55,5 @@ class MLP(InputModel):
         """Where the inputs of an atom depend on its neighbours."""
         return self.hops > 0
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         return self.network(self.node_input(graph, edge_weight)).squeeze(-1)

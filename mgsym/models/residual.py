@@ -96,5 +96,5 @@ class ResidualModel(InputModel):
     def _beside(self, graph: Graph) -> Tensor:
         """[n], the companion's prediction, standardised; no farther from the mean than FARTHEST."""
         assert self.companion is not None
-        found = self.companion.standardised(match_species(graph, self.species), None, None)
+        found = self.companion.standardised(match_species(graph, self.species), None)
         return found.clamp(-FARTHEST, FARTHEST)

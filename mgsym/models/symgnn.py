@@ -108,12 +108,10 @@ class SymGNN(ResidualModel):
             return "yes"
         return "in expectation" if self.options.transforms == "haar" else "no"
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         nodes = self.node_encoder(self.node_input(graph, edge_weight))
         passes = [
-            self._message_passing(nodes, edges, graph, edge_weight, attention_scale) * weight
+            self._message_passing(nodes, edges, graph, edge_weight) * weight
             for edges, weight in self._encoded_edges(graph)
         ]
         return self.with_ridge(torch.stack(passes).sum(0), graph)
@@ -132,15 +130,10 @@ class SymGNN(ResidualModel):
         return list(zip(encoded, shares, strict=True))
 
     def _message_passing(
-        self,
-        nodes: Tensor,
-        edges: Tensor,
-        graph: Graph,
-        edge_weight: Tensor | None,
-        attention_scale: Tensor | None,
+        self, nodes: Tensor, edges: Tensor, graph: Graph, edge_weight: Tensor | None
     ) -> Tensor:
         final = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            nodes, edges = layer(nodes, edges, graph, edge_weight, attention_scale, last=i == final)
+            nodes, edges = layer(nodes, edges, graph, edge_weight, last=i == final)
         decoded: Tensor = self.decoder(nodes)
         return decoded.squeeze(-1)

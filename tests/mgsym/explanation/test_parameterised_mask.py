@@ -29,9 +29,7 @@ class Sources(BarrierModel):
     def __init__(self) -> None:
         super().__init__(("Cu", "Zr"), 1.5, hops=2)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         weight = torch.ones(graph.num_edges) if edge_weight is None else edge_weight
         told = (graph.ids * 2.399).sin()[graph.source]
         return segment_sum(weight * told, graph.destination, graph.num_nodes)
