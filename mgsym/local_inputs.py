@@ -23,6 +23,9 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.neighborhoods import GAUSSIAN_REACH, gaussian_mean
 from mgsym.physical import AVAILABLE, PhysicalInputs
+from mgsym.prepared import Owner
+
+DESCRIPTORS = "descriptors"  # what is prepared of a graph
 
 
 @dataclass(frozen=True)
@@ -131,18 +134,16 @@ class LocalInputs(nn.Module):
         self.register_buffer("used", used, persistent=False)
 
     @property
-    def key(self) -> str:
-        """The name of the node feature in which `prepared` keeps descriptors."""
-        return f"{self.environment} of {self.species} species"
+    def owner(self) -> Owner:
+        """All that descriptors depend on beside the graph."""
+        return (LocalInputs, self.environment, self.species)
 
-    def prepared(self, graph: Graph) -> Graph:
-        """The graph with its descriptors as a node feature."""
-        if self.key in graph.node_features:
-            return graph
+    def described(self, graph: Graph) -> dict[str, Tensor]:
+        """What can be prepared of a graph: the descriptors of its atoms, [n, count]."""
         found = graph.edge_vector.new_empty(graph.num_nodes, self.environment.count(self.species))
         for nodes, described in self.environment.describe(graph):
             found[nodes] = described.to(found)
-        return graph.replace(node_features={**graph.node_features, self.key: found})
+        return {DESCRIPTORS: found}
 
     def fit(self, graphs: Sequence[Graph]) -> None:
         """Take mean and standard deviation of each input from training structures.
@@ -172,11 +173,10 @@ class LocalInputs(nn.Module):
         if self.physical is not None:
             own.append(self.physical(graph))
         first = torch.cat(own, dim=1)
-        if self.key in graph.node_features:
+        parts = self.environment.describe(graph)
+        if (known := graph.prepared_for(self.owner)) is not None:
             every = torch.arange(graph.num_nodes, device=graph.types.device)
-            parts = iter([(every, graph.node_features[self.key])])
-        else:
-            parts = self.environment.describe(graph)
+            parts = iter([(every, known.from_positions[DESCRIPTORS])])
         for nodes, described in parts:
             x = torch.cat([first[nodes], described.to(first)], dim=1)
             yield nodes, (x - self.mean) / self.scale

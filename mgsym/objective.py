@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mgsym.auxiliary import Auxiliary, hidden_features
 from mgsym.config import TrainingConfig
 from mgsym.graph import Graph, match_species
-from mgsym.label_weights import label_weight
 from mgsym.models import BarrierModel
 from mgsym.optimization import regression_loss
 
@@ -51,7 +50,7 @@ class Objective(nn.Module):
         with mixed, watched as hidden:
             prediction = model.standardised(batch, None, None)
         target = (batch.target - model.label_mean) / model.label_scale
-        loss = regression_loss(self.config.loss, prediction.float(), target, label_weight(batch))
+        loss = regression_loss(self.config.loss, prediction.float(), target, batch.label_weight)
         if self.auxiliary is not None:
             loss = loss + self.config.auxiliary_weight * self.auxiliary.loss(hidden, batch)
         return loss

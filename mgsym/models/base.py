@@ -6,6 +6,7 @@ The shared tests in tests/mgsym/test_model_contract.py hold each model to what i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mgsym.errors import InputError
 from mgsym.graph import Graph, match_species
+from mgsym.prepared import Owner, Prepared
 
 Invariance = Literal["yes", "no", "in expectation"]
 
@@ -70,20 +72,51 @@ class BarrierModel(nn.Module):
         self.label_mean.copy_(labels.mean())
         self.label_scale.copy_(labels.std(correction=0).clamp(min=1e-6))
 
+    # ---- what is computed of a graph once ----
+
+    @torch.no_grad()
     def prepare(self, graph: Graph) -> Graph:
         """The graph with whatever the model needs of it that no parameter changes.
 
         Training calls this once per structure instead of once per step. The prediction is the
-        same for a graph that was not prepared.
+        same for a graph that was not prepared, or that another model prepared.
         """
-        return graph
+        graph = self.prepare_whole(graph)
+        own = self.prepared_of(graph)
+        if own is None or own.from_edges:
+            return graph
+        found = self.from_edges(graph)
+        return graph.replace(prepared=replace(own, from_edges=found)) if found else graph
 
+    @torch.no_grad()
     def prepare_whole(self, graph: Graph) -> Graph:
         """The graph with what the model needs of it that no part of it would tell.
 
         Who gives a model parts of a structure (its receptive fields) calls this before.
         """
-        return graph
+        graph, owner = match_species(graph, self.species), self.owner()
+        if not owner or self.prepared_of(graph) is not None:
+            return graph
+        kept = tuple(v.clone() if isinstance(v, Tensor) else v for v in owner)
+        return graph.replace(prepared=Prepared(kept, self.from_positions(graph)))
+
+    def prepared_of(self, graph: Graph) -> Prepared | None:
+        """What this model, or one that would to the same bits, has prepared of the graph."""
+        return graph.prepared_for(self.owner())
+
+    def owner(self) -> Owner:
+        """All that `from_positions` and `from_edges` depend on; empty where they give nothing."""
+        return ()
+
+    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+        """What can be prepared, [n, …] by name, from positions; edges play no part in it."""
+        return {}
+
+    def from_edges(self, graph: Graph) -> dict[str, Tensor]:
+        """What can be prepared, [n, …] by name, along all edges."""
+        return {}
+
+    # ---- the prediction ----
 
     def forward(
         self,

@@ -26,8 +26,9 @@ from mgsym.graph import Graph, match_species
 from mgsym.messages import NeighborSum
 from mgsym.models.base import BarrierModel
 from mgsym.physical import PhysicalInputs
+from mgsym.prepared import Owner
 
-PREPARED = "prepared_inputs"  # the node feature that `prepare` adds to a graph
+INPUTS = "inputs"  # what is prepared of a graph: standardised inputs
 
 
 @dataclass(frozen=True)
@@ -152,23 +153,27 @@ class InputModel(BarrierModel):
         self.descriptor_mean.copy_(together.mean(0))
         self.descriptor_scale.copy_(together.std(0).clamp(min=1e-3))
 
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its standardised inputs, where they are more than types."""
+    def owner(self) -> Owner:
+        """The options and what standardises the inputs, where they are more than types."""
         if self.types_alone:
-            return graph
-        graph = match_species(graph, self.species)
-        with torch.no_grad():
-            return graph.replace(
-                node_features={**graph.node_features, PREPARED: self._standard_inputs(graph)}
-            )
+            return ()
+        statistics = [self.descriptor_mean, self.descriptor_scale]
+        if self.physical is not None:
+            statistics += [self.physical.mean, self.physical.scale]
+        return (InputModel, self.species, self.options, *statistics)
+
+    def from_edges(self, graph: Graph) -> dict[str, Tensor]:
+        """The standardised inputs, where they are more than types."""
+        return {} if self.types_alone else {INPUTS: self._standard_inputs(graph)}
 
     def node_input(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """What the first layer takes: types [n] int64, or standardised inputs [n, k]."""
         if self.types_alone:
             return graph.types
-        # what was prepared is of the whole graph: with weights it must be computed anew
-        if edge_weight is None and PREPARED in graph.node_features:
-            return graph.node_features[PREPARED]
+        # what was prepared is of all edges: with weights it must be computed anew
+        own = self.prepared_of(graph) if edge_weight is None else None
+        if own is not None and INPUTS in own.from_edges:
+            return own.from_edges[INPUTS]
         return self._standard_inputs(graph, edge_weight)
 
     def raw_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.graph import Graph
-from mgsym.label_weights import label_weight
 from mgsym.scatter import segment_mean
 
 
@@ -51,7 +50,7 @@ class NeighborRidge(nn.Module):
         for graph, inputs, target in samples:
             known = ~torch.isnan(target)
             features = torch.cat(list(self._rounds(graph, inputs)), dim=1)[known].double()
-            weight = label_weight(graph)
+            weight = graph.label_weight
             weighted = features if weight is None else weight[known, None].double() * features
             moments += weighted.T @ features
             products += weighted.T @ target[known].double()

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
-from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_range
+from mgsym.models.inputs import INPUTS, InputModel, InputOptions, check_range
 from mgsym.models.linear import NeighborRidge
 from mgsym.models.ridge import Ridge, RidgeOptions
+from mgsym.prepared import Owner
 
 # standard deviations of the label: beyond what any glass gives, products of a density that was
 # never trained on would move a prediction without limit
 FARTHEST = 5.0
-RIDGE, COMPANION = "prepared_ridge", "prepared_companion"  # what `prepare` adds to a graph
+RIDGE, COMPANION = "ridge", "companion"  # what is prepared of a graph: their predictions
 
 
 @dataclass(frozen=True)
@@ -101,22 +102,22 @@ class ResidualModel(InputModel):
                 ]
             )
 
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its inputs and the regressions on them, where the model uses them."""
-        graph = super().prepare(self.prepare_whole(graph))
-        if self.ridge is None:
-            return graph
-        with torch.no_grad():
-            predicted = self.ridge(graph, graph.node_features[PREPARED])
-        return graph.replace(node_features={**graph.node_features, RIDGE: predicted})
+    def owner(self) -> Owner:
+        """As of an InputModel; and all of the regressions."""
+        parts = [part for part in (self.ridge, self.companion) if part is not None]
+        fitted = [values for part in parts for values in part.buffers()]
+        if not fitted:
+            return super().owner()
+        return (ResidualModel, self.species, self.options, *super().owner(), *fitted)
 
-    def prepare_whole(self, graph: Graph) -> Graph:
-        """The graph with the companion's prediction."""
-        if self.companion is None or COMPANION in graph.node_features:
-            return graph
-        with torch.no_grad():
-            beside = self._beside(graph)
-        return graph.replace(node_features={**graph.node_features, COMPANION: beside})
+    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+        """The companion's prediction, if there is one."""
+        return {} if self.companion is None else {COMPANION: self._beside(graph)}
+
+    def from_edges(self, graph: Graph) -> dict[str, Tensor]:
+        """The inputs and the regression on them, as far as the model uses them."""
+        found = super().from_edges(graph)
+        return found if self.ridge is None else {**found, RIDGE: self.ridge(graph, found[INPUTS])}
 
     def with_ridge(
         self, predicted: Tensor, graph: Graph, inputs: Tensor, edge_weight: Tensor | None
@@ -125,15 +126,14 @@ class ResidualModel(InputModel):
 
         In training the companion keeps silent.
         """
-        whole = edge_weight is None
+        own = self.prepared_of(graph)
         if self.ridge is not None:
-            known = whole and RIDGE in graph.node_features
-            start = graph.node_features[RIDGE] if known else self.ridge(graph, inputs, edge_weight)
+            known = own is not None and edge_weight is None and RIDGE in own.from_edges
+            start = own.from_edges[RIDGE] if known else self.ridge(graph, inputs, edge_weight)
             predicted = predicted + start
         if self.companion is None or self.training:
             return predicted
-        beside = graph.node_features.get(COMPANION)
-        beside = self._beside(graph) if beside is None else beside
+        beside = self._beside(graph) if own is None else own.from_positions[COMPANION]
         return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
 
     def _beside(self, graph: Graph) -> Tensor:
