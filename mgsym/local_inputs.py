@@ -22,7 +22,7 @@ from mgsym.environments import Environment
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.neighborhoods import GAUSSIAN_REACH, gaussian_mean
-from mgsym.physical import AVAILABLE, PhysicalInputs
+from mgsym.physical import PhysicalInputs, available_inputs, input_names
 from mgsym.prepared import Owner
 
 DESCRIPTORS = "descriptors"  # what is prepared of a graph
@@ -41,8 +41,7 @@ class LocalOptions:
         wide_radial: their Gaussians, per species; 0 for none.
         smoothing: Å; species and descriptors are averaged with Gaussians of these lengths.
         physical_inputs: node features that join the descriptors, standardised per species;
-            ``available`` stands for those of mgsym.physical that all training graphs have, and
-            outside of training for none.
+            None for those of mgsym.physical that all training graphs have (see `named_inputs`).
         physical_smoothing: Å; these are averaged with Gaussians of these lengths.
     """
 
@@ -53,11 +52,12 @@ class LocalOptions:
     wide_cutoff: float = 9.0
     wide_radial: int = 24
     smoothing: tuple[float, ...] = (1.5, 2.5)
-    physical_inputs: tuple[str, ...] = (AVAILABLE,)
+    physical_inputs: tuple[str, ...] | None = None
     physical_smoothing: tuple[float, ...] = (1.5, 2.5, 4.0)
 
     def __post_init__(self) -> None:
-        for name in ("smoothing", "physical_inputs", "physical_smoothing"):
+        object.__setattr__(self, "physical_inputs", input_names(self.physical_inputs))
+        for name in ("smoothing", "physical_smoothing"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("smoothing", "physical_smoothing"):
             values = getattr(self, name)
@@ -88,8 +88,8 @@ class LocalOptions:
 
     @property
     def named_inputs(self) -> tuple[str, ...]:
-        """The physical inputs that have names."""
-        return tuple(name for name in self.physical_inputs if name != AVAILABLE)
+        """Names of the physical inputs; a model made without training graphs has those named."""
+        return available_inputs(self.physical_inputs)
 
     @property
     def lengths(self) -> tuple[float, ...]:

@@ -44,6 +44,11 @@ class Scores:
     bias: float
     ceiling: float = NAN
 
+    @property
+    def undefined(self) -> bool:
+        """Whether a prediction was not a finite number, so that there is nothing to score."""
+        return self.count > 0 and not math.isfinite(self.rmse)
+
 
 @dataclass(frozen=True)
 class SplitScores:
@@ -54,9 +59,15 @@ class SplitScores:
 
     @property
     def mean_pearson(self) -> float:
-        """Mean over structures of the Pearson within each; NaN ones (constants) count as 0."""
-        values = [s.pearson for s in self.structures.values()]
-        return math.fsum(0.0 if math.isnan(v) else v for v in values) / max(len(values), 1)
+        """Mean over structures of the Pearson within each.
+
+        A constant counts as 0; a prediction that is not a number makes the mean NaN.
+        """
+        values = [
+            0.0 if math.isnan(s.pearson) and not s.undefined else s.pearson
+            for s in self.structures.values()
+        ]
+        return sum(values) / max(len(values), 1)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: numbers that are not defined are None."""

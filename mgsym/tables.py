@@ -63,7 +63,8 @@ def agreement(scores: Mapping[str, SplitScores]) -> Table:
 
 def _agreement(role: str, name: str, s: Scores) -> list[Cell]:
     numbers = (s.pearson, s.spearman, s.mae, s.rmse, s.r2, s.bias, s.ceiling)
-    return [role, name, s.count, *(None if n != n else f"{n:.4f}" for n in numbers)]
+    missing = "nan" if s.undefined else None  # what no number can be given for, or what is wrong
+    return [role, name, s.count, *(missing if n != n else f"{n:.4f}" for n in numbers)]
 
 
 def seeds(summary: Mapping[str, Mapping[str, float]]) -> Table:

@@ -231,6 +231,8 @@ class Trainer:
         state.history.append(self._history_row(scores))
         state.loss_sum, state.loss_count = 0.0, 0
         value = scores.mean_pearson
+        if math.isnan(value):
+            raise MgsymError(diverged(self.training, value, state.epoch, state.step))
         if value > state.best or not self.graphs["validation"]:
             state.best, state.best_epoch, state.worse = value, state.epoch, 0
             self.best_weights = copied(model.state_dict())

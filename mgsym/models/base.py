@@ -5,6 +5,7 @@ The shared tests in tests/mgsym/test_model_contract.py hold each model to what i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from mgsym.errors import InputError
 from mgsym.graph import Graph, match_species
 from mgsym.prepared import Owner, Prepared
+
+LEAST_SPREAD = 1e-6  # eV, standard deviation of labels that differ at all
 
 Invariance = Literal["yes", "no", "in expectation"]
 
@@ -61,7 +64,7 @@ class BarrierModel(nn.Module):
         Models with standardised inputs take those too. Called once, before training.
 
         Raises:
-            InputError: no atom has a label.
+            InputError: no atom has a label, one is infinite, or all are the same.
         """
         labels = torch.cat([g.target[g.labelled] for g in graphs]).double()
         if len(labels) == 0:
@@ -69,8 +72,16 @@ class BarrierModel(nn.Module):
                 "no atom of the training structures has a label: give --target or --labels "
                 "to mgsym build-graph"
             )
+        scale = float(labels.std(correction=0))
+        if not math.isfinite(scale):
+            raise InputError(_infinite(graphs))
+        if scale < LEAST_SPREAD:
+            raise InputError(
+                f"all {len(labels)} labels of the training structures are {float(labels[0]):g} eV: "
+                "there is nothing to learn from labels that are the same"
+            )
         self.label_mean.copy_(labels.mean())
-        self.label_scale.copy_(labels.std(correction=0).clamp(min=1e-6))
+        self.label_scale.fill_(scale)
 
     # ---- what is computed of a graph once ----
 
@@ -169,3 +180,14 @@ class BarrierModel(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _infinite(graphs: Sequence[Graph]) -> str:
+    """Which label is not a finite number."""
+    for graph in graphs:
+        wrong = torch.nonzero(torch.isinf(graph.target)).squeeze(1)
+        if len(wrong):
+            row = int(wrong[0])
+            name, atom = graph.names[0] or "a structure", int(graph.ids[row])
+            return f"{name}: the label of atom id {atom} is {float(graph.target[row])}, expected eV"
+    return "the labels are too large for their spread to be a number"
