@@ -359,6 +359,21 @@ def test_saved_and_loaded_it_predicts_the_same_bits(
     assert torch.equal(again.eval()(graphs[0]), model(graphs[0]))
 
 
+def test_labels_that_are_the_same_or_infinite_are_refused(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    learner = copy.deepcopy(model)
+    fit = learner.fit if isinstance(learner, DirectModel) else learner.fit_statistics
+    with pytest.raises(
+        InputError, match=r"all 64 labels .* are 1\.5 eV: there is nothing to learn"
+    ):
+        fit([graphs[0].replace(target=torch.full((64,), 1.5))])
+    target = graphs[0].target.clone()
+    target[7] = -math.inf
+    with pytest.raises(InputError, match="glass0: the label of atom id 8 is -inf"):
+        fit([graphs[0].replace(target=target)])
+
+
 def test_an_unknown_element_and_another_cutoff_are_refused(
     model: BarrierModel, graphs: list[Graph]
 ) -> None:
