@@ -93,9 +93,7 @@ class Labels:
             "mean": float(known.mean()) if len(known) else NAN,
             "sd": float(known.std()) if len(known) > 1 else NAN,
             "mean_stderr": float(stderr.nanmean()),
-            "ceiling": limit.pearson,
-            "ceiling_low": limit.low,
-            "ceiling_high": limit.high,
+            **dict(zip(("ceiling", "ceiling_low", "ceiling_high"), limit[:3], strict=True)),
         }
 
     def to_dict(self) -> dict[str, Any]:
