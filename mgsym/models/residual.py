@@ -128,9 +128,10 @@ class ResidualModel(InputModel):
         """
         own = self.prepared_of(graph)
         if self.ridge is not None:
-            known = own is not None and edge_weight is None and RIDGE in own.from_edges
-            start = own.from_edges[RIDGE] if known else self.ridge(graph, inputs, edge_weight)
-            predicted = predicted + start
+            if own is not None and edge_weight is None and RIDGE in own.from_edges:
+                predicted = predicted + own.from_edges[RIDGE]
+            else:
+                predicted = predicted + self.ridge(graph, inputs, edge_weight)
         if self.companion is None or self.training:
             return predicted
         beside = self._beside(graph) if own is None else own.from_positions[COMPANION]
