@@ -143,7 +143,7 @@ class ModelConfig:
         return cls(name, {k.removeprefix("model."): v for k, v in kept.items()}).complete()
 
     def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
-        """The same written out for these training graphs: ``available`` physical inputs named."""
+        """The same written out for these training graphs: all physical inputs named."""
         options = dict(self.complete().options)
         if "physical_inputs" in options:
             options["physical_inputs"] = available_inputs(options["physical_inputs"], graphs)
@@ -166,7 +166,7 @@ class Config:
             "preset": self.preset,
             "seed": self.seed,
             "model.name": model.name,
-            **{f"model.{key}": value for key, value in model.options.items()},
+            **{f"model.{key}": _spelt(value) for key, value in model.options.items()},
             **{f"training.{key}": value for key, value in asdict(self.training).items()},
         }
 
@@ -226,7 +226,7 @@ PRESETS: dict[str, Config] = {
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
-                "physical_inputs": (AVAILABLE,),
+                "physical_inputs": None,  # all that there are
                 "smoothing": (1.5, 2.5),
                 "companion": 0.6,
             }
@@ -247,6 +247,7 @@ PRESETS: dict[str, Config] = {
             warmup=0.0,
             evaluate_every=10,
             patience=100,
+            ema_decay=0.0,
         ),
     ),
 }
@@ -348,6 +349,11 @@ def _from_flat(settings: Mapping[str, Any]) -> Config:
         training=TrainingConfig(**tables["training"]),
         seed=settings["seed"],
     )
+
+
+def _spelt(value: Any) -> Any:
+    """An option's value as settings write it: text files know no None."""
+    return (AVAILABLE,) if value is None else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from mgsym.config import TrainingConfig
 from mgsym.graph import Graph
-from mgsym.label_weights import label_weight
 from mgsym.models import BarrierModel
 from mgsym.optimization import regression_loss
 
@@ -31,4 +30,4 @@ def training_loss(config: TrainingConfig, model: BarrierModel, batch: Graph) -> 
     with mixed:
         prediction = model.standardised(batch, None)
     target = (batch.target - model.label_mean) / model.label_scale
-    return regression_loss(config.loss, prediction.float(), target, label_weight(batch))
+    return regression_loss(config.loss, prediction.float(), target, batch.label_weight)

@@ -229,6 +229,11 @@ class Trainer:
         state.history.append(self._history_row(scores))
         state.loss_sum, state.loss_count = 0.0, 0
         value = scores.mean_pearson
+        if math.isnan(value):
+            raise MgsymError(
+                "a prediction for the validation structures is not a number: try a lower learning "
+                f"rate than {self.training.learning_rate:g}, and look for wrong labels or inputs"
+            )
         if value > state.best or not self.graphs["validation"]:
             state.best, state.best_epoch, state.worse = value, state.epoch, 0
             self.best_weights = copied(model.state_dict())

@@ -126,7 +126,7 @@ def read_frames(
                 structure = parse()
             stem = file_stem(path)
             name = structure.name or (f"{stem}_{number}" if several else stem)
-            structures.append(structure.replace(name=name))
+            structures.append(structure.replace(name=name, source=str(path)))
     return structures
 
 

@@ -71,10 +71,8 @@ class Cone:
         sizes = torch.tensor([0, *(part.graph.num_nodes for part in parts)])
         nodes = torch.tensor([part.node for part in parts]) + sizes.cumsum(0)[:-1]
         batch = collate([part.graph for part in parts])
-        # weights of one say that the edges left are all there are, whatever was prepared before
-        weight = torch.ones(batch.num_edges, device=kept.device)
         with torch.no_grad():
-            barriers: Tensor = model(batch, weight)[nodes.to(kept.device)]
+            barriers: Tensor = model(batch)[nodes.to(kept.device)]
         return barriers
 
     def explanation(

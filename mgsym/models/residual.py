@@ -11,11 +11,12 @@ from torch import Tensor
 from mgsym.graph import Graph, match_species
 from mgsym.models.inputs import InputModel, InputOptions, check_range
 from mgsym.models.ridge import Ridge, RidgeOptions
+from mgsym.prepared import Owner
 
 # standard deviations of the label: beyond what any glass gives, products of a density that was
 # never trained on would move a prediction without limit
 FARTHEST = 5.0
-COMPANION = "prepared_companion"  # what `prepare` adds to a graph
+COMPANION = "companion"  # what is prepared of a graph: its prediction
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,23 @@ class ResidualModel(InputModel):
         if self.companion is not None:
             self.companion.fit(graphs)
 
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its inputs and the companion's prediction, where the model uses them."""
-        return super().prepare(self.prepare_whole(graph))
+    def owner(self) -> Owner:
+        """As of an InputModel; and all of the companion."""
+        if self.companion is None:
+            return super().owner()
+        fitted = self.companion.buffers()
+        return (ResidualModel, self.species, self.options, *super().owner(), *fitted)
 
-    def prepare_whole(self, graph: Graph) -> Graph:
-        """The graph with the companion's prediction."""
-        if self.companion is None or COMPANION in graph.node_features:
-            return graph
-        with torch.no_grad():
-            beside = self._beside(graph)
-        return graph.replace(node_features={**graph.node_features, COMPANION: beside})
+    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+        """The companion's prediction, if there is one."""
+        return {} if self.companion is None else {COMPANION: self._beside(graph)}
 
     def with_ridge(self, predicted: Tensor, graph: Graph) -> Tensor:
         """[n], the network's prediction and the companion's; in training the latter is silent."""
+        own = self.prepared_of(graph)
         if self.companion is None or self.training:
             return predicted
-        beside = graph.node_features.get(COMPANION)
-        beside = self._beside(graph) if beside is None else beside
+        beside = self._beside(graph) if own is None else own.from_positions[COMPANION]
         return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
 
     def _beside(self, graph: Graph) -> Tensor:

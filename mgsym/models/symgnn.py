@@ -75,7 +75,7 @@ class SymGNNOptions(ResidualOptions):
         check_choices(
             self, {"symmetrisation": ("edge", "output"), "edge_input": ("vector", "length")}
         )
-        if self.physical_inputs and self.node_input != "descriptors":
+        if self.named_inputs and self.node_input != "descriptors":
             raise UsageError('model.physical_inputs needs node_input = "descriptors"')
 
 

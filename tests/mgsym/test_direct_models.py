@@ -121,7 +121,7 @@ def test_labels_of_weight_zero_teach_nothing(glasses: list[Graph]) -> None:
     nothing = torch.full((216,), float("nan"))
     spoilt = first.replace(
         target=torch.where(wrong, first.target + 3.0 * (torch.arange(216) % 2), first.target),
-        node_features={"label_weight": (~wrong).float()},
+        label_weight=(~wrong).float(),
     )
     expected = fitted("ridge", [first.replace(target=torch.where(wrong, nothing, first.target))])
     torch.testing.assert_close(

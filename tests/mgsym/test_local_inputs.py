@@ -11,6 +11,7 @@ from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, collate
 from mgsym.local_inputs import LocalInputs, LocalOptions
 from mgsym.neighborhoods import gaussian_mean
+from mgsym.prepared import Prepared
 from mgsym.structure import Structure
 
 SMALL: dict[str, Any] = {"descriptor_cutoff": 4.0, "radial": 2, "l_max": 2, "wide_radial": 3}
@@ -56,9 +57,9 @@ def test_a_projection_is_a_product_with_the_features(graph: Graph) -> None:
     weight = torch.randn(inputs.num_features, 4, generator=generator, dtype=torch.float64)
     expected = inputs.features(graph).double() @ weight
     torch.testing.assert_close(inputs.project(graph, weight), expected, atol=1e-4, rtol=1e-4)
-    prepared = inputs.prepared(graph)
-    assert inputs.prepared(prepared) is prepared
-    bare = prepared.replace(positions=torch.zeros_like(graph.positions))
+    prepared = graph.replace(prepared=Prepared(inputs.owner, inputs.described(graph)))
+    nowhere = torch.zeros_like(graph.positions)
+    bare = prepared.replace(positions=nowhere, prepared=prepared.prepared)
     some = next(inputs.inputs(bare))[1]  # descriptors are not computed again
     torch.testing.assert_close(some, inputs.features(graph)[:, : inputs.count])
 
