@@ -40,8 +40,9 @@ def benchmark(graphs: Path | None, out: Path | None, as_json: bool, **chosen: An
     fixed  each glass is left out once; the others train for a fixed schedule
     early  each glass is left out once; the next one stops the training early
     split  structures train, validate and test as their files are marked
-    paper  the best epoch is chosen ON THE TEST structures, as the SymGNN paper does;
-           its figures flatter and are labelled so
+    paper  the best epoch is chosen ON THE TEST structures, as the published code of
+           SymGNN does (the paper selects by validation); its figures flatter and are
+           labelled so
 
     The table is never sorted, and nothing chosen, by a test figure. With --resume, finished
     trainings are kept, and --models and --seeds add to what was asked for before.

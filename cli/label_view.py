@@ -59,7 +59,11 @@ def label_facts(labels: Labels) -> dict[str, console.Cell]:
         "mean barrier": _energy(s["mean"]),
         "between atoms": _energy(s["sd"], "standard deviation"),
         "standard error": _energy(s["mean_stderr"], "mean over atoms"),
-        "noise ceiling": _number(s["ceiling"], "Pearson that a perfect predictor would reach"),
+        "noise ceiling": _number(
+            s["ceiling"],
+            f"95 % interval {s['ceiling_low']:.2f} to {s['ceiling_high']:.2f}, Pearson that a "
+            "perfect predictor would reach",
+        ),
         "this run": None if math.isnan(rate) else f"{labels.made} searches, {rate:.3g} a second",
     }
 

@@ -34,7 +34,8 @@ def with_labels(structure: Structure, path: str | Path, target: str = "barrier")
         file leaves out have NaN.
 
     Raises:
-        InputError: a column is missing, an id is unknown or comes twice, a value is not a number.
+        InputError: a column is missing, an id is unknown or comes twice, or a value is not a
+            number that float32 holds, or a standard error negative.
     """
     path = Path(path)
     with _rows(path) as rows:
@@ -115,6 +116,7 @@ def _values(
                 where=where,
             )
         seen[atom] = number
+        where = f"{where}, atom id {atom}"
         for k, name in enumerate(wanted):
             values[rows[atom], k] = _number(cells[names.index(name)], name, path, where)
     return values
@@ -142,10 +144,14 @@ def _number(text: str, name: str, path: Path, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.inf
-    if math.isinf(value):
+    if abs(value) > torch.finfo(torch.float32).max:
         raise InputError(
             f"{name} must be a number in eV, found {shown(text)}; leave out atoms without one",
             path=path,
             where=where,
+        )
+    if name.endswith("_stderr") and value < 0:
+        raise InputError(
+            f"{name} must be at least 0 eV, found {text.strip()!r}", path=path, where=where
         )
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from mgsym import __version__, tables
@@ -102,9 +103,16 @@ def _headline(found: ReportFacts) -> str:
     for role, scores in found.scores().items():
         if role == "train":
             continue
-        ceilings = [s.ceiling for s in scores.structures.values() if not math.isnan(s.ceiling)]
-        mean = sum(ceilings) / len(ceilings) if ceilings else 0.0
-        most = f"; labels of this noise let a perfect model reach {mean:.3f}" if ceilings else ""
+        limits = [
+            (s.ceiling, s.ceiling_low, s.ceiling_high)
+            for s in scores.structures.values()
+            if not math.isnan(s.ceiling)
+        ]
+        mean, low, high = (
+            (fmean(ends) for ends in zip(*limits, strict=True)) if limits else (0,) * 3
+        )
+        reach = f"; labels of this noise let a perfect model reach {mean:.3f}"
+        most = f"{reach} (95 % interval {low:.2f} to {high:.2f})" if limits else ""
         one = len(scores.structures) == 1
         quoted = ", ".join(f"“{name}”" for name in scores.structures)
         where = f"{role} structure{'' if one else 's'} {quoted}"
@@ -126,7 +134,9 @@ def data(found: ReportFacts) -> list[Html]:
         rows.append([
             s.name, s.atoms, tables.formula(s.composition), one.role, s.glass, s.edges,
             s.labelled, tables.mean_sd(s.label_mean, s.label_sd),
-            None if one.scores.ceiling != one.scores.ceiling else f"{one.scores.ceiling:.3f}",
+            tables.with_interval(
+                one.scores.ceiling, one.scores.ceiling_low, one.scores.ceiling_high
+            ),
             *(None if x is None else f"{x:.2f}" for x in far),
         ])  # fmt: skip
     names = (

@@ -6,6 +6,7 @@ file from a stranger cannot run code.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import zipfile
@@ -198,12 +199,14 @@ def rebuilt(
         InputError: its parts do not fit together.
     """
     try:
-        config = ModelConfig(content["model"], content["options"]).complete()
+        _refuse_wrong_fields(content)
+        config = ModelConfig.from_file(content["model"], content["options"])
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
             model = create_model(
                 config.name, tuple(content["species"]), content["cutoff"], config.options
             )
         model.load_state_dict(content["state"])
+        _refuse_wrong_numbers(model)
         metadata = Metadata(
             model=config,
             species=model.species,
@@ -222,6 +225,58 @@ def rebuilt(
             path=path,
         ) from error
     return model.to(device).eval(), metadata
+
+
+# what a checkpoint must hold, and of which type
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "options": dict,
+    "species": (list, tuple),
+    "cutoff": (int, float),
+    "training_set": dict,
+    "extra": dict,
+    "state": dict,
+}
+
+
+def _refuse_wrong_fields(content: Mapping[str, Any]) -> None:
+    """ValueError, which names the field, where one is of another type or out of range."""
+    for name, kind in _FIELDS.items():
+        value = content[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"field {name} is of type {type(value).__name__}")
+    if not all(isinstance(symbol, str) for symbol in content["species"]):
+        raise ValueError("field species holds something else than element symbols")
+    if not 0 < content["cutoff"] < float("inf"):
+        raise ValueError(f"field cutoff is {content['cutoff']}, expected a length in Å")
+    _refuse_wrong_training_set(content["training_set"])
+
+
+def _refuse_wrong_training_set(told: Mapping[str, Any]) -> None:
+    names = told.get("names", ())
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError("training_set.names is no list of names")
+    atoms = told.get("atoms", 0)
+    if type(atoms) is not int or atoms < 0:
+        raise ValueError(f"training_set.atoms is {atoms!r}, expected a count")
+    for name in ("number_density", "shortest_distance", "neighbors"):
+        values = told.get(name, ())
+        if not isinstance(values, list | tuple) or len(values) not in (0, 2):
+            raise ValueError(f"training_set.{name} is {values!r}, expected two numbers or none")
+        if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            raise ValueError(f"training_set.{name} is {values!r}, expected finite numbers")
+    for name, values in (told.get("surroundings") or {}).items():
+        if isinstance(values, Tensor) and not bool(torch.isfinite(values).all()):
+            raise ValueError(f"training_set.surroundings.{name} has NaN or infinite numbers")
+
+
+def _refuse_wrong_numbers(model: BarrierModel) -> None:
+    """ValueError, which names the tensor, where a weight or a statistic is no finite number."""
+    for name, values in model.state_dict().items():
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{name} has NaN or infinite numbers")
+    if float(model.label_scale) < 0:
+        raise ValueError(f"label_scale is {float(model.label_scale):g}, expected at least 0")
 
 
 def save_safely(path: str | Path, content: Mapping[str, Any], overwrite: bool = True) -> None:

@@ -29,12 +29,30 @@ _CHOICES = {
 }
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
+# settings of mgsym 0.1.0 that are gone; where they are 0, false or empty they said nothing
+REMOVED = (
+    "model.directions",
+    "model.ridge",
+    "model.bispectrum",
+    "model.neighbors",
+    "training.auxiliary",
+)
+_WITH_REMOVED = ("training.auxiliary_weight",)  # they said nothing by themselves
 
 
-def _names(key: str, values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or any(not isinstance(value, str) for value in values):
-        raise UsageError(f"{key} is {values!r}, expected a list of names")
-    return tuple(values)
+def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop settings by dotted name that older versions wrote and that said nothing.
+
+    Raises:
+        UsageError: one of them did say something.
+    """
+    for key in REMOVED:
+        if settings.get(key):
+            raise UsageError(
+                f"{key} is {settings[key]!r}, but that setting is gone; mgsym 0.1.0 is the last "
+                "version that has it"
+            )
+    return {key: value for key, value in settings.items() if key not in REMOVED + _WITH_REMOVED}
 
 
 @dataclass(frozen=True)
@@ -61,11 +79,8 @@ class TrainingConfig:
             and saved as best; 0 averages nothing.
         max_minutes: training stops after this time; 0 never stops.
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
-            (mgsym.label_weights); the trees of ``boosting`` count them alike all the same.
+            (mgsym.label_weights).
         label_floor: what is added to standard errors then, in standard deviations of the label.
-        auxiliary: node features to predict beside the barrier (mgsym.auxiliary), such as
-            ``["energy", "pressure"]``.
-        auxiliary_weight: of their loss beside the label's.
     """
 
     epochs: int = 16
@@ -85,14 +100,9 @@ class TrainingConfig:
     max_minutes: float = 0.0
     label_weights: str = "none"
     label_floor: float = 0.5
-    auxiliary: tuple[str, ...] = ()
-    auxiliary_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "auxiliary", _names("training.auxiliary", self.auxiliary))
         for name, value in asdict(self).items():
-            if name == "auxiliary":
-                continue
             if name in _CHOICES:
                 if value not in _CHOICES[name]:
                     raise UsageError(
@@ -121,8 +131,19 @@ class ModelConfig:
         """
         return ModelConfig(self.name, model_options(self.name, self.options))
 
+    @classmethod
+    def from_file(cls, name: str, options: Mapping[str, Any]) -> ModelConfig:
+        """The complete config of a model that this version or an older one saved.
+
+        Raises:
+            UsageError: the model, or an option that it was made with, is gone or unknown.
+        """
+        model_options(name)  # tells of a model that is gone before it tells of its options
+        kept = without_removed({f"model.{key}": value for key, value in options.items()})
+        return cls(name, {k.removeprefix("model."): v for k, v in kept.items()}).complete()
+
     def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
-        """The same written out for these training graphs: ``available`` physical inputs named."""
+        """The same written out for these training graphs: all physical inputs named."""
         options = dict(self.complete().options)
         if "physical_inputs" in options:
             options["physical_inputs"] = available_inputs(options["physical_inputs"], graphs)
@@ -145,7 +166,7 @@ class Config:
             "preset": self.preset,
             "seed": self.seed,
             "model.name": model.name,
-            **{f"model.{key}": value for key, value in model.options.items()},
+            **{f"model.{key}": _spelt(value) for key, value in model.options.items()},
             **{f"training.{key}": value for key, value in asdict(self.training).items()},
         }
 
@@ -172,6 +193,10 @@ class Config:
             UsageError: no such setting, or a value of the wrong type or range.
         """
         place = f"{source}: " if source else ""
+        try:
+            changes = without_removed(changes)
+        except UsageError as error:
+            raise UsageError(f"{place}{error}") from None
         base = self
         if (name := changes.get("model.name", self.model.name)) != self.model.name:
             base = replace(self, model=ModelConfig(name).complete())
@@ -201,7 +226,7 @@ PRESETS: dict[str, Config] = {
                 "decoder_layers": 1,
                 "edge_input": "length",
                 "node_input": "descriptors",
-                "physical_inputs": (AVAILABLE,),
+                "physical_inputs": None,  # all that there are
                 "smoothing": (1.5, 2.5),
                 "companion": 0.6,
             }
@@ -222,6 +247,7 @@ PRESETS: dict[str, Config] = {
             warmup=0.0,
             evaluate_every=10,
             patience=100,
+            ema_decay=0.0,
         ),
     ),
 }
@@ -323,6 +349,11 @@ def _from_flat(settings: Mapping[str, Any]) -> Config:
         training=TrainingConfig(**tables["training"]),
         seed=settings["seed"],
     )
+
+
+def _spelt(value: Any) -> Any:
+    """An option's value as settings write it: text files know no None."""
+    return (AVAILABLE,) if value is None else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

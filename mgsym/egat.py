@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mgsym.attention import record_attention
+from mgsym.attention import attention_scale, record_attention
 from mgsym.edge_update import SLOPE, EdgeUpdate
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, pieces, update_running
@@ -63,7 +63,6 @@ class EGATConv(nn.Module):
         edges: Tensor,
         graph: Graph,
         edge_weight: Tensor | None = None,
-        attention_scale: Tensor | None = None,
     ) -> EGATOutput:
         """The layer as its equations read; `EGATBlock` computes the same in less memory.
 
@@ -72,12 +71,11 @@ class EGATConv(nn.Module):
             edges: [e, edge_in].
             graph: gives source and target of each edge.
             edge_weight: [e]; α = w eˣ / Σ w eˣ, so that 0 deletes the edge.
-            attention_scale: [e]; multiplies α after the softmax (DGL's ``edge_weight``).
         """
         u = self.source(nodes)[graph.source] + self.target(nodes)[graph.destination]
         f = F.leaky_relu(u + self.edge(edges) + self.bias, SLOPE).unflatten(1, (self.heads, -1))
         logits = (f * self.attention).sum(-1)
-        alpha = attend(logits, graph, edge_weight, attention_scale)
+        alpha = attend(logits, graph, edge_weight)
         sent = self.message(nodes).unflatten(1, (self.heads, -1))[graph.source]
         arrived = segment_sum(alpha[..., None] * sent, graph.destination, graph.num_nodes)
         return EGATOutput(arrived, f, alpha)
@@ -95,16 +93,15 @@ class EGATConv(nn.Module):
         return torch.einsum("nki,koi->nko", gathered, weight).flatten(1)
 
 
-def attend(
-    logits: Tensor,
-    graph: Graph,
-    edge_weight: Tensor | None,
-    attention_scale: Tensor | None,
-) -> Tensor:
-    """Attention [e, heads] of logits [e, heads], over the edges that arrive at each node."""
+def attend(logits: Tensor, graph: Graph, edge_weight: Tensor | None) -> Tensor:
+    """Attention [e, heads] of logits [e, heads], over the edges that arrive at each node.
+
+    It is recorded and scaled where somebody asks for it (mgsym.attention).
+    """
     alpha = segment_softmax(logits, graph.destination, graph.num_nodes, edge_weight)
     record_attention(alpha)
-    return alpha if attention_scale is None else alpha * attention_scale[:, None]
+    scale = attention_scale()
+    return alpha if scale is None else alpha * scale[:, None]
 
 
 class EGATBlock(nn.Module):
@@ -131,7 +128,6 @@ class EGATBlock(nn.Module):
         edges: Tensor,
         graph: Graph,
         edge_weight: Tensor | None = None,
-        attention_scale: Tensor | None = None,
         last: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """New nodes [n, width] and edges [e, width].
@@ -146,7 +142,7 @@ class EGATBlock(nn.Module):
         with torch.autocast(kind, enabled=False):
             nodes = nodes.to(edges.dtype)
             logits, new = self._edges(nodes, edges, graph, precision, need_update=not last)
-            alpha = attend(logits, graph, edge_weight, attention_scale)
+            alpha = attend(logits, graph, edge_weight)
             arrived = self.conv.aggregate(nodes, alpha, graph)
             nodes = self.dropout(nodes + self.node_back(self.node_norm(arrived)))
         return nodes, edges if new is None else new

@@ -189,6 +189,8 @@ def _read(path: Path, device: str | torch.device) -> Ensemble:
         model, metadata = rebuilt(content, path, device)
         return Ensemble((Member(model, name or str(path), metadata=metadata),))
     try:
+        if not isinstance(content["members"], list) or not isinstance(content["about"], dict):
+            raise TypeError("members is no list, or about no table")
         kept = content["calibration"]
         calibration = None if kept is None else Calibration.from_dict(kept)
         return Ensemble(
@@ -196,7 +198,7 @@ def _read(path: Path, device: str | torch.device) -> Ensemble:
             calibration,
             content["about"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise InputError(
             f"an ensemble whose parts do not fit together ({error}): it is damaged, merge again",
             path=path,

@@ -7,10 +7,7 @@ rotation and reflection are
 - radial densities, l = 0;
 - the power spectrum, Σ_m c[a, lm] c[b, lm] for every pair a, b of channels (s, n), as in SOAP
   (Bartók, Kondor & Csányi, PRB 87, 184115). It stays quadratic in the density; linear models of
-  barriers learn much more from it than from its root (mgsym.descriptors);
-- the bispectrum, Σ W[m₁ m₂ m₃] c[l₁ m₁] c[l₂ m₂] c[l₃ m₃] with W the Clebsch-Gordan coupling of
-  l₁, l₂, l₃ to a scalar (the same; of one shell these are the third-order bond-order parameters
-  of Steinhardt, Nelson & Ronchetti, PRB 28, 784).
+  barriers learn much more from it than from its root (mgsym.descriptors).
 """
 
 from __future__ import annotations
@@ -18,9 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -29,7 +24,7 @@ from mgsym.graph import Graph
 from mgsym.layers import radial_basis, smooth_cutoff
 from mgsym.neighborhoods import Neighborhoods, neighborhoods
 from mgsym.scatter import segment_sum
-from mgsym.sphere import block, gaunt_coefficients, spherical_harmonics
+from mgsym.sphere import spherical_harmonics
 
 NEAREST = 1.5  # Å; radial functions that lie lower would see no atom
 _PIECE_CPU = 256  # atoms expanded at once: their padded neighbourhoods fit the cache
@@ -41,10 +36,9 @@ class Environment:
     """Which descriptors.
 
     Attributes:
-        cutoff: Å, of power spectrum and bispectrum.
+        cutoff: Å, of the power spectrum.
         radial: Gaussians between 1.5 Å and the cutoff, at least 2.
         l_max: highest degree of the power spectrum.
-        bispectrum: highest degree of the bispectrum; 0 for none, else at least 2.
         wide_cutoff: Å, of radial densities beside them.
         wide_radial: their Gaussians; 0 for none, else at least 2.
     """
@@ -52,7 +46,6 @@ class Environment:
     cutoff: float = 5.0
     radial: int = 6
     l_max: int = 6
-    bispectrum: int = 0
     wide_cutoff: float = 9.0
     wide_radial: int = 0
 
@@ -65,8 +58,7 @@ class Environment:
         """How many numbers an atom gets."""
         channels = species * self.radial
         pairs = channels * (channels + 1) // 2
-        triples = channels * len(bispectrum_degrees(self.bispectrum))
-        return species * self.wide_radial + pairs * (self.l_max + 1) + triples
+        return species * self.wide_radial + pairs * (self.l_max + 1)
 
     def describe(self, graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
         """Descriptors, some atoms at a time.
@@ -75,10 +67,9 @@ class Environment:
             graph: one structure or a batch; positions, cell and types are used, edges are not.
 
         Yields:
-            Atoms [m], and their descriptors [m, count] float32: radial densities, power spectrum,
-            bispectrum.
+            Atoms [m], and their descriptors [m, count] float32: radial densities, then power
+            spectrum.
         """
-        degree = max(self.l_max, self.bispectrum)
         for part in neighborhoods(graph, self.reach):
             for near in part.pieces(piece_size(graph)):
                 found = []
@@ -86,8 +77,8 @@ class Environment:
                     inner = near.closer(self.wide_cutoff)
                     found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
                 inner = near.closer(self.cutoff)
-                c = expansion(graph, inner, self.cutoff, self.radial, degree)
-                found += [power_spectrum(c, self.l_max), bispectrum(c, self.bispectrum)]
+                c = expansion(graph, inner, self.cutoff, self.radial, self.l_max)
+                found.append(power_spectrum(c, self.l_max))
                 yield near.nodes, torch.cat(found, dim=1)
 
 
@@ -141,52 +132,6 @@ def power_spectrum(c: Tensor, l_max: int) -> Tensor:
         power = block @ block.transpose(1, 2) * (4 * math.pi / (2 * degree + 1))
         found.append(power[:, a, b])
     return torch.cat(found, dim=1)
-
-
-def bispectrum(c: Tensor, l_max: int) -> Tensor:
-    """Triple products of each channel with itself, coupled to scalars, times (4π)^(3/2).
-
-    Those with l₁ + l₂ + l₃ odd change sign under reflection, and those with an l of 0 are
-    products of what the power spectrum has; both are left out.
-
-    Args:
-        c: [m, channels, (l_max + 1)² or more].
-
-    Returns:
-        [m, channels · len(bispectrum_degrees(l_max))].
-    """
-    found = [c.new_zeros(len(c), 0)]
-    for degrees in bispectrum_degrees(l_max):
-        a, b, d = (c[..., degree**2 : (degree + 1) ** 2] for degree in degrees)
-        product = (a[..., :, None] * b[..., None, :]).flatten(2)
-        coupling = torch.from_numpy(scalar_coupling(*degrees)).to(c).flatten(0, 1)
-        found.append(((product @ coupling) * d).sum(-1) * (4 * math.pi) ** 1.5)
-    return torch.cat(found, dim=1)
-
-
-def bispectrum_degrees(l_max: int) -> list[tuple[int, int, int]]:
-    """1 ≤ l₁ ≤ l₂ ≤ l₃ ≤ l_max that form a triangle and have an even sum."""
-    return [
-        (a, b, d)
-        for a in range(1, l_max + 1)
-        for b in range(a, l_max + 1)
-        for d in range(b, min(a + b, l_max) + 1)
-        if (a + b + d) % 2 == 0
-    ]
-
-
-@cache
-def scalar_coupling(first: int, second: int, third: int) -> np.ndarray:
-    """W, the one way to couple three degrees of even sum to a scalar, in real harmonics.
-
-    By Gaunt's theorem ∫ Y₁ Y₂ Y₃ dΩ is Wigner's 3j symbol times a factor without m. W is scaled to
-    Σ W² = 1, as 3j symbols are.
-
-    Returns:
-        [2 first + 1, 2 second + 1, 2 third + 1] float64.
-    """
-    gaunt = gaunt_coefficients(first, second, third)[block(first), block(second), block(third)]
-    return np.asarray(gaunt / gaunt.norm())
 
 
 def _radial(length: Tensor, cutoff: float, radial: int) -> Tensor:

@@ -13,7 +13,7 @@ from mgsym.explanation import Explanation
 from mgsym.explanation.local_view import nearest_atoms
 from mgsym.explanation.proof import NodeProof
 from mgsym.explanation.statistics import EdgeStatistics, Effect
-from mgsym.figures import COLOURS, new_figure, write_figure
+from mgsym.figures import COLOURS, element_colour, new_figure, write_figure
 from mgsym.graph import Graph
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
             linestyle="-" if chosen else ":",
         )
         axes.text(*atom.place, f" {atom.element} {atom.node_id}", fontsize=8)
-    for kind, symbol in enumerate(graph.species):
+    for symbol in graph.species:
         places = [atom.place for atom in near if atom.element == symbol]
         if places:
             axes.scatter(
-                *zip(*places, strict=True), s=90, color=COLOURS[kind % len(COLOURS)],
+                *zip(*places, strict=True), s=90, color=element_colour(symbol),
                 edgecolors="white", label=symbol, depthshade=False,
             )  # fmt: skip
     axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")

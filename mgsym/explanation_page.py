@@ -15,7 +15,7 @@ from torch import Tensor
 from mgsym.atomic import atomic_path, refuse_existing
 from mgsym.errors import UsageError, missing_extra
 from mgsym.explanation import Explanation
-from mgsym.figures import COLOURS, unwrapped_edges
+from mgsym.figures import element_colour, unwrapped_edges
 from mgsym.graph import Graph
 
 SIZES = {"Cu": 7.0, "Zr": 10.0}  # points, after the elements' radii of 1.28 and 1.60 Å
@@ -167,7 +167,7 @@ def _element(
         x=x, y=y, z=z, mode="markers", text=texts, hoverinfo="text",
         name=f"{symbol}, periodic image" if image else symbol,
         marker={
-            "size": SIZES.get(symbol, OTHER_SIZE), "color": COLOURS[(kind + 1) % len(COLOURS)],
+            "size": SIZES.get(symbol, OTHER_SIZE), "color": element_colour(symbol),
             "symbol": "circle-open" if image else "circle", "opacity": 0.9,
         },
     )  # fmt: skip

@@ -5,6 +5,7 @@ The suffix of the path decides the format: .png, .pdf, .svg.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mgsym.atomic import atomic_path, refuse_existing
+from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import UsageError, missing_extra
 from mgsym.explanation import Explanation
 from mgsym.graph import Graph
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".pdf", ".svg")
 # Okabe & Ito's colours, told apart by every kind of eyesight
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+# of elements that glasses are often made of; black is for the atom that is explained
+_ELEMENTS = dict(zip(("Cu", "Zr", "Al", "Ni", "Fe", "Ag", "Ti"), COLOURS, strict=False))
+
+
+def element_colour(symbol: str) -> str:
+    """The colour of an element, ``#rrggbb``: the same in every picture, whatever is beside it."""
+    if symbol in _ELEMENTS:
+        return _ELEMENTS[symbol]
+    # neighbours in the periodic table are far apart on the wheel of hues, by the golden ratio
+    hue = ATOMIC_NUMBER.get(symbol, 0) * 0.618034 % 1
+    parts = colorsys.hls_to_rgb(hue, 0.45, 0.55)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
 
 
 def check_figure(path: str | Path, overwrite: bool = False) -> Path:
@@ -72,7 +86,7 @@ def parity_panel(
         if bool(own.any()):
             axes.scatter(
                 graph.target[own], predicted[own], s=size, alpha=0.4, label=symbol,
-                color=COLOURS[t % len(COLOURS)], linewidths=0, rasterized=True,
+                color=element_colour(symbol), linewidths=0, rasterized=True,
             )  # fmt: skip
     ends = torch.cat([graph.target[known], predicted[known]])
     line = [float(ends.min()), float(ends.max())] if len(ends) else [0.0, 1.0]
@@ -116,7 +130,7 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
         found = [place for (kind, _), place in drawn.items() if kind == t]
         if found:
             axes.scatter(
-                *torch.stack(found).T.numpy(), s=60, color=COLOURS[t % len(COLOURS)],
+                *torch.stack(found).T.numpy(), s=60, color=element_colour(symbol),
                 edgecolors="white", linewidths=0.5, label=symbol, depthshade=True,
             )  # fmt: skip
     axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")

@@ -17,8 +17,15 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import InputError
-from mgsym.graph_files import EDGE_FIELDS, NODE_FIELDS, read_fields, write_fields
+from mgsym.graph_files import (
+    EDGE_FIELDS,
+    NODE_FIELDS,
+    label_problem,
+    read_fields,
+    write_fields,
+)
 from mgsym.neighbors import neighbor_pairs
+from mgsym.prepared import Owner, Prepared, same_owner
 from mgsym.structure import Structure
 
 SHORTEST_DISTANCE = 0.5  # Å; closer atoms are an error in the file, not physics
@@ -41,10 +48,14 @@ class Graph:
         target_stderr: [n] float32, standard error of the target in eV; NaN where not known.
         node_features: named inputs per atom, [n] or [n, k] float32.
         feature_units: units of node features, by name; those without one are left out.
+        label_weight: [n] float32, how much each label counts in training; None where they count
+            alike.
         structure_index: [n] int64, which structure each node belongs to.
         names, glasses, splits: one string per structure.
         cell: [structures, 3, 3] float64, Å; rows are the cell vectors.
         periodic: [structures, 3] bool.
+        prepared: what one model has computed of this graph; never written, hashed, or looked at by
+            another model.
     """
 
     types: Tensor
@@ -65,6 +76,8 @@ class Graph:
     periodic: Tensor
     node_features: Mapping[str, Tensor] = field(default_factory=dict)
     feature_units: Mapping[str, str] = field(default_factory=dict)
+    label_weight: Tensor | None = None
+    prepared: Prepared | None = None
 
     def __post_init__(self) -> None:
         for name in ("node_features", "feature_units"):
@@ -116,14 +129,27 @@ class Graph:
         )
 
     def replace(self, **changes: Any) -> Graph:
-        """A copy with some fields changed."""
+        """A copy with some fields changed.
+
+        What a model prepared from positions stays where only edges change; else it goes, since it
+        belongs to this graph.
+        """
+        if self.prepared is not None and "prepared" not in changes:
+            same_atoms = changes.keys() <= set(EDGE_FIELDS)
+            changes["prepared"] = self.prepared.without_edges() if same_atoms else None
         return replace(self, **changes)
 
     def to(self, device: torch.device | str) -> Graph:
         """This graph with every tensor on `device`."""
         moved = {name: getattr(self, name).to(device) for name in (*NODE_FIELDS, *EDGE_FIELDS)}
         features = {name: values.to(device) for name, values in self.node_features.items()}
-        return self.replace(**moved, cell=self.cell.to(device), node_features=features)
+        return self.replace(
+            **moved,
+            cell=self.cell.to(device),
+            node_features=features,
+            label_weight=None if self.label_weight is None else self.label_weight.to(device),
+            prepared=None if self.prepared is None else self.prepared.to(device),
+        )
 
     def with_edges(self, keep: Tensor) -> Graph:
         """This graph with only some of its edges.
@@ -160,6 +186,8 @@ class Graph:
             edge_shift=self.edge_shift[edges],
             edge_vector=self.edge_vector[edges],
             node_features={name: v[nodes] for name, v in self.node_features.items()},
+            label_weight=None if self.label_weight is None else self.label_weight[nodes],
+            prepared=None if self.prepared is None else self.prepared.at(nodes),
         )
         return graph, edges
 
@@ -175,6 +203,12 @@ class Graph:
                 break
             hops[fresh] = hop
         return hops
+
+    def prepared_for(self, owner: Owner) -> Prepared | None:
+        """What this owner has prepared of the graph; None where nobody or somebody else has."""
+        if self.prepared is None or not same_owner(self.prepared.owner, owner):
+            return None
+        return self.prepared
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write an .npz file whose arrays are named as the fields."""
@@ -207,8 +241,10 @@ def build_graph(
         device: where the neighbours are searched; the graph is on the CPU.
 
     Raises:
-        InputError: two atoms are closer than 0.5 Å.
+        InputError: two atoms are closer than 0.5 Å, a label is infinite or beyond float32, or a
+            standard error infinite or negative.
     """
+    labels = [_label(structure, target), _label(structure, f"{target}_stderr", stderr=True)]
     pairs = neighbor_pairs(
         structure.positions, structure.cell, structure.periodic, cutoff, device=device
     )
@@ -221,8 +257,8 @@ def build_graph(
         cutoff=float(cutoff),
         positions=structure.positions,
         ids=structure.ids,
-        target=_label(structure, target),
-        target_stderr=_label(structure, f"{target}_stderr"),
+        target=labels[0],
+        target_stderr=labels[1],
         structure_index=torch.zeros(len(structure), dtype=torch.int64),
         names=(structure.name,),
         glasses=(structure.glass,),
@@ -230,17 +266,26 @@ def build_graph(
         cell=structure.cell[None],
         periodic=torch.tensor([structure.periodic]),
     )
-    _refuse_overlaps(graph)
+    _refuse_overlaps(graph, structure.source or structure.name or None)
     return graph
 
 
-def _label(structure: Structure, column: str) -> Tensor:
-    if column in structure.columns:
-        return structure.columns[column].values.reshape(-1).to(torch.float32)
-    return torch.full((len(structure),), float("nan"))
+def _label(structure: Structure, column: str, stderr: bool = False) -> Tensor:
+    """[n] float32, NaN where there is none."""
+    if column not in structure.columns:
+        return torch.full((len(structure),), float("nan"))
+    values = structure.columns[column].values
+    problem = f"column {column} is {list(values.shape)}, expected one value per atom"
+    if values.numel() == len(structure):
+        numbers, ids = values.double().reshape(-1).numpy(), structure.ids.numpy()
+        problem = label_problem(numbers, ids, column, stderr=stderr)
+        if not problem:
+            return values.reshape(-1).to(torch.float32)
+        problem = f"column {problem}"
+    raise InputError(problem, path=structure.source or structure.name or None)
 
 
-def _refuse_overlaps(graph: Graph) -> None:
+def _refuse_overlaps(graph: Graph, source: str | None) -> None:
     if graph.num_edges == 0:
         return
     shortest = int(graph.edge_length.argmin())
@@ -250,7 +295,7 @@ def _refuse_overlaps(graph: Graph) -> None:
         raise InputError(
             f"atoms {first} and {second} are {length:.3f} Å apart, expected at least "
             f"{SHORTEST_DISTANCE} Å: look for a doubled atom or a wrong cell",
-            path=graph.names[0] or None,
+            path=source,
         )
 
 
@@ -293,6 +338,8 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         node_features={
             name: torch.cat([g.node_features[name] for g in graphs]) for name in first.node_features
         },
+        label_weight=None if first.label_weight is None else joined("label_weight"),
+        prepared=Prepared.joined([g.prepared for g in graphs]),
     )
 
 
@@ -301,6 +348,7 @@ def _check_alike(first: Graph, other: Graph) -> None:
         ("species", first.species, other.species),
         ("cutoff", first.cutoff, other.cutoff),
         ("node features", sorted(first.node_features), sorted(other.node_features)),
+        ("label weights", _weighted(first), _weighted(other)),
         ("units of node features", dict(first.feature_units), dict(other.feature_units)),
     ):
         if ours != theirs:
@@ -310,21 +358,27 @@ def _check_alike(first: Graph, other: Graph) -> None:
             )
 
 
+def _weighted(graph: Graph) -> str:
+    return "none" if graph.label_weight is None else "some"
+
+
 def match_species(graph: Graph, species: tuple[str, ...]) -> Graph:
     """The same graph with types that index `species`, matched by element symbol.
 
     Raises:
-        InputError: the graph has an element that `species` lacks.
+        InputError: an atom of the graph is of an element that `species` lacks.
     """
     if graph.species == species:
         return graph
-    unknown = [s for s in graph.species if s not in species]
+    present = set(graph.types.unique().tolist())
+    unknown = [s for i, s in enumerate(graph.species) if i in present and s not in species]
     if unknown:
         raise InputError(
             f"{graph.names[0] or 'the structure'} has {', '.join(unknown)}, but the model knows "
             f"only {', '.join(species)}: train one on structures with {', '.join(unknown)}"
         )
-    lookup = torch.tensor([species.index(s) for s in graph.species], device=graph.types.device)
+    rows = [species.index(s) if s in species else -1 for s in graph.species]  # −1: no atom is s
+    lookup = torch.tensor(rows, dtype=torch.int64, device=graph.types.device)
     return graph.replace(types=lookup[graph.types], species=species)
 
 

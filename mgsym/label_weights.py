@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from mgsym.graph import Graph
 
-WEIGHT = "label_weight"  # the node feature that carries weights from here to whatever is fitted
 KINDS = ("none", "stderr")
 
 
@@ -27,8 +25,7 @@ def with_label_weights(graphs: Sequence[Graph], kind: str, floor: float) -> list
             tiny, as with two searches it may, from ruling the fit.
 
     Returns:
-        Graphs with the node feature ``label_weight`` [n]: mean 1 over all labels, 0 where there is
-        none. For closed-form fits and the loss: `label_weight`.
+        Graphs with their `Graph.label_weight` [n]: mean 1 over all labels, 0 where there is none.
     """
     if kind == "none":
         return list(graphs)
@@ -42,12 +39,4 @@ def with_label_weights(graphs: Sequence[Graph], kind: str, floor: float) -> list
     weights[known] = 1 / (relative.square() + floor**2).clamp(min=1e-6)
     weights = (weights / weights[known].mean()).float()
     parts = weights.split([g.num_nodes for g in graphs])
-    return [
-        g.replace(node_features={**g.node_features, WEIGHT: part})
-        for g, part in zip(graphs, parts, strict=True)
-    ]
-
-
-def label_weight(graph: Graph) -> Tensor | None:
-    """[n] the weights that `with_label_weights` gave; None where labels count alike."""
-    return graph.node_features.get(WEIGHT)
+    return [g.replace(label_weight=part) for g, part in zip(graphs, parts, strict=True)]

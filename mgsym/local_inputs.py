@@ -22,7 +22,10 @@ from mgsym.environments import Environment
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.neighborhoods import GAUSSIAN_REACH, gaussian_mean
-from mgsym.physical import AVAILABLE, PhysicalInputs
+from mgsym.physical import PhysicalInputs, available_inputs, input_names
+from mgsym.prepared import Owner
+
+DESCRIPTORS = "descriptors"  # what is prepared of a graph
 
 
 @dataclass(frozen=True)
@@ -30,37 +33,35 @@ class LocalOptions:
     """Options of models that take these inputs.
 
     Attributes:
-        descriptor_cutoff: Å, of the power spectrum (and bispectrum).
+        descriptor_cutoff: Å, of the power spectrum.
         radial: Gaussians between 1.5 Å and that cutoff, per species.
         l_max: highest degree of the power spectrum.
-        bispectrum: highest degree of the bispectrum; 0 for none.
         wide_cutoff: Å, of radial densities beside them.
         wide_radial: their Gaussians, per species; 0 for none.
         smoothing: Å; species and descriptors are averaged with Gaussians of these lengths.
         physical_inputs: node features that join the descriptors, standardised per species;
-            ``available`` stands for those of mgsym.physical that all training graphs have, and
-            outside of training for none.
+            None for those of mgsym.physical that all training graphs have (see `named_inputs`).
         physical_smoothing: Å; these are averaged with Gaussians of these lengths.
     """
 
     descriptor_cutoff: float = 5.0
     radial: int = 6
     l_max: int = 6
-    bispectrum: int = 0
     wide_cutoff: float = 9.0
     wide_radial: int = 24
     smoothing: tuple[float, ...] = (1.5, 2.5)
-    physical_inputs: tuple[str, ...] = (AVAILABLE,)
+    physical_inputs: tuple[str, ...] | None = None
     physical_smoothing: tuple[float, ...] = (1.5, 2.5, 4.0)
 
     def __post_init__(self) -> None:
-        for name in ("smoothing", "physical_inputs", "physical_smoothing"):
+        object.__setattr__(self, "physical_inputs", input_names(self.physical_inputs))
+        for name in ("smoothing", "physical_smoothing"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("smoothing", "physical_smoothing"):
             values = getattr(self, name)
             if any(not value > 0 for value in values) or len(set(values)) < len(values):
                 raise UsageError(f"model.{name} is {values}, expected distinct lengths above 0 Å")
-        for name, least in (("radial", 2), ("l_max", 0), ("wide_radial", 0), ("bispectrum", 0)):
+        for name, least in (("radial", 2), ("l_max", 0), ("wide_radial", 0)):
             if getattr(self, name) < least:
                 raise UsageError(
                     f"model.{name} is {getattr(self, name)}, expected at least {least}"
@@ -78,15 +79,14 @@ class LocalOptions:
             self.descriptor_cutoff,
             self.radial,
             self.l_max,
-            self.bispectrum,
             self.wide_cutoff,
             self.wide_radial,
         )
 
     @property
     def named_inputs(self) -> tuple[str, ...]:
-        """The physical inputs that have names."""
-        return tuple(name for name in self.physical_inputs if name != AVAILABLE)
+        """Names of the physical inputs; a model made without training graphs has those named."""
+        return available_inputs(self.physical_inputs)
 
     @property
     def lengths(self) -> tuple[float, ...]:
@@ -131,18 +131,16 @@ class LocalInputs(nn.Module):
         self.register_buffer("used", used, persistent=False)
 
     @property
-    def key(self) -> str:
-        """The name of the node feature in which `prepared` keeps descriptors."""
-        return f"{self.environment} of {self.species} species"
+    def owner(self) -> Owner:
+        """All that descriptors depend on beside the graph."""
+        return (LocalInputs, self.environment, self.species)
 
-    def prepared(self, graph: Graph) -> Graph:
-        """The graph with its descriptors as a node feature."""
-        if self.key in graph.node_features:
-            return graph
+    def described(self, graph: Graph) -> dict[str, Tensor]:
+        """What can be prepared of a graph: the descriptors of its atoms, [n, count]."""
         found = graph.edge_vector.new_empty(graph.num_nodes, self.environment.count(self.species))
         for nodes, described in self.environment.describe(graph):
             found[nodes] = described.to(found)
-        return graph.replace(node_features={**graph.node_features, self.key: found})
+        return {DESCRIPTORS: found}
 
     def fit(self, graphs: Sequence[Graph]) -> None:
         """Take mean and standard deviation of each input from training structures.
@@ -172,24 +170,26 @@ class LocalInputs(nn.Module):
         if self.physical is not None:
             own.append(self.physical(graph))
         first = torch.cat(own, dim=1)
-        if self.key in graph.node_features:
+        parts = self.environment.describe(graph)
+        if (known := graph.prepared_for(self.owner)) is not None:
             every = torch.arange(graph.num_nodes, device=graph.types.device)
-            parts = iter([(every, graph.node_features[self.key])])
-        else:
-            parts = self.environment.describe(graph)
+            parts = iter([(every, known.from_positions[DESCRIPTORS])])
         for nodes, described in parts:
             x = torch.cat([first[nodes], described.to(first)], dim=1)
             yield nodes, (x - self.mean) / self.scale
 
     def features(self, graph: Graph) -> Tensor:
         """f [n, features]."""
+        return torch.cat(list(self.blocks(graph)), dim=1)
+
+    def blocks(self, graph: Graph) -> Iterator[Tensor]:
+        """f in parts: x [n, count], then its averages of each length."""
         x = self.mean.new_empty(graph.num_nodes, self.count)
         for nodes, part in self.inputs(graph):
             x[nodes] = part
-        found = [x]
+        yield x
         for row, length in zip(self.used[1:], self.options.lengths, strict=True):
-            found.append(gaussian_mean(graph, x[:, row], length))
-        return torch.cat(found, dim=1)
+            yield gaussian_mean(graph, x[:, row], length)
 
     @property
     def num_features(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ class Scores:
         r2: coefficient of determination, 1 − Σ(p − t)² / Σ(t − t̄)².
         bias: mean of prediction − target, eV.
         ceiling: the Pearson that a perfect predictor would reach, given the labels' standard
-            errors: √(1 − mean(stderr²) / var(target)); NaN where those are not known.
+            errors (`noise_ceiling`, over the same atoms); NaN where those are not known.
+        ceiling_low, ceiling_high: its 95 % interval.
     """
 
     count: int
@@ -43,6 +44,13 @@ class Scores:
     r2: float
     bias: float
     ceiling: float = NAN
+    ceiling_low: float = NAN
+    ceiling_high: float = NAN
+
+    @property
+    def undefined(self) -> bool:
+        """Whether a prediction was not a finite number, so that there is nothing to score."""
+        return self.count > 0 and not math.isfinite(self.rmse)
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,20 @@ class SplitScores:
 
     @property
     def mean_pearson(self) -> float:
-        """Mean over structures of the Pearson within each; NaN ones (constants) count as 0."""
-        values = [s.pearson for s in self.structures.values()]
-        return math.fsum(0.0 if math.isnan(v) else v for v in values) / max(len(values), 1)
+        """Mean over structures of the Pearson within each.
+
+        A constant counts as 0; a prediction that is not a number makes the mean NaN.
+        """
+        values = [
+            0.0 if math.isnan(s.pearson) and not s.undefined else s.pearson
+            for s in self.structures.values()
+        ]
+        return sum(values) / max(len(values), 1)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: numbers that are not defined are None."""
         return {
-            "mean_pearson": self.mean_pearson,
+            "mean_pearson": None if math.isnan(self.mean_pearson) else self.mean_pearson,
             "pooled": _plain(self.pooled),
             "structures": {name: _plain(s) for name, s in self.structures.items()},
         }
@@ -79,6 +93,7 @@ def score(prediction: Tensor, target: Tensor, stderr: Tensor | None = None) -> S
     p, t = prediction[labelled].double(), target[labelled].double()
     if len(t) == 0:
         return Scores(0, NAN, NAN, NAN, NAN, NAN, NAN)
+    limit = noise_ceiling(t, torch.full_like(t, NAN) if stderr is None else stderr[labelled])
     error = p - t
     spread = float((t - t.mean()).square().sum())
     squared = float(error.square().sum())
@@ -90,7 +105,9 @@ def score(prediction: Tensor, target: Tensor, stderr: Tensor | None = None) -> S
         rmse=math.sqrt(squared / len(t)),
         r2=1 - squared / spread if spread > 0 else NAN,
         bias=float(error.mean()),
-        ceiling=NAN if stderr is None else noise_ceiling(t, stderr[labelled].double()),
+        ceiling=limit.pearson,
+        ceiling_low=limit.low,
+        ceiling_high=limit.high,
     )
 
 
@@ -125,14 +142,65 @@ def spearman(a: Tensor, b: Tensor) -> float:
     return pearson(_ranks(a), _ranks(b))
 
 
-def noise_ceiling(target: Tensor, stderr: Tensor) -> float:
-    """√(1 − mean(stderr²) / var(target)) over [n] atoms whose standard error is known."""
+class NoiseCeiling(NamedTuple):
+    """The Pearson correlation that a perfect predictor would reach.
+
+    Attributes:
+        pearson: √ρ with the reliability ρ = 1 − mean(stderr²) / var(target); NaN where it is not
+            defined.
+        low, high: 95 % interval of what it would reach on so many atoms.
+        rmse: √mean(stderr²), eV.
+    """
+
+    pearson: float
+    low: float
+    high: float
+    rmse: float
+
+
+def noise_ceiling(target: Tensor, stderr: Tensor) -> NoiseCeiling:
+    """The noise ceiling of some labels, and how far it is known.
+
+    Both variances are means over the atoms, so that ρ has the standard error of a mean, of
+    −(stderr² − mean stderr²)/v + mean stderr² ((t − t̄)² − v)/v². That a standard error rests on
+    few searches is in it, as it then scatters from atom to atom. To this comes the scatter of any
+    correlation r found on n atoms, (1 − r²)/√n. The interval takes Student's t.
+
+    Args:
+        target: [n] eV, the labels that are scored.
+        stderr: [n] eV. An atom without one has a label from a single search, as a rule, and counts
+            as much noise as the tenth of the others that is known worst.
+    """
+    noise, n = _noise(stderr), len(target)
+    if noise is None or n < 2:
+        return NoiseCeiling(NAN, NAN, NAN, NAN)
+    mean, variance = float(noise.mean()), float(target.double().var(correction=0))
+    rmse = math.sqrt(mean)
+    if not variance > 0:
+        return NoiseCeiling(NAN, NAN, NAN, rmse)
+    square = (target.double() - target.double().mean()).square()
+    influence = (mean * square / variance - noise) / variance
+    freedom = n - 1
+    share = 1 - mean / variance
+    found = 2 * math.sqrt(max(share, 0.0)) * (1 - share)  # its scatter in r², times √n
+    quantile = 1.96 + 2.37 / freedom + 2.82 / freedom**2  # of Student's t, Abramowitz 26.7.5
+    reach = quantile * math.hypot(float(influence.std(correction=1)), found) / math.sqrt(n)
+    low, middle, high = (
+        math.sqrt(value) if value >= 0 else NAN for value in (share - reach, share, share + reach)
+    )
+    low = 0.0 if math.isnan(low) else low
+    return NoiseCeiling(middle, low, min(high, 1.0), rmse)
+
+
+def _noise(stderr: Tensor) -> Tensor | None:
+    """[n] eV², of every label; None where fewer than two standard errors are known."""
     known = ~torch.isnan(stderr)
-    if int(known.sum()) < 2:
-        return NAN
-    variance = float(target[known].var(correction=0))
-    share = 1 - float(stderr[known].square().mean()) / variance if variance > 0 else NAN
-    return math.sqrt(share) if share >= 0 else NAN
+    count = int(known.sum())
+    if count < 2:
+        return None
+    square = stderr.double().square()
+    worst = square[known].sort().values[-max(count // 10, 1) :].mean()
+    return torch.where(known, square, worst)
 
 
 def _ranks(values: Tensor) -> Tensor:

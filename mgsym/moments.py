@@ -1,7 +1,7 @@
 """Linear regression from second moments, which pieces of any number of atoms add up to.
 
-All that ridge regression and partial least squares need of the data is Σ x xᵀ and Σ x y. Kept by
-glass, the same sums tell how well the weights found on some glasses predict another.
+All that ridge regression needs of the data is Σ x xᵀ and Σ x y. Kept by glass, the same sums tell
+how well the weights found on some glasses predict another.
 """
 
 from __future__ import annotations
@@ -87,10 +87,6 @@ class Moments:
         spread = float(weight @ self.products @ weight) * self.square
         return float(weight @ self.cross) / math.sqrt(spread) if spread > 0 else 0.0
 
-    def gain(self, weight: Tensor) -> float:
-        """By how much x · weight lessens the squares of y within structures."""
-        return float(2 * (weight @ self.cross) - weight @ self.products @ weight)
-
 
 def ridge_weights(moments: Moments, strengths: Sequence[float]) -> list[Tensor]:
     """Weights [d] of x − x̄ that minimise Σ (y − x w)² + strength Σ (s w)², for each strength.
@@ -121,43 +117,6 @@ def choose_strength(groups: Sequence[Moments], strengths: Sequence[float] = STRE
         found = ridge_weights(rest, strengths)
         scores += torch.tensor([left_out.pearson(weight) for weight in found])
     return strengths[int(scores.argmax())]
-
-
-def latent_directions(moments: Moments, count: int, strength: float) -> Tensor:
-    """Directions of x that matter most for y, by partial least squares.
-
-    Their scores (x − x̄) · p are uncorrelated with variance 1; in their order they take the
-    steepest way to the ridge weights. For one target they are the conjugate gradients of the
-    normal equations (Wold, Ruhe, Wold & Dunn, SIAM J. Sci. Stat. Comput. 5, 735, 1984; Phatak &
-    de Hoog, J. Chemometrics 16, 361, 2002).
-
-    Args:
-        moments: of the training structures.
-        count: how many; fewer where the features have no more.
-        strength: of the penalty, as in `ridge_weights`.
-
-    Returns:
-        [d, count or fewer] float64.
-    """
-    products, cross = moments.total()
-    scale = _scale(products, moments.counts)
-    normal, residual = products / scale / scale[:, None], cross / scale
-    normal = normal + strength * torch.eye(len(scale), dtype=normal.dtype, device=normal.device)
-    directions: list[Tensor] = []
-    images: list[Tensor] = []
-    start = float(residual.norm())
-    while len(directions) < count and float(residual.norm()) > 1e-9 * start:
-        direction = residual.clone()
-        for _ in range(2):  # rounding spoils conjugacy unless it is restored twice
-            for other, image in zip(directions, images, strict=True):
-                direction -= other * (image @ direction)
-        image = normal @ direction
-        norm = float(direction @ image) ** 0.5
-        directions.append(direction / norm)
-        images.append(image / norm)
-        residual = residual - images[-1] * (directions[-1] @ residual)
-    found = torch.stack(directions, dim=1) if directions else residual.new_zeros(len(scale), 0)
-    return found / scale[:, None] * float(moments.counts.sum()) ** 0.5
 
 
 def _scale(products: Tensor, counts: Tensor) -> Tensor:

@@ -80,14 +80,17 @@ class Ceiling:
     """What a perfect predictor would reach.
 
     Attributes:
-        atoms: labelled ones with known noise.
+        atoms: labelled ones, all of which are scored.
         pearson: √(1 − σ²/v); NaN where it is not defined.
         rmse: σ, eV.
+        low, high: 95 % interval of `pearson`.
     """
 
     atoms: int
     pearson: float
     rmse: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 def ceiling(graphs: Sequence[Graph], variance: float | None = None) -> Ceiling | None:
@@ -101,11 +104,10 @@ def ceiling(graphs: Sequence[Graph], variance: float | None = None) -> Ceiling |
     stderr = torch.cat([g.target_stderr[g.labelled] for g in graphs]).double()
     if variance is not None:
         stderr = torch.where(torch.isnan(stderr), math.sqrt(variance), stderr)
-    known = ~torch.isnan(stderr)
-    if not bool(known.any()):
+    if bool(torch.isnan(stderr).all()):
         return None
-    rmse = float(stderr[known].square().mean().sqrt())
-    return Ceiling(int(known.sum()), noise_ceiling(target, stderr), rmse)
+    found = noise_ceiling(target, stderr)
+    return Ceiling(len(target), found.pearson, found.rmse, found.low, found.high)
 
 
 def same_atoms(first: Graph, second: Graph) -> tuple[Tensor, Tensor] | None:

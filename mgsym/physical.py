@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 from mgsym.scatter import segment_sum
 
@@ -36,15 +36,36 @@ CAGE_INPUTS = tuple(
     for value in values
 )
 PHYSICAL_INPUTS = STIFFNESS_INPUTS + CAGE_INPUTS
-AVAILABLE = "available"  # in place of names: all of these that every training graph has
+AVAILABLE = "available"  # in settings: all of these that every training graph has
 
 
-def available_inputs(names: Sequence[str], graphs: Sequence[Graph]) -> tuple[str, ...]:
-    """Names of physical inputs, where ``available`` stands for all that every graph has."""
-    if AVAILABLE not in names:
-        return tuple(names)
-    found = [n for n in PHYSICAL_INPUTS if all(n in g.node_features for g in graphs)]
-    return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *found]))
+def input_names(option: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The option ``physical_inputs`` as settings spell it, checked; None for ``available`` alone.
+
+    Raises:
+        UsageError: it is no list of names.
+    """
+    if option is None:
+        return None
+    if isinstance(option, str) or any(not isinstance(name, str) for name in option):
+        raise UsageError(
+            f'model.physical_inputs is {option!r}, expected names, or "available", in a list'
+        )
+    return None if tuple(option) == (AVAILABLE,) else tuple(option)
+
+
+def available_inputs(option: Sequence[str] | None, graphs: Sequence[Graph] = ()) -> tuple[str, ...]:
+    """Names of a model's physical inputs: the one place where ``available`` becomes names.
+
+    Args:
+        option: ``physical_inputs`` of a model; None, or ``available`` among names, stands for all
+            of PHYSICAL_INPUTS that every graph has.
+        graphs: the training graphs; a model made without any has no more than what is named.
+    """
+    names = (AVAILABLE,) if option is None else tuple(option)
+    found = [n for n in PHYSICAL_INPUTS if graphs and all(n in g.node_features for g in graphs)]
+    more = found if AVAILABLE in names else []
+    return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *more]))
 
 
 UNUSUAL = 2.0  # standard deviations of a training atom, by which a structure's mean may be off
@@ -60,21 +81,13 @@ class PhysicalInputs(nn.Module):
         names: of node features [n].
         lengths: Å, each σ.
         species: how many.
-        wanted: who takes them, for errors.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        lengths: Sequence[float],
-        species: int,
-        wanted: str = "the model takes",
-    ) -> None:
+    def __init__(self, names: Sequence[str], lengths: Sequence[float], species: int) -> None:
         super().__init__()
-        self.wanted = wanted
         self.names, self.lengths = tuple(names), tuple(lengths)
         self.register_buffer("mean", torch.zeros(species, len(self.names)))
         self.register_buffer("scale", torch.ones(species, len(self.names)))
@@ -136,7 +149,7 @@ class PhysicalInputs(nn.Module):
         lacking = [name for name in self.names if name not in graph.node_features]
         if lacking:
             raise InputError(
-                f"the graph has no node feature {', '.join(lacking)}, which {self.wanted}: "
+                f"the graph has no node feature {', '.join(lacking)}, which the model takes: "
                 "build it with mgsym build-graph --physics",
                 path=graph.names[0] or None,
             )

@@ -352,7 +352,7 @@ def transformed(graph: Graph, matrix: Tensor) -> Graph:
     """A graph whose structure is rotated or reflected, v′ = T v.
 
     Args:
-        graph: features that a model prepared are kept, so give one that was not prepared.
+        graph: one structure or a batch.
         matrix: [3, 3] orthogonal, T.
     """
     matrix = matrix.double().to(graph.positions.device)

@@ -48,6 +48,7 @@ class Structure:
         name: what the structure is called in tables and file names.
         glass: the independent glass it belongs to; a glass never straddles a split.
         split: ``train``, ``validation``, ``test`` or empty.
+        source: the file it was read from, for messages; empty where it comes from no file.
 
     Raises:
         InputError: when a shape, a count or a value is wrong; the message says which.
@@ -64,6 +65,7 @@ class Structure:
     name: str = ""
     glass: str = ""
     split: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         self._normalise()

@@ -62,8 +62,15 @@ def agreement(scores: Mapping[str, SplitScores]) -> Table:
 
 
 def _agreement(role: str, name: str, s: Scores) -> list[Cell]:
-    numbers = (s.pearson, s.spearman, s.mae, s.rmse, s.r2, s.bias, s.ceiling)
-    return [role, name, s.count, *(None if n != n else f"{n:.4f}" for n in numbers)]
+    numbers = (s.pearson, s.spearman, s.mae, s.rmse, s.r2, s.bias)
+    missing = "nan" if s.undefined else None  # what no number can be given for, or what is wrong
+    shown = [missing if n != n else f"{n:.4f}" for n in numbers]
+    return [role, name, s.count, *shown, with_interval(s.ceiling, s.ceiling_low, s.ceiling_high)]
+
+
+def with_interval(value: float, low: float, high: float) -> str | None:
+    """``0.676 (0.614–0.732)``, a number and its 95 % interval; None where it is not known."""
+    return None if value != value else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
 def seeds(summary: Mapping[str, Mapping[str, float]]) -> Table:

@@ -21,7 +21,7 @@ from mgsym.label_weights import with_label_weights
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import BarrierModel, create_model
 from mgsym.models.direct import DirectModel, refuse_start
-from mgsym.objective import Objective
+from mgsym.objective import training_loss
 from mgsym.optimization import (
     centre_predictions,
     copied,
@@ -90,9 +90,7 @@ class Trainer:
         self.training_set = TrainingSet.of(split.train)
         self.hashes = {g.names[0]: graph_hash(g) for _, gs in split.items() for g in gs}
         self.graphs = {role: [self._ready(g) for g in gs] for role, gs in self.split.items()}
-        seed_device(device, derived_seed(config.seed, "heads"))
-        self.objective = Objective(self.training, self.model, self.split.train)
-        self.optimizer = make_optimizer(self.training, self.objective)
+        self.optimizer = make_optimizer(self.training, self.model)
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=self.training.precision == "float16"
         )
@@ -194,7 +192,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = self.objective(batch)
+            loss = training_loss(self.training, self.model, batch)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise MgsymError(diverged(self.training, value, state.epoch, state.step))
@@ -205,7 +203,7 @@ class Trainer:
             ) from error
         if self.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.training.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -232,6 +230,11 @@ class Trainer:
         state.history.append(self._history_row(scores))
         state.loss_sum, state.loss_count = 0.0, 0
         value = scores.mean_pearson
+        if math.isnan(value):
+            raise MgsymError(
+                "a prediction for the validation structures is not a number: try a lower learning "
+                f"rate than {self.training.learning_rate:g}, and look for wrong labels or inputs"
+            )
         if value > state.best or not self.graphs["validation"]:
             state.best, state.best_epoch, state.worse = value, state.epoch, 0
             self.best_weights = copied(model.state_dict())
@@ -364,7 +367,6 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "heads": self.objective.heads,
             "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "state": asdict(self.state),
@@ -379,6 +381,5 @@ class Trainer:
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
-        self.objective.load_heads(saved.get("heads", {}))
         self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True

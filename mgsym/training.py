@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mgsym.checkpoint import load_safely
-from mgsym.config import Config, differing, preset
+from mgsym.config import Config, differing, preset, without_removed
 from mgsym.devices import one_thread, resolve_device
 from mgsym.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.errors import InputError, Interrupted, UsageError
@@ -273,7 +273,7 @@ def _choose_split(
 def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
     """A run goes on as it began, or not at all."""
     advice = "start a new run, or fine-tune with --from"
-    before, after = saved["config"], trainer.config.flat()
+    before, after = without_removed(saved["config"]), trainer.config.flat()
     if changed := differing(before, after):
         raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
     if saved["split"] != trainer.split.names():

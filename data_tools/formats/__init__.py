@@ -137,7 +137,7 @@ def read_frames(
                 raise
             stem = file_stem(path)
             name = structure.name or (f"{stem}_{number}" if several else stem)
-            structures.append(structure.replace(name=name))
+            structures.append(structure.replace(name=name, source=str(path)))
     if empty and not structures:
         raise InputError(f"none of the {len(empty)} frames has atoms", path=path)
     if empty:

@@ -82,17 +82,18 @@ class Labels:
         """Over the labelled atoms, eV: mean, standard deviation between atoms, mean standard error.
 
         Also ``ceiling``: the Pearson correlation with these labels that a perfect predictor of
-        the true means would reach, given the standard errors.
+        the true means would reach, given the standard errors, and its 95 % interval.
         """
         rows = torch.tensor(self.rows)
         barrier = self.structure.columns["barrier"].values[rows]
         stderr = self.structure.columns["barrier_stderr"].values[rows]
         known = barrier[~barrier.isnan()]
+        limit = noise_ceiling(known, stderr[~barrier.isnan()])
         return {
             "mean": float(known.mean()) if len(known) else NAN,
             "sd": float(known.std()) if len(known) > 1 else NAN,
             "mean_stderr": float(stderr.nanmean()),
-            "ceiling": noise_ceiling(barrier, stderr),
+            **dict(zip(("ceiling", "ceiling_low", "ceiling_high"), limit[:3], strict=True)),
         }
 
     def to_dict(self) -> dict[str, Any]:

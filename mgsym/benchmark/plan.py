@@ -31,8 +31,9 @@ PROTOCOLS: dict[str, str] = {
     "trained.",
     "split": "Structures trained, stopped early and tested as their files are marked; test was "
     "scored once.",
-    "paper": "As in the SymGNN paper, the best epoch was chosen on the test structures "
-    "themselves: their figures flatter, and compare with nothing but the paper's own.",
+    "paper": "As in the published code of SymGNN (the paper selects by validation), the best epoch "
+    "was chosen on the test structures themselves: their figures flatter, and compare with nothing "
+    "but what that code gives.",
 }
 
 # trained beside the default preset when nothing is asked for: seconds each on the sample

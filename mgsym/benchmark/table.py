@@ -31,12 +31,16 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Value:
-    """Mean over seeds, and their sample standard deviation (None for one seed)."""
+    """Mean over seeds, their sample standard deviation (None for one seed), a 95 % interval."""
 
     mean: float
     sd: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
+        if self.low is not None:
+            return f"{self.mean:.3f} ({self.low:.3f}–{self.high:.3f})"
         return f"{self.mean:.3f}" if self.sd is None else f"{self.mean:.3f} ± {self.sd:.3f}"
 
 
@@ -353,10 +357,12 @@ def _ceiling_rows(plan: BenchmarkPlan, folds: Sequence[Fold]) -> tuple[list[Row]
 
 def _ceiling_row(role: str, of: str, folds: Sequence[Sequence[Ceiling | None]]) -> Row:
     known = [[c for c in fold if c is not None] for fold in folds]
-    values = {
-        metric: Value(fmean(fmean(getattr(c, metric) for c in fold) for fold in known))
-        for metric in ("pearson", "rmse")
-    }
+
+    def mean(name: str) -> float:
+        return fmean(fmean(getattr(c, name) for c in fold) for fold in known)
+
+    pearson = Value(mean("pearson"), low=mean("low"), high=mean("high"))
+    values = {"pearson": pearson, "rmse": Value(mean("rmse"))}
     atoms = sum(c.atoms for fold in known for c in fold)
     kept = {metric: value for metric, value in values.items() if not math.isnan(value.mean)}
     return Row(CEILING, role, of, atoms, kept)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mgsym.auxiliary import hidden_features
 from mgsym.explanation.controls import distance_to_atom
 from mgsym.explanation.masks import threshold
 from mgsym.explanation.receptive import Cone
 from mgsym.graph import Graph
-from mgsym.models.base import BarrierModel
+from mgsym.models.base import BarrierModel, hidden_features
 from mgsym.prediction import receptive_nodes
 from mgsym.scatter import segment_sum
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgsym.attention import attention_scale
 from mgsym.errors import UsageError
 from mgsym.explanation import METHODS, explain, method_settings
 from mgsym.graph import Graph
@@ -42,12 +43,10 @@ class PlantedModel(BarrierModel):
     def __init__(self, species: tuple[str, ...], cutoff: float) -> None:
         super().__init__(species, cutoff, hops=2)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         strength, decoy = planted_edges(graph)
         weight = torch.ones_like(strength)
-        for given in (edge_weight, attention_scale):
+        for given in (edge_weight, attention_scale()):
             weight = weight if given is None else weight * given
         sent = strength * weight
         heard = segment_sum(sent, graph.destination, graph.num_nodes)

@@ -30,7 +30,7 @@ from mgsym.explanation.receptive import (
 )
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
-from mgsym.prediction import OneModel
+from mgsym.prediction import OneModel, device_of
 
 SIZES = (5, 10, 20, 50, 100, 200)
 KINDS = ("explanation", "matched", "random", "shuffled")
@@ -172,6 +172,7 @@ def prove(
     if not nodes:
         raise UsageError("no node was named to explain")
     lent = one_model(model, device)
+    graph = lent.prepare_whole(graph.to(device_of(lent)))  # once, not for each node
     asked: dict[str, Any] = {"device": "auto", "seed": seed, **settings}
     known = explain_nodes(graph, lent, nodes, method, **asked)
     controls: Iterable[Explanation | None] = [None] * len(nodes)

@@ -50,14 +50,9 @@ class Cone:
     depth: int | None
     parent: Graph
 
-    def predict(
-        self,
-        model: BarrierModel,
-        edge_weight: Tensor | None = None,
-        attention_scale: Tensor | None = None,
-    ) -> Tensor:
+    def predict(self, model: BarrierModel, edge_weight: Tensor | None = None) -> Tensor:
         """The node's barrier, eV, as a 0-d tensor; weights [m] as in `BarrierModel.forward`."""
-        barrier: Tensor = model(self.graph, edge_weight, attention_scale)[self.node]
+        barrier: Tensor = model(self.graph, edge_weight)[self.node]
         return barrier
 
     def predict_deleted(self, model: BarrierModel, kept: Tensor) -> Tensor:
@@ -76,10 +71,8 @@ class Cone:
         sizes = torch.tensor([0, *(part.graph.num_nodes for part in parts)])
         nodes = torch.tensor([part.node for part in parts]) + sizes.cumsum(0)[:-1]
         batch = collate([part.graph for part in parts])
-        # weights of one say that the edges left are all there are, whatever was prepared before
-        weight = torch.ones(batch.num_edges, device=kept.device)
         with torch.no_grad():
-            barriers: Tensor = model(batch, weight)[nodes.to(kept.device)]
+            barriers: Tensor = model(batch)[nodes.to(kept.device)]
         return barriers
 
     def explanation(

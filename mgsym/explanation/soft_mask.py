@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mgsym.attention import scaled_attention
 from mgsym.errors import UsageError
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.masks import JITTER, at_least, normal, spread_of
@@ -62,7 +63,7 @@ def soft_mask(
         optimizer = torch.optim.Adam([logits], lr=learning_rate)
         for step in range(steps):
             mask = logits.sigmoid()
-            error = ((part.predict(model, **{through: mask}) - full) / scale) ** 2
+            error = ((_masked(model, part, mask, through) - full) / scale) ** 2
             loss = error + size * (mask.sum() / budget).log().clamp(min=0)
             loss = loss + entropy * _entropy(logits).mean()
             (logits.grad,) = torch.autograd.grad(loss, logits)
@@ -72,10 +73,18 @@ def soft_mask(
         masks.append(logits.detach().sigmoid())
     mean = torch.stack(masks).mean(0)
     with torch.no_grad():
-        masked = float(part.predict(model, **{through: mean}))
+        masked = float(_masked(model, part, mean, through))
     return part.explanation(
         "soft-mask", mean, prediction=full, masked_prediction=masked, spread=spread_of(masks)
     )
+
+
+def _masked(model: BarrierModel, part: Cone, mask: Tensor, through: str) -> Tensor:
+    """eV, the prediction under a mask [m] of edges or of their attention."""
+    if through == "edge_weight":
+        return part.predict(model, mask)
+    with scaled_attention(mask):
+        return part.predict(model)
 
 
 def _entropy(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from mgsym.explanation.fidelity import in_cone
 from mgsym.explanation.receptive import Cone, borrowed, model_cone, one_model
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
-from mgsym.prediction import OneModel, predict_graph
+from mgsym.prediction import OneModel, device_of, predict_graph
 
 NULLS = ("matched", "random")
 GROUPS = ("high", "middle", "low")
@@ -138,6 +138,7 @@ def edge_statistics(
         UsageError: there are no such nodes, or as for `explain_nodes`.
     """
     lent = one_model(model, device)
+    graph = lent.prepare_whole(graph.to(device_of(lent)))  # once, not for each node
     if isinstance(nodes, int):
         groups = choose_nodes(predict_graph(lent, graph), nodes)
     else:

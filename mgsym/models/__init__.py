@@ -39,7 +39,6 @@ MODELS: dict[str, Entry] = {
     "gcn-edges": ("mgsym.models.gcn", "EdgeGCN", "EdgeGCNOptions"),
     "mlp": ("mgsym.models.mlp", "MLP", "MLPOptions"),
     "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
-    "kernel": ("mgsym.models.kernel", "Kernel", "KernelOptions"),
     "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
     "schnet": ("mgsym.models.schnet", "SchNet", "SchNetOptions"),
     "mgcn": ("mgsym.models.mgcn", "MGCN", "MGCNOptions"),
@@ -47,6 +46,8 @@ MODELS: dict[str, Entry] = {
     "bapst": ("mgsym.models.bapst", "Bapst", "BapstOptions"),
     "ace": ("mgsym.models.ace", "Ace", "AceOptions"),
 }
+
+REMOVED = ("kernel",)  # models that mgsym 0.1.0 had
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _summary(name: str, species: tuple[str, ...], cutoff: float) -> ModelSummary
 
 
 def _entry(name: str) -> tuple[Any, str, str, Mapping[str, Any]]:
+    if name in REMOVED:
+        raise UsageError(f"the model {name} is gone; mgsym 0.1.0 is the last version that has it")
     if name not in MODELS:
         raise UsageError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
     module, model_class, options_class, *changed = MODELS[name]

@@ -88,18 +88,14 @@ class Ace(ResidualModel):
             AceLayer(options, received, sent) for received, sent in pairwise(counts)
         )
         self.decoder = _perceptron(width, width, 1, options.dropout)
-        self.start_at_ridge(self.decoder[-1])
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
-        inputs = self.node_input(graph, edge_weight)
-        nodes: Tensor = self.embedding(inputs)
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
+        nodes: Tensor = self.embedding(self.node_input(graph, edge_weight))
         radial, harmonics = self._geometry(graph, edge_weight)
         vectors = nodes.new_zeros(len(nodes), 0, 3)
         for layer in self.layers:
             nodes, vectors = layer(graph, radial, harmonics, nodes, vectors)
-        return self.with_ridge(self.decoder(nodes).squeeze(-1), graph, inputs, edge_weight)
+        return self.with_ridge(self.decoder(nodes).squeeze(-1), graph)
 
     def _geometry(self, graph: Graph, edge_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Radial functions [e, b] and harmonics [e, (degree + 1)²] of each edge."""

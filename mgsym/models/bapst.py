@@ -95,9 +95,7 @@ class Bapst(NeighborSumModel):
         """Lengths are invariant; displacements are not, whatever training has shown."""
         return "yes" if self.options.edge_input == "length" else "no"
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         encoded: Tensor = self.node_encoder(self.node_input(graph, edge_weight))
         nodes, edges = encoded, self.edge_encoder(self._edge_input(graph))
         constant = self.edge_encoded(edges, encoded, graph)

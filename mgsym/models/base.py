@@ -5,7 +5,10 @@ The shared tests in tests/mgsym/test_model_contract.py hold each model to what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,6 +16,9 @@ from torch import Tensor, nn
 
 from mgsym.errors import InputError
 from mgsym.graph import Graph, match_species
+from mgsym.prepared import Owner, Prepared
+
+LEAST_SPREAD = 1e-6  # eV, standard deviation of labels that differ at all
 
 Invariance = Literal["yes", "no", "in expectation"]
 
@@ -59,7 +65,7 @@ class BarrierModel(nn.Module):
         Models with standardised inputs take those too. Called once, before training.
 
         Raises:
-            InputError: no atom has a label.
+            InputError: no atom has a label, one is infinite, or all are the same.
         """
         labels = torch.cat([g.target[g.labelled] for g in graphs]).double()
         if len(labels) == 0:
@@ -67,37 +73,69 @@ class BarrierModel(nn.Module):
                 "no atom of the training structures has a label: give --target or --labels "
                 "to mgsym build-graph"
             )
+        scale = float(labels.std(correction=0))
+        if not math.isfinite(scale):
+            raise InputError(_infinite(graphs))
+        if scale < LEAST_SPREAD:
+            raise InputError(
+                f"all {len(labels)} labels of the training structures are {float(labels[0]):g} eV: "
+                "there is nothing to learn from labels that are the same"
+            )
         self.label_mean.copy_(labels.mean())
-        self.label_scale.copy_(labels.std(correction=0).clamp(min=1e-6))
+        self.label_scale.fill_(scale)
 
+    # ---- what is computed of a graph once ----
+
+    @torch.no_grad()
     def prepare(self, graph: Graph) -> Graph:
         """The graph with whatever the model needs of it that no parameter changes.
 
         Training calls this once per structure instead of once per step. The prediction is the
-        same for a graph that was not prepared.
+        same for a graph that was not prepared, or that another model prepared.
         """
-        return graph
+        graph = self.prepare_whole(graph)
+        own = self.prepared_of(graph)
+        if own is None or own.from_edges:
+            return graph
+        found = self.from_edges(graph)
+        return graph.replace(prepared=replace(own, from_edges=found)) if found else graph
 
+    @torch.no_grad()
     def prepare_whole(self, graph: Graph) -> Graph:
         """The graph with what the model needs of it that no part of it would tell.
 
         Who gives a model parts of a structure (its receptive fields) calls this before.
         """
-        return graph
+        graph, owner = match_species(graph, self.species), self.owner()
+        if not owner or self.prepared_of(graph) is not None:
+            return graph
+        kept = tuple(v.clone() if isinstance(v, Tensor) else v for v in owner)
+        return graph.replace(prepared=Prepared(kept, self.from_positions(graph)))
 
-    def forward(
-        self,
-        graph: Graph,
-        edge_weight: Tensor | None = None,
-        attention_scale: Tensor | None = None,
-    ) -> Tensor:
+    def prepared_of(self, graph: Graph) -> Prepared | None:
+        """What this model, or one that would to the same bits, has prepared of the graph."""
+        return graph.prepared_for(self.owner())
+
+    def owner(self) -> Owner:
+        """All that `from_positions` and `from_edges` depend on; empty where they give nothing."""
+        return ()
+
+    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+        """What can be prepared, [n, …] by name, from positions; edges play no part in it."""
+        return {}
+
+    def from_edges(self, graph: Graph) -> dict[str, Tensor]:
+        """What can be prepared, [n, …] by name, along all edges."""
+        return {}
+
+    # ---- the prediction ----
+
+    def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """Predict the barrier of every atom.
 
         Args:
             graph: one structure or a batch.
             edge_weight: [e] in 0 … 1. A weight of 0 equals deleting the edge, 1 changes nothing.
-            attention_scale: [e]; multiplies attention after its softmax, where a model has
-                attention (DGL's meaning of an edge weight). Not the same as deletion.
 
         Returns:
             [n] eV.
@@ -111,13 +149,9 @@ class BarrierModel(nn.Module):
                 f"{self.cutoff:g} Å: build the graph again with --cutoff {self.cutoff:g}"
             )
         graph = match_species(graph, self.species)
-        return self.label_mean + self.label_scale * self.standardised(
-            graph, edge_weight, attention_scale
-        )
+        return self.label_mean + self.label_scale * self.standardised(graph, edge_weight)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         """[n], the prediction in units of the label's standard deviation, mean subtracted."""
         raise NotImplementedError
 
@@ -125,8 +159,8 @@ class BarrierModel(nn.Module):
     def readout(self) -> nn.Linear | None:
         """The last layer: it turns an atom's hidden representation into the prediction.
 
-        Auxiliary targets (mgsym.auxiliary) are predicted from what enters it, [n, width]. It is
-        the end of ``decoder`` unless a model says otherwise; None where there is no such layer.
+        It is the end of ``decoder`` unless a model says otherwise; None where there is no such
+        layer. `hidden_features` shows what enters it.
         """
         decoder = getattr(self, "decoder", None)
         last = decoder[-1] if isinstance(decoder, nn.Sequential) else None
@@ -136,3 +170,26 @@ class BarrierModel(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+@contextmanager
+def hidden_features(model: BarrierModel) -> Iterator[list[Tensor]]:
+    """Gather what enters the readout of a model that has one, [n, width] a pass, in a list."""
+    seen: list[Tensor] = []
+    assert model.readout is not None
+    handle = model.readout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _infinite(graphs: Sequence[Graph]) -> str:
+    """Which label is not a finite number."""
+    for graph in graphs:
+        wrong = torch.nonzero(torch.isinf(graph.target)).squeeze(1)
+        if len(wrong):
+            row = int(wrong[0])
+            name, atom = graph.names[0] or "a structure", int(graph.ids[row])
+            return f"{name}: the label of atom id {atom} is {float(graph.target[row])}, expected eV"
+    return "the labels are too large for their spread to be a number"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.graph import Graph, match_species
-from mgsym.label_weights import label_weight
+from mgsym.graph import Graph
 from mgsym.local_inputs import LocalInputs, LocalOptions
 from mgsym.models.base import BarrierModel
 from mgsym.moments import STRENGTHS, Moments, choose_strength
+from mgsym.prepared import Owner
 from mgsym.splits import glass_of
 
 Progress = Callable[..., None]  # progress(steps done, steps in all)
@@ -52,10 +52,13 @@ class DirectModel(BarrierModel):
         """How many numbers are fitted: all that the model keeps."""
         return sum(b.numel() for b in self.state_dict().values())
 
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its descriptors."""
-        with torch.no_grad():
-            return self.inputs.prepared(match_species(graph, self.species))
+    def owner(self) -> Owner:
+        """All that descriptors depend on; statistics and what was fitted play no part."""
+        return self.inputs.owner
+
+    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+        """The descriptors of its atoms."""
+        return self.inputs.described(graph)
 
     @torch.no_grad()
     def fit(self, graphs: Sequence[Graph], progress: Progress | None = None) -> None:
@@ -104,7 +107,7 @@ class DirectModel(BarrierModel):
 
 def labels_weigh(graph: Graph) -> Tensor:
     """How much each label counts, for the labelled atoms of a graph: [labels]."""
-    weight = label_weight(graph)
+    weight = graph.label_weight
     return (torch.ones_like(graph.target) if weight is None else weight)[graph.labelled]
 
 

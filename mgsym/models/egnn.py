@@ -73,9 +73,7 @@ class EGNN(InputModel):
         self.dropout = Dropout(options.dropout)
         self.decoder = decoder(width, options.decoder_layers, norm=False, activation=nn.SiLU)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         return self.decoder(self.features(graph, edge_weight)[0]).squeeze(-1)
 
     def features(self, graph: Graph, edge_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -126,9 +126,7 @@ class FAENet(NeighborSumModel):
         """Å; infinite, as axes and GraphNorm depend on the whole structure."""
         return float("inf")
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         nodes = self.node_encoder(self.embedding(self.node_input(graph, edge_weight)))
         lengths = self.from_length(
             radial_basis(graph.edge_length, self.cutoff, self.options.radial)

@@ -78,9 +78,7 @@ class GCN(InputModel):
         self.dropout = Dropout(options.dropout)
         self.decoder = decoder(width, options.decoder_layers, norm=False, activation=nn.ReLU)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         nodes = self.node_encoder(self.node_input(graph, edge_weight))  # [n, width]
         scale = inverse_root_degree(graph, edge_weight)
         for layer in self.layers:
@@ -142,9 +140,7 @@ class EdgeGCN(InputModel):
         """Only on lengths: vectors are read in a fixed frame."""
         return "yes" if self.options.edge_input == "length" else "no"
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         nodes = self.node_encoder(self.node_input(graph, edge_weight))  # [n, width]
         edges = self.edge_encoder(self._edge_input(graph))  # [e, width]
         for layer in self.layers:

@@ -25,9 +25,10 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
 from mgsym.messages import NeighborSum
 from mgsym.models.base import BarrierModel
-from mgsym.physical import PhysicalInputs
+from mgsym.physical import PhysicalInputs, available_inputs, input_names
+from mgsym.prepared import Owner
 
-PREPARED = "prepared_inputs"  # the node feature that `prepare` adds to a graph
+INPUTS = "inputs"  # what is prepared of a graph: standardised inputs
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class InputOptions:
         node_input: ``types`` or ``descriptors``.
         radial: Gaussians of the descriptors, and of the edge length where a model takes that.
         l_max: highest degree of the descriptors' power spectrum.
-        physical_inputs: node features that join the inputs, standardised per species; ``available``
-            stands for all of `mgsym.physical.PHYSICAL_INPUTS` that the training graphs have.
+        physical_inputs: node features that join the inputs, standardised per species; None for
+            all of `mgsym.physical.PHYSICAL_INPUTS` that the training graphs have.
         smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
     """
 
@@ -48,21 +49,26 @@ class InputOptions:
     node_input: str = "types"
     radial: int = 10
     l_max: int = 6
-    physical_inputs: tuple[str, ...] = ()
+    physical_inputs: tuple[str, ...] | None = ()
     smoothing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("physical_inputs", "smoothing"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "physical_inputs", input_names(self.physical_inputs))
+        object.__setattr__(self, "smoothing", tuple(self.smoothing))
         check_choices(self, {"node_input": ("types", "descriptors")})
         check_range(self, "width", 1)
         if any(not length > 0 for length in self.smoothing):
             raise UsageError(f"model.smoothing is {self.smoothing}, expected lengths above 0 Å")
 
     @property
+    def named_inputs(self) -> tuple[str, ...]:
+        """Names of the physical inputs; a model made without training graphs has those named."""
+        return available_inputs(self.physical_inputs)
+
+    @property
     def reach(self) -> int:
         """How many edges away an atom's inputs see."""
-        smoothed = bool(self.physical_inputs and self.smoothing)
+        smoothed = bool(self.named_inputs and self.smoothing)
         return int(self.node_input == "descriptors" or smoothed)
 
 
@@ -112,8 +118,8 @@ class InputModel(BarrierModel):
         super().__init__(species, cutoff, hops=layers + options.reach)
         self.options = options
         self.physical: PhysicalInputs | None = None
-        if options.physical_inputs:
-            self.physical = PhysicalInputs(options.physical_inputs, options.smoothing, len(species))
+        if options.named_inputs:
+            self.physical = PhysicalInputs(options.named_inputs, options.smoothing, len(species))
         if not self.types_alone:
             self.register_buffer("descriptor_mean", torch.zeros(self.count_inputs()))
             self.register_buffer("descriptor_scale", torch.ones(self.count_inputs()))
@@ -121,7 +127,7 @@ class InputModel(BarrierModel):
     @property
     def types_alone(self) -> bool:
         """Whether an atom's species is all that it starts from."""
-        return self.options.node_input == "types" and not self.options.physical_inputs
+        return self.options.node_input == "types" and not self.options.named_inputs
 
     def count_inputs(self) -> int:
         """How many numbers an atom starts from, where they are not its type alone."""
@@ -152,23 +158,27 @@ class InputModel(BarrierModel):
         self.descriptor_mean.copy_(together.mean(0))
         self.descriptor_scale.copy_(together.std(0).clamp(min=1e-3))
 
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its standardised inputs, where they are more than types."""
+    def owner(self) -> Owner:
+        """The options and what standardises the inputs, where they are more than types."""
         if self.types_alone:
-            return graph
-        graph = match_species(graph, self.species)
-        with torch.no_grad():
-            return graph.replace(
-                node_features={**graph.node_features, PREPARED: self._standard_inputs(graph)}
-            )
+            return ()
+        statistics = [self.descriptor_mean, self.descriptor_scale]
+        if self.physical is not None:
+            statistics += [self.physical.mean, self.physical.scale]
+        return (InputModel, self.species, self.options, *statistics)
+
+    def from_edges(self, graph: Graph) -> dict[str, Tensor]:
+        """The standardised inputs, where they are more than types."""
+        return {} if self.types_alone else {INPUTS: self._standard_inputs(graph)}
 
     def node_input(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         """What the first layer takes: types [n] int64, or standardised inputs [n, k]."""
         if self.types_alone:
             return graph.types
-        # what was prepared is of the whole graph: with weights it must be computed anew
-        if edge_weight is None and PREPARED in graph.node_features:
-            return graph.node_features[PREPARED]
+        # what was prepared is of all edges: with weights it must be computed anew
+        own = self.prepared_of(graph) if edge_weight is None else None
+        if own is not None and INPUTS in own.from_edges:
+            return own.from_edges[INPUTS]
         return self._standard_inputs(graph, edge_weight)
 
     def raw_inputs(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:

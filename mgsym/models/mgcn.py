@@ -85,9 +85,7 @@ class MGCN(NeighborSumModel):
         )
         xavier(self, last=self.decoder[-1])
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         nodes = self.atom_embedding(self.node_input(graph, edge_weight))
         edges = self.pair_embedding(unordered_pair(graph))

@@ -1,4 +1,4 @@
-"""Networks that a ridge regression may help: as a companion, or as what they start from."""
+"""Networks beside which a ridge regression may predict, as their companion."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mgsym.errors import UsageError
 from mgsym.graph import Graph, match_species
-from mgsym.models.inputs import PREPARED, InputModel, InputOptions, check_range
-from mgsym.models.linear import NeighborRidge
+from mgsym.models.inputs import InputModel, InputOptions, check_range
 from mgsym.models.ridge import Ridge, RidgeOptions
+from mgsym.prepared import Owner
 
 # standard deviations of the label: beyond what any glass gives, products of a density that was
 # never trained on would move a prediction without limit
 FARTHEST = 5.0
-RIDGE, COMPANION = "prepared_ridge", "prepared_companion"  # what `prepare` adds to a graph
+COMPANION = "companion"  # what is prepared of a graph: its prediction
 
 
 @dataclass(frozen=True)
@@ -25,20 +24,15 @@ class ResidualOptions(InputOptions):
     """Options of such models beside InputOptions.
 
     Attributes:
-        ridge: where above 0, the network predicts what a ridge regression of this strength on
-            the inputs (mgsym.models.linear) leaves over.
         companion: share of the prediction that a ridge regression of its own has (below);
             0 for none.
     """
 
-    ridge: float = 0.0
     companion: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "companion", 0, 1)
-        if self.ridge and self.node_input != "descriptors":
-            raise UsageError('model.ridge needs node_input = "descriptors"')
 
 
 class ResidualModel(InputModel):
@@ -50,11 +44,10 @@ class ResidualModel(InputModel):
     found on better than others, so a network that learnt what it leaves over would learn too
     little. It looks at positions; deleting edges changes the network's part alone.
 
-    A subclass ends with `with_ridge` and gives its last layer to `start_at_ridge`.
+    A subclass ends with `with_ridge`.
 
     Args:
-        species, cutoff, options, layers: as for InputModel; neighbours are averaged as often as
-            messages travel.
+        species, cutoff, options, layers: as for InputModel.
     """
 
     options: ResidualOptions
@@ -63,9 +56,6 @@ class ResidualModel(InputModel):
         self, species: tuple[str, ...], cutoff: float, options: ResidualOptions, layers: int
     ) -> None:
         super().__init__(species, cutoff, options, layers)
-        self.ridge: NeighborRidge | None = None
-        if options.ridge > 0:
-            self.ridge = NeighborRidge(self.count_inputs(), layers, options.ridge)
         self.edges_share = 1 - options.companion
         self.companion: Ridge | None = None
         if options.companion > 0:
@@ -84,60 +74,27 @@ class ResidualModel(InputModel):
         if self.companion is not None:
             self.companion.fit(graphs)
 
-    def start_at_ridge(self, last: nn.Module) -> None:
-        """Let the network, of which this is the last layer, begin with zero beside a ridge."""
-        if self.ridge is not None:
-            for parameter in last.parameters():
-                nn.init.zeros_(parameter)
+    def owner(self) -> Owner:
+        """As of an InputModel; and all of the companion."""
+        if self.companion is None:
+            return super().owner()
+        fitted = self.companion.buffers()
+        return (ResidualModel, self.species, self.options, *super().owner(), *fitted)
 
-    def fit_inputs(self, graphs: Sequence[Graph], inputs: Sequence[Tensor]) -> None:
-        """What standardises the inputs, then the ridge regression on them."""
-        super().fit_inputs(graphs, inputs)
-        if self.ridge is not None:
-            self.ridge.fit(
-                [
-                    (g, self.standardise(x), (g.target - self.label_mean) / self.label_scale)
-                    for g, x in zip(graphs, inputs, strict=True)
-                ]
-            )
+    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+        """The companion's prediction, if there is one."""
+        return {} if self.companion is None else {COMPANION: self._beside(graph)}
 
-    def prepare(self, graph: Graph) -> Graph:
-        """The graph with its inputs and the regressions on them, where the model uses them."""
-        graph = super().prepare(self.prepare_whole(graph))
-        if self.ridge is None:
-            return graph
-        with torch.no_grad():
-            predicted = self.ridge(graph, graph.node_features[PREPARED])
-        return graph.replace(node_features={**graph.node_features, RIDGE: predicted})
-
-    def prepare_whole(self, graph: Graph) -> Graph:
-        """The graph with the companion's prediction."""
-        if self.companion is None or COMPANION in graph.node_features:
-            return graph
-        with torch.no_grad():
-            beside = self._beside(graph)
-        return graph.replace(node_features={**graph.node_features, COMPANION: beside})
-
-    def with_ridge(
-        self, predicted: Tensor, graph: Graph, inputs: Tensor, edge_weight: Tensor | None
-    ) -> Tensor:
-        """[n], the network's prediction and what the ridge regressions make of it.
-
-        In training the companion keeps silent.
-        """
-        whole = edge_weight is None
-        if self.ridge is not None:
-            known = whole and RIDGE in graph.node_features
-            start = graph.node_features[RIDGE] if known else self.ridge(graph, inputs, edge_weight)
-            predicted = predicted + start
+    def with_ridge(self, predicted: Tensor, graph: Graph) -> Tensor:
+        """[n], the network's prediction and the companion's; in training the latter is silent."""
+        own = self.prepared_of(graph)
         if self.companion is None or self.training:
             return predicted
-        beside = graph.node_features.get(COMPANION)
-        beside = self._beside(graph) if beside is None else beside
+        beside = self._beside(graph) if own is None else own.from_positions[COMPANION]
         return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
 
     def _beside(self, graph: Graph) -> Tensor:
         """[n], the companion's prediction, standardised; no farther from the mean than FARTHEST."""
         assert self.companion is not None
-        found = self.companion.standardised(match_species(graph, self.species), None, None)
+        found = self.companion.standardised(match_species(graph, self.species), None)
         return found.clamp(-FARTHEST, FARTHEST)

@@ -62,7 +62,5 @@ class Ridge(DirectModel):
         self.intercept.copy_(level - mean @ weight)
         progress(steps, steps)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         return self.inputs.project(graph, self.weight[:, None]).squeeze(1) + self.intercept

@@ -65,9 +65,7 @@ class SchNet(NeighborSumModel):
         self.decoder = mlp(width, max(width // 2, 1), 1, activation=ShiftedSoftplus)
         xavier(self, last=self.decoder[-1])
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         fading = smooth_cutoff(graph.edge_length, self.cutoff)[:, None]
         collect = partial(self.sum, graph=graph, edge_weight=edge_weight)

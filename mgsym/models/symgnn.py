@@ -75,7 +75,7 @@ class SymGNNOptions(ResidualOptions):
         check_choices(
             self, {"symmetrisation": ("edge", "output"), "edge_input": ("vector", "length")}
         )
-        if self.physical_inputs and self.node_input != "descriptors":
+        if self.named_inputs and self.node_input != "descriptors":
             raise UsageError('model.physical_inputs needs node_input = "descriptors"')
 
 
@@ -100,7 +100,6 @@ class SymGNN(ResidualModel):
             EGATBlock(width, heads, options.dropout) for heads in options.heads
         )
         self.decoder = decoder(width, options.decoder_layers)
-        self.start_at_ridge(self.decoder[-1])
 
     @property
     def invariant(self) -> Invariance:  # type: ignore[override]
@@ -109,16 +108,13 @@ class SymGNN(ResidualModel):
             return "yes"
         return "in expectation" if self.options.transforms == "haar" else "no"
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
-        inputs = self.node_input(graph, edge_weight)
-        nodes = self.node_encoder(inputs)
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
+        nodes = self.node_encoder(self.node_input(graph, edge_weight))
         passes = [
-            self._message_passing(nodes, edges, graph, edge_weight, attention_scale) * weight
+            self._message_passing(nodes, edges, graph, edge_weight) * weight
             for edges, weight in self._encoded_edges(graph)
         ]
-        return self.with_ridge(torch.stack(passes).sum(0), graph, inputs, edge_weight)
+        return self.with_ridge(torch.stack(passes).sum(0), graph)
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""
@@ -134,15 +130,10 @@ class SymGNN(ResidualModel):
         return list(zip(encoded, shares, strict=True))
 
     def _message_passing(
-        self,
-        nodes: Tensor,
-        edges: Tensor,
-        graph: Graph,
-        edge_weight: Tensor | None,
-        attention_scale: Tensor | None,
+        self, nodes: Tensor, edges: Tensor, graph: Graph, edge_weight: Tensor | None
     ) -> Tensor:
         final = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            nodes, edges = layer(nodes, edges, graph, edge_weight, attention_scale, last=i == final)
+            nodes, edges = layer(nodes, edges, graph, edge_weight, last=i == final)
         decoded: Tensor = self.decoder(nodes)
         return decoded.squeeze(-1)

@@ -20,7 +20,6 @@ CASES = {
     "power spectrum, 8 radial, l ≤ 6, 6.5 Å": Environment(6.5, 8, 6),
     "power spectrum, 6 radial, l ≤ 6, 5 Å": Environment(5.0, 6, 6),
     "and 24 radial densities to 9 Å": Environment(5.0, 6, 6, wide_radial=24),
-    "and bispectrum, l ≤ 4": Environment(5.0, 6, 6, bispectrum=4, wide_radial=24),
 }
 DENSITY = 0.058  # atoms per Å³, as Cu64Zr36 has
 

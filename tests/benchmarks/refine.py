@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,21 +39,12 @@ from mgsym.fusion import Observed, fuse
 from mgsym.graph import Graph
 from mgsym.label_noise import SUCCESS, TYPICAL_VARIANCE
 from mgsym.metrics import pearson
-from mgsym.models import create_model
+from mgsym.models.ridge import Ridge, RidgeOptions
 from mgsym.splits import leave_one_group_out
 from mgsym.structure import Structure
 
 PHYSICAL = ("energy", "pressure", "von_mises", "compliance_6", "compliance_9")
 PHYSICAL += tuple(f"stiffness_{axis}" for axis in (1, 2, 3))
-OPTIONS: dict[str, Any] = {
-    "node_input": "descriptors",
-    "edge_input": "length",
-    "heads": (2, 2),
-    "decoder_layers": 1,
-    "ridge": 1000.0,
-    "physical_inputs": PHYSICAL,
-    "smoothing": (1.5, 2.5),
-}
 FIRST, SECOND = "train0", "train1"
 
 
@@ -65,8 +55,8 @@ def out_of_glass(graphs: Sequence[Graph], cache: Path | None) -> dict[str, Tenso
     found: dict[str, Tensor] = {}
     for fold in leave_one_group_out(graphs):
         train = fold.train + fold.validation
-        model = create_model("symgnn", train[0].species, train[0].cutoff, OPTIONS)
-        model.fit_statistics(train)
+        model = Ridge(train[0].species, train[0].cutoff, RidgeOptions(physical_inputs=PHYSICAL))
+        model.fit(train)
         with torch.no_grad():
             found.update({g.names[0]: model.eval()(g) for g in fold.test})
     if cache is not None:

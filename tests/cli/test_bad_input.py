@@ -424,3 +424,27 @@ def test_a_node_that_is_not_there(node: str, trained: Path, refused: Refused) ->
     line = refused(2, "explain", "--node", node)
     assert node in line
     assert "26" in line or "27 atoms" in line
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(5, "inf"), (5, "-inf"), (5, "1e300"), (6, "-1.0"), (6, "inf"), (6, "1e300")],
+)
+def test_labels_that_cannot_be_are_refused_with_the_atom(
+    refused: Refused, column: int, value: str
+) -> None:
+    lines = Path(SAMPLE).read_text().splitlines()
+    cells = lines[10].split()
+    cells[column] = value
+    lines[10] = " ".join(cells)
+    Path("bad.xyz").write_text("\n".join(lines) + "\n")
+    line = refused(3, "build-graph", "bad.xyz")
+    name = "barrier" if column == 5 else "barrier_stderr"
+    assert f"bad.xyz: column {name} of atom id {cells[4]} is " in line
+
+
+@pytest.mark.parametrize("row", ["1,inf,0.1", "1,1e39,0.1", "1,1.5,-0.1", "1,1.5,inf"])
+def test_a_table_with_labels_that_cannot_be_is_refused(refused: Refused, row: str) -> None:
+    Path("labels.csv").write_text(f"id,barrier,barrier_stderr\n{row}\n")
+    line = refused(3, "build-graph", SAMPLE, "--labels", "labels.csv")
+    assert "labels.csv, line 2, atom id 1: barrier" in line

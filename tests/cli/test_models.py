@@ -51,7 +51,7 @@ def test_a_model_is_chosen_by_its_name(sample_graphs: Path, capsys: Captured) ->
     assert main([*quick, "--set", "model.name=mlp", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
     assert Path(answer["run"]).name.endswith("-mlp-fast-seed0")
-    assert model_of(answer["run"])["neighbors"] is False
+    assert model_of(answer["run"])["layers"] == 3
 
 
 def test_a_model_that_is_not_there(sample_graphs: Path, capsys: Captured) -> None:

@@ -45,9 +45,7 @@ class Tiny(BarrierModel):
     def readout(self) -> nn.Linear:
         return self.out
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         weight = torch.ones(graph.num_edges) if edge_weight is None else edge_weight
         weight = weight.to(graph.edge_vector)
         centers = torch.tensor(self.options.centers).to(graph.edge_vector)

@@ -11,6 +11,7 @@ import torch
 
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint
 from mgsym.config import ModelConfig
+from mgsym.ensemble import read_ensemble
 from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.models import MODELS, BarrierModel, create_model
@@ -159,3 +160,38 @@ def test_registered_models_survive_a_round_trip(tmp_path: Path, five_graphs: lis
         loaded, _ = load_checkpoint(tmp_path / f"{name}.pt")
         with torch.no_grad():
             assert torch.equal(loaded(five_graphs[0]), model.eval()(five_graphs[0]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_and_statistics_that_are_no_numbers_are_refused(saved: Path, value: float) -> None:
+    whole = torch.load(saved, weights_only=True)
+    names = [name for name, v in whole["state"].items() if v.is_floating_point()]
+    assert "label_mean" in names
+    for name in names:
+        state = {key: values.clone() for key, values in whole["state"].items()}
+        state[name].view(-1)[:1] = value
+        change(saved, state=state)
+        with pytest.raises(InputError, match=f"best.pt: .*{name} has NaN or infinite numbers"):
+            load_checkpoint(saved)
+        with pytest.raises(InputError, match=r"best\.pt"):
+            read_ensemble(saved)
+    change(saved, state={**whole["state"], "label_scale": torch.tensor(-0.5)})
+    with pytest.raises(InputError, match=r"label_scale is -0\.5, expected at least 0"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": 3}, {"options": [1]}, {"options": None}, {"species": "CuZr"}, {"species": [1, 2]},
+        {"cutoff": True}, {"cutoff": float("nan")}, {"cutoff": -4.0}, {"training_set": [1]},
+        {"training_set": {"names": 5}}, {"training_set": {"atoms": "many"}},
+        {"training_set": {"number_density": ("a", "b")}}, {"extra": 7}, {"extra": None},
+        {"state": [1, 2]}, {"state": {"label_mean": "x"}},
+    ],
+)  # fmt: skip
+def test_fields_of_the_wrong_type_are_refused(saved: Path, changes: dict[str, Any]) -> None:
+    change(saved, **changes)
+    for read in (load_checkpoint, read_ensemble):
+        with pytest.raises(InputError, match=r"best\.pt"):
+            read(saved)

@@ -100,3 +100,30 @@ def test_differing_names_the_settings() -> None:
     new = Config(training=TrainingConfig(epochs=30)).flat()
     assert differing(old, new) == ["training.epochs: 60, now 30"]
     assert differing(old, old) == []
+
+
+def test_settings_that_are_gone(tmp_path: Path) -> None:
+    """Settings that an older version wrote are read over where they said nothing."""
+    file = tmp_path / "config.toml"
+    gone = "auxiliary = {}\nauxiliary_weight = 0.1\n\n[model]\nname = 'mlp'\nneighbors = {}\n"
+    file.write_text("[training]\nepochs = 3\n" + gone.format("[]", "false"))
+    config = load_config(file)
+    assert (config.model.name, config.training.epochs) == ("mlp", 3)
+    last = "but that setting is gone; mgsym 0.1.0 is the last version that has it"
+    file.write_text("[training]\n" + gone.format("['energy']", "false"))
+    with pytest.raises(
+        UsageError, match=rf"config.toml: training.auxiliary is \['energy'\], {last}"
+    ):
+        load_config(file)
+    file.write_text("[training]\n" + gone.format("[]", "true"))
+    with pytest.raises(UsageError, match=f"config.toml: model.neighbors is True, {last}"):
+        load_config(file)
+    with pytest.raises(UsageError, match=f"model.ridge is 10.0, {last}"):
+        load_config(overrides=["model.ridge=10.0"])
+    with pytest.raises(UsageError, match=r"the model kernel is gone; mgsym 0\.1\.0 is the last"):
+        load_config(overrides=["model.name=kernel"])
+
+
+def test_a_misspelt_choice_is_told() -> None:
+    with pytest.raises(UsageError, match=r"training\.label_weights is 'sterr', expected none or s"):
+        load_config(None, ["training.label_weights=sterr"])

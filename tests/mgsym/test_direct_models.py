@@ -1,4 +1,4 @@
-"""Ridge, kernel and boosted regression: planted truths, training runs, large systems."""
+"""Ridge regression and boosted trees: planted truths, training runs, large systems."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ NEAR: dict[str, Any] = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide
 NEAR |= {"smoothing": (1.5,), "physical_inputs": ()}
 MODELS = {
     "ridge": NEAR,
-    "kernel": {**NEAR, "waves": 200, "directions": 4},
-    "boosting": {**NEAR, "trees": 60, "directions": 4, "regularisation": 5.0},
+    "boosting": {**NEAR, "depth": 3, "shrinkage": 0.1, "columns": 1.0, "regularisation": 2.0},
 }
 
 
@@ -78,7 +77,6 @@ def test_a_bend_is_found_by_what_can_bend(glasses: list[Graph]) -> None:
     graphs = planted(glasses, bent=1.0)
     found = {name: pearson(fitted(name, graphs[:5]), graphs[5]) for name in MODELS}
     assert found["ridge"] < 0.9
-    assert found["kernel"] > found["ridge"] + 0.03
     assert found["boosting"] > found["ridge"] + 0.03
 
 
@@ -123,7 +121,7 @@ def test_labels_of_weight_zero_teach_nothing(glasses: list[Graph]) -> None:
     nothing = torch.full((216,), float("nan"))
     spoilt = first.replace(
         target=torch.where(wrong, first.target + 3.0 * (torch.arange(216) % 2), first.target),
-        node_features={"label_weight": (~wrong).float()},
+        label_weight=(~wrong).float(),
     )
     expected = fitted("ridge", [first.replace(target=torch.where(wrong, nothing, first.target))])
     torch.testing.assert_close(
@@ -188,11 +186,10 @@ def test_an_interrupted_fit_is_done_again(five_graphs: list[Graph], tmp_path: Pa
 
 
 def test_seeds_and_a_start_from_another_model(five_graphs: list[Graph], tmp_path: Path) -> None:
-    runs = train_seeds(five_graphs, config_of("kernel"), [0, 1], tmp_path / "seeds")
+    runs = train_seeds(five_graphs, config_of("boosting"), [0, 1], tmp_path / "seeds")
     a, b = (run.model(five_graphs[4]) for run in runs)
-    assert not torch.equal(a, b)  # its waves are drawn
-    assert (a - b).abs().max() < 0.5
-    with pytest.raises(UsageError, match=r"kernel is fitted in one go.*--model kernel"):
+    assert torch.equal(a, b)  # its rows and columns are drawn from a seed of its own
+    with pytest.raises(UsageError, match=r"boosting is fitted in one go.*--model boosting"):
         train(five_graphs, config_of("ridge"), start_from=tmp_path / "seeds/seed0/best.pt")
 
 
@@ -200,11 +197,15 @@ def test_seeds_and_a_start_from_another_model(five_graphs: list[Graph], tmp_path
     ("name", "options", "message"),
     [
         ("ridge", {"strength": -1.0}, "model.strength is -1.0, expected at least 0"),
-        ("kernel", {"directions": 0}, "model.directions is 0, expected at least 1"),
-        ("kernel", {"length": 0.0}, "model.length is 0.0, expected above 0"),
         ("boosting", {"trees": 0}, "model.trees is 0, expected at least 1"),
         ("boosting", {"bins": 1}, "model.bins is 1, expected at least 2"),
+        ("boosting", {"bins": 257}, "model.bins is 257, expected at most 256"),
         ("boosting", {"rows": 1.5}, "model.rows is 1.5, expected above 0, at most 1"),
+        (
+            "boosting",
+            {"regularisation": -1.0},
+            "model.regularisation is -1.0, expected at least 0",
+        ),
     ],
 )
 def test_options_that_make_no_sense(name: str, options: dict[str, Any], message: str) -> None:

@@ -19,6 +19,7 @@ from mgsym.explanation.proof import prove
 from mgsym.explanation.statistics import edge_statistics
 from mgsym.explanation_figures import curves_figure, local_figure, statistics_figure
 from mgsym.explanation_page import check_page, explanation_page
+from mgsym.figures import COLOURS, element_colour
 from mgsym.graph import Graph, build_graph
 
 pytest.importorskip("plotly")
@@ -109,3 +110,15 @@ def test_pages_are_checked_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "a.html").touch()
     with pytest.raises(UsageError, match="exists already"):
         check_page(tmp_path / "a.html")
+
+
+def test_the_page_has_the_colours_of_the_pictures(tmp_path: Path) -> None:
+    graph = build_graph(next(s for s in sample_structures() if s.split == "test"))
+    model = PlantedModel(graph.species, graph.cutoff)
+    found = explain(graph, model, NODE, method="gradient", topk=20)
+    explanation_page(graph, found, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    for symbol in ("Cu", "Zr"):
+        assert re.search(rf'"color":"{element_colour(symbol)}"', text)
+    for other in COLOURS[2:6]:
+        assert f'"color":"{other}","opacity"' not in text

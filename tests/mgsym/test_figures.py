@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from mgsym import explanation_figures, explanation_page, figures
+from mgsym.elements import SYMBOLS
 from mgsym.errors import UsageError
 from mgsym.explanation import explain
-from mgsym.figures import check_figure, explanation_figure, parity_figure, unwrapped_edges
+from mgsym.figures import (
+    check_figure,
+    element_colour,
+    explanation_figure,
+    parity_figure,
+    unwrapped_edges,
+)
 from mgsym.graph import Graph
 from mgsym.models import create_model
 
@@ -58,3 +67,27 @@ def test_matplotlib_is_loaded_only_to_draw() -> None:
     program = "import mgsym.figures, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_an_element_has_one_colour_whatever_is_beside_it(
+    five_graphs: list[Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = [element_colour(symbol) for symbol in ("Cu", "Zr", "Al", "Ni", "Fe", "Ag", "Ti", "Pd")]
+    assert len(set(common)) == len(common)
+    assert all(re.fullmatch("#[0-9A-F]{6}", element_colour(symbol)) for symbol in SYMBOLS)
+    asked: list[str] = []
+
+    def noted(symbol: str) -> str:
+        asked.append(symbol)
+        return element_colour(symbol)
+
+    for module in (figures, explanation_figures, explanation_page):
+        monkeypatch.setattr(module, "element_colour", noted)
+    graph = five_graphs[0]
+    swapped = graph.replace(types=1 - graph.types, species=("Zr", "Cu"))
+    for one in (graph, swapped):
+        asked.clear()
+        parity_figure([one.target], [one], tmp_path / f"{one.species[0]}.svg")
+        assert sorted(asked) == ["Cu", "Zr"]
+        text = (tmp_path / f"{one.species[0]}.svg").read_text().lower()
+        assert all(element_colour(symbol).lower() in text for symbol in ("Cu", "Zr"))

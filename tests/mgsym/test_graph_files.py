@@ -132,3 +132,46 @@ def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
         np.save(raw, np.zeros(3))
     with pytest.raises(InputError, match=r"not an \.npz file of mgsym's"):
         Graph.load(tmp_path / "a.npz")
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("target", INF, "array target of atom id 3 is inf, expected a number in eV"),
+        ("target", -INF, "array target of atom id 3 is -inf"),
+        ("target_stderr", -0.1, r"target_stderr of atom id 3 is -0\.1, expected a standard error"),
+        ("target_stderr", INF, "array target_stderr of atom id 3 is inf"),
+        ("node_features/energy", NAN, "array node_features/energy of atom id 3 is nan"),
+        ("node_features/energy", INF, "array node_features/energy of atom id 3 is inf"),
+        ("positions", NAN, "array positions of atom id 3 is"),
+        ("edge_vector", NAN, "array edge_vector has NaN or infinite numbers"),
+        ("edge_vector", 40.0, "array edge_vector has an edge of .* expected above 0, up to 3"),
+        ("cell", 0.0, "array cell has a cell without volume"),
+        ("types", 2, r"array types holds 2, expected 0 … 1"),
+        ("structure_index", -1, r"array structure_index holds -1, expected 0 … 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(
+    file: Path, name: str, value: float, message: str
+) -> None:
+    with np.load(file) as arrays:
+        values = arrays[name].copy()
+    values[0 if name == "cell" else 2] = value
+    with pytest.raises(InputError, match=rf"\.npz: its arrays do not fit together \(.*{message}"):
+        Graph.load(altered(file, **{name: values}))
+
+
+@pytest.mark.parametrize("name", ["types", "edge_shift", "edge_vector", "target", "cell", "ids"])
+def test_every_array_has_its_exact_type_and_shape(file: Path, name: str) -> None:
+    with np.load(file) as arrays:
+        values = arrays[name]
+    for kind in ("complex128", "float16", "int8"):
+        with pytest.raises(
+            InputError, match=rf"array {name} is of type {kind}, expected {values.dtype}"
+        ):
+            Graph.load(altered(file, **{name: values.astype(kind)}))
+    with pytest.raises(InputError, match=rf"array {name} is \[.*\], expected \["):
+        Graph.load(altered(file, **{name: values[None]}))

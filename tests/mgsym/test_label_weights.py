@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from mgsym.errors import InputError
 from mgsym.graph import Graph, build_graph, collate
-from mgsym.label_weights import label_weight, with_label_weights
-from mgsym.models.linear import NeighborRidge
+from mgsym.label_weights import with_label_weights
 from mgsym.optimization import regression_loss
 from mgsym.structure import Structure
 
@@ -24,7 +26,7 @@ def graph_of(target: list[float], stderr: list[float], name: str = "a") -> Graph
 
 
 def weights(*graphs: Graph, floor: float = 0.5) -> Tensor:
-    found = [label_weight(g) for g in with_label_weights(graphs, "stderr", floor)]
+    found = [g.label_weight for g in with_label_weights(graphs, "stderr", floor)]
     return torch.cat([w for w in found if w is not None])
 
 
@@ -50,7 +52,7 @@ def test_unknown_standard_errors_weigh_alike_and_none_weighs_nothing() -> None:
     assert weights(graph).tolist() == [1.0, 1.0, 0.0]
     (same,) = with_label_weights([graph], "none", 0.5)
     assert same is graph
-    assert label_weight(same) is None
+    assert same.label_weight is None
 
 
 def test_the_loss_is_a_weighted_mean() -> None:
@@ -61,25 +63,33 @@ def test_the_loss_is_a_weighted_mean() -> None:
     assert float(regression_loss("mse", prediction, target)) == pytest.approx(2.5)
 
 
-def test_a_ridge_regression_with_weights_is_one_with_repeated_rows() -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(27, 3, generator=generator)
-    graph = graph_of(torch.randn(27, generator=generator).tolist(), [NAN] * 27)
-    weight = torch.randint(0, 3, (27,), generator=generator).float()
+def test_a_node_feature_of_that_name_weighs_nothing() -> None:
+    """A user's own feature is an input, whatever it is called."""
+    graph = graph_of([1.0, 2.0], [0.1, 0.3])
+    named = graph.replace(node_features={"label_weight": torch.tensor([9.0, 0.0])})
+    assert named.label_weight is None
+    assert collate([named, named]).label_weight is None
+    (found,), (plain,) = (with_label_weights([one], "stderr", 0.5) for one in (named, graph))
+    torch.testing.assert_close(found.label_weight, plain.label_weight)
+    assert torch.equal(found.node_features["label_weight"], torch.tensor([9.0, 0.0]))
 
-    def fitted(samples: list[tuple[Graph, Tensor, Tensor]]) -> Tensor:
-        ridge = NeighborRidge(3, 0, 1e-9)
-        ridge.fit(samples)
-        return ridge.weight
 
-    weighted = graph.replace(node_features={"label_weight": weight})
-    once = [(graph, inputs, torch.where(weight >= n, graph.target, NAN)) for n in (1, 2)]
-    torch.testing.assert_close(fitted([(weighted, inputs, graph.target)]), fitted(once))
+def test_weights_are_part_of_a_graph(tmp_path: Path) -> None:
+    (graph,) = with_label_weights([graph_of([1.0, 2.0], [0.1, 0.3])], "stderr", 0.5)
+    graph.save(tmp_path / "one.npz")
+    again = Graph.load(tmp_path / "one.npz")
+    torch.testing.assert_close(again.label_weight, graph.label_weight, atol=0, rtol=0)
+    assert not again.node_features
+    part, _ = graph.subgraph(torch.tensor([1]))
+    assert graph.label_weight is not None
+    torch.testing.assert_close(part.label_weight, graph.label_weight[1:])
+    with pytest.raises(InputError, match="label weights differ between graphs"):
+        collate([graph, graph.replace(label_weight=None)])
 
 
 def test_weights_stay_with_their_atoms_in_a_batch() -> None:
     graphs = [graph_of([1.0, 2.0], [0.1, 0.3]), graph_of([1.0, 2.0], [0.3, 0.1], "b")]
     batch = collate(with_label_weights(graphs, "stderr", 0.5))
-    found = label_weight(batch)
+    found = batch.label_weight
     assert found is not None
     torch.testing.assert_close(found, weights(*graphs))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mgsym.attention import scaled_attention
 from mgsym.egat import EGATBlock, EGATConv
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, EdgeEncoder, radial_basis, smooth_cutoff
@@ -67,7 +68,8 @@ def test_egat_equals_dgl(dgl: dict[str, Tensor], weighted: bool) -> None:
     graph = graph_of(dgl["src"][order], dgl["dst"][order], 12)
     scale = dgl["edge_weight"].view(-1)[order] if weighted else None
     suffix = "_weighted" if weighted else ""
-    found = conv(dgl["node_in"], dgl["edge_in"][order], graph, attention_scale=scale)
+    with scaled_attention(scale):
+        found = conv(dgl["node_in"], dgl["edge_in"][order], graph)
     expected = (f"node_out{suffix}", "edge_out", f"attention{suffix}")
     torch.testing.assert_close(found.nodes, dgl[expected[0]], rtol=0, atol=1e-10)
     torch.testing.assert_close(found.edges, dgl[expected[1]][order], rtol=0, atol=1e-10)
@@ -76,10 +78,10 @@ def test_egat_equals_dgl(dgl: dict[str, Tensor], weighted: bool) -> None:
 
 
 def plain_block(
-    block: EGATBlock, nodes: Tensor, edges: Tensor, graph: Graph, *weights: Tensor | None
+    block: EGATBlock, nodes: Tensor, edges: Tensor, graph: Graph, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """EGATBlock, written as its definition reads."""
-    found = block.conv(nodes, edges, graph, *weights)
+    found = block.conv(nodes, edges, graph, weight)
     new_nodes = nodes + block.node_back(block.node_norm(found.nodes.flatten(1)))
     new_edges = edges + block.edge_back(block.edge_norm(found.edges.flatten(1)))
     return new_nodes, new_edges
@@ -99,22 +101,35 @@ def test_block_equals_its_definition(training: bool, weights: str) -> None:
     inputs = [torch.randn(40, 6).double(), torch.randn(700, 6).double(), torch.rand(700).double()]
     for tensor in inputs:
         tensor.requires_grad_()
-    given = (
-        inputs[2] if weights == "edge_weight" else None,
-        inputs[2] if weights == "attention_scale" else None,
-    )
+    weight = inputs[2] if weights == "edge_weight" else None
+    scale = inputs[2] if weights == "attention_scale" else None
     cotangent = torch.randn(40, 6).double(), torch.randn(700, 6).double()
     leaves = [*inputs[: 3 if weights != "none" else 2], *block.parameters()]
     results = []
     for compute in (block, lambda *args: plain_block(block, *args)):
         buffers = {name: value.clone() for name, value in block.named_buffers()}
-        outputs = compute(inputs[0], inputs[1], graph, *given)
+        with scaled_attention(scale):
+            outputs = compute(inputs[0], inputs[1], graph, weight)
         grads = torch.autograd.grad(outputs, leaves, cotangent)
         after = {name: value.clone() for name, value in block.named_buffers()}
         results.append((*outputs, *grads, *after.values()))
         block.load_state_dict({**block.state_dict(), **buffers})
     for fused, plain in zip(*results, strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_attention_is_scaled_only_inside_the_context() -> None:
+    torch.manual_seed(3)
+    graph, conv = random_graph(20, 200), EGATConv(4, 4, 4, 2).double()
+    nodes, edges = torch.randn(20, 4).double(), torch.randn(200, 4).double()
+    plain = conv(nodes, edges, graph)
+    with scaled_attention(torch.full((200,), 0.5).double()):
+        half = conv(nodes, edges, graph)
+        with scaled_attention(None):
+            inner = conv(nodes, edges, graph)
+    torch.testing.assert_close(half.nodes, 0.5 * plain.nodes)
+    for again in (inner, conv(nodes, edges, graph)):
+        assert torch.equal(again.nodes, plain.nodes)
 
 
 def test_block_in_pieces_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:

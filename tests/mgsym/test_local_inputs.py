@@ -11,6 +11,7 @@ from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, collate
 from mgsym.local_inputs import LocalInputs, LocalOptions
 from mgsym.neighborhoods import gaussian_mean
+from mgsym.prepared import Prepared
 from mgsym.structure import Structure
 
 SMALL: dict[str, Any] = {"descriptor_cutoff": 4.0, "radial": 2, "l_max": 2, "wide_radial": 3}
@@ -56,16 +57,16 @@ def test_a_projection_is_a_product_with_the_features(graph: Graph) -> None:
     weight = torch.randn(inputs.num_features, 4, generator=generator, dtype=torch.float64)
     expected = inputs.features(graph).double() @ weight
     torch.testing.assert_close(inputs.project(graph, weight), expected, atol=1e-4, rtol=1e-4)
-    prepared = inputs.prepared(graph)
-    assert inputs.prepared(prepared) is prepared
-    bare = prepared.replace(positions=torch.zeros_like(graph.positions))
+    prepared = graph.replace(prepared=Prepared(inputs.owner, inputs.described(graph)))
+    nowhere = torch.zeros_like(graph.positions)
+    bare = prepared.replace(positions=nowhere, prepared=prepared.prepared)
     some = next(inputs.inputs(bare))[1]  # descriptors are not computed again
     torch.testing.assert_close(some, inputs.features(graph)[:, : inputs.count])
 
 
 def test_a_batch_and_other_options(graph: Graph) -> None:
-    inputs = fitted(graph, wide_radial=0, smoothing=(), bispectrum=3)
-    assert inputs.num_features == inputs.count == 2 + 10 * 3 + 4 * 4
+    inputs = fitted(graph, wide_radial=0, smoothing=())
+    assert inputs.num_features == inputs.count == 2 + 10 * 3
     found = inputs.features(collate([graph, graph]))
     torch.testing.assert_close(found, inputs.features(graph).repeat(2, 1))
     assert LocalOptions(**SMALL).reach == 5.0 + 3 * 2.0
@@ -84,7 +85,7 @@ def test_a_missing_physical_input_is_told(graph: Graph) -> None:
         ({"physical_smoothing": (2.0, 2.0)}, "expected distinct lengths"),
         ({"radial": 1}, "model.radial is 1, expected at least 2"),
         ({"wide_radial": 1}, "model.wide_radial is 1, expected 0 or at least 2"),
-        ({"bispectrum": -1}, "model.bispectrum is -1, expected at least 0"),
+        ({"l_max": -1}, "model.l_max is -1, expected at least 0"),
         ({"descriptor_cutoff": 1.0}, r"model.descriptor_cutoff is 1.0, expected above 1.5 Å"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 
 from mgsym.graph import Graph
 from mgsym.metrics import noise_ceiling, pearson, score, score_graphs, spearman
+from mgsym.tables import agreement
 
 NAN = float("nan")
 
@@ -59,10 +60,11 @@ def test_noise_ceiling_of_a_planted_signal() -> None:
     generator = torch.Generator().manual_seed(1)
     truth = torch.randn(200_000, generator=generator, dtype=torch.float64)
     label = truth + 0.5 * torch.randn(200_000, generator=generator, dtype=torch.float64)
-    ceiling = noise_ceiling(label, torch.full_like(label, 0.5))
+    ceiling, low, high, _ = noise_ceiling(label, torch.full_like(label, 0.5))
+    assert low < pearson(truth, label) < high
     assert ceiling == pytest.approx(1 / math.sqrt(1.25), abs=2e-3)
     assert ceiling == pytest.approx(pearson(truth, label), abs=3e-3)
-    assert math.isnan(noise_ceiling(label, torch.full_like(label, NAN)))
+    assert math.isnan(noise_ceiling(label, torch.full_like(label, NAN)).pearson)
 
 
 def test_pooled_flatters_where_structures_differ(make_graph: Callable[..., Graph]) -> None:
@@ -84,3 +86,44 @@ def test_as_dict_has_no_nan(make_graph: Callable[..., Graph]) -> None:
     plain = score_graphs([torch.ones(graph.num_nodes)], [graph]).as_dict()
     assert plain["pooled"]["pearson"] is None
     assert plain["mean_pearson"] == 0
+
+
+def test_atoms_without_a_standard_error_count_in_the_ceiling() -> None:
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randn(400, generator=generator)
+    stderr = 0.4 + 0.2 * torch.rand(400, generator=generator)
+    full = noise_ceiling(target, stderr)
+    some = torch.where(torch.arange(400) % 10 == 0, NAN, stderr)
+    part = noise_ceiling(target, some)
+    # each of them as the least well known tenth of the others
+    worst = stderr[torch.arange(400) % 10 != 0].double().square().sort().values[-36:].mean()
+    expected = (some.double().square().nansum() + 40 * worst) / 400
+    assert part.rmse**2 == pytest.approx(float(expected), rel=1e-5)
+    assert part.pearson < full.pearson
+    assert part.low < part.pearson < part.high
+
+
+def test_the_interval_holds_what_a_perfect_predictor_reaches() -> None:
+    """At least 19 times of 20, to counting errors, with four searches for each of 120 atoms."""
+    generator = torch.Generator().manual_seed(0)
+    held, width = 0, 0.0
+    for _ in range(200):
+        truth = 0.3 * torch.randn(120, generator=generator)
+        searches = truth[:, None] + 0.5 * torch.randn(120, 4, generator=generator)
+        limit = noise_ceiling(searches.mean(1), searches.std(1) / 2)
+        held += limit.low <= pearson(truth, searches.mean(1)) <= limit.high
+        width += (limit.high - limit.low) / 200
+    assert held >= 186
+    assert width < 0.35
+
+
+def test_a_prediction_that_is_no_number_is_not_hidden(make_graph: Callable[..., Graph]) -> None:
+    graphs = [make_graph("a"), make_graph("b", seed=1)]
+    wrong = [torch.full_like(g.target, NAN) for g in graphs]
+    found = score_graphs(wrong, graphs)
+    assert math.isnan(found.mean_pearson)
+    assert found.as_dict()["mean_pearson"] is None
+    _, rows = agreement({"test": found})
+    assert "nan" in rows[0]
+    constant = score_graphs([torch.zeros_like(g.target) for g in graphs], graphs)
+    assert constant.mean_pearson == 0.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,11 @@ from torch import Tensor
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph, collate, match_species
 from mgsym.models import MODELS, BarrierModel, create_model, model_options
+from mgsym.models.base import hidden_features
 from mgsym.models.direct import DirectModel
+from mgsym.prediction import predict_graph
 from mgsym.rotations import random_orthogonal
+from mgsym.runs import graph_hash
 from mgsym.structure import Structure
 
 CUTOFF = 3.6
@@ -21,6 +26,7 @@ SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
 FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
 PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
 NEAR = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide_cutoff": 4.5, "wide_radial": 4}
+NEAR_TREES = NEAR | {"smoothing": (1.2,), "columns": 0.5}
 NEAR |= {"smoothing": (1.2,), "strength": 3.0}
 LOCAL_PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5,)}
 DESCRIPTORS = {"node_input": "descriptors", "radial": 5, "l_max": 3}
@@ -36,20 +42,16 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn none": ("symgnn", {**SMALL, "transforms": "none"}),
     "symgnn length": ("symgnn", {**SMALL, "edge_input": "length"}),
     "symgnn descriptors": ("symgnn", FAST),
-    "symgnn ridge": ("symgnn", {**FAST, "ridge": 10.0}),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
     "ridge near": ("ridge", NEAR),
-    "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL, "bispectrum": 3}),
-    "kernel near": ("kernel", {**NEAR, "directions": 4, "waves": 50}),
-    "boosting near": ("boosting", {**NEAR, "directions": 4, "trees": 20, "regularisation": 2.0}),
-    "symgnn physical ridge": ("symgnn", {**FAST, **PHYSICAL, "ridge": 10.0}),
+    "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL}),
+    "boosting near": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
     "egnn physical": ("egnn", PHYSICAL),
     "egnn at rest": ("egnn", {"move": False, "gate": False}),
     "mlp physical": ("mlp", {"physical_inputs": ("energy", "stiffness")}),
-    "mlp neighbors": ("mlp", {"neighbors": True}),
-    "mlp smoothed neighbors": ("mlp", {"neighbors": True, **PHYSICAL}),
+    "mlp smoothed": ("mlp", PHYSICAL),
     "mlp descriptors": ("mlp", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "schnet descriptors": ("schnet", {**DESCRIPTORS, "width": 8}),
     "mgcn physical": ("mgcn", {**PHYSICAL, "width": 8}),
@@ -61,9 +63,9 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
     "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
     "symgnn companion": ("symgnn", {**FAST, **PHYSICAL, "companion": 0.4}),
-    "ace companion": ("ace", {"width": 16, "l_max": 2, "companion": 0.4, "ridge": 10.0}),
+    "ace companion": ("ace", {"width": 16, "l_max": 2, "companion": 0.4}),
     "ace types vectors": ("ace", {"node_input": "types", "width": 16, "vectors": 3}),
-    "ace physical ridge": ("ace", {"width": 16, **PHYSICAL, "ridge": 10.0}),
+    "ace physical": ("ace", {"width": 16, **PHYSICAL}),
 }
 
 
@@ -103,7 +105,7 @@ def model(request: pytest.FixtureRequest, graphs: list[Graph]) -> BarrierModel:
         model = create_model(name, ("Cu", "Zr"), CUTOFF, options)
         model.fit_statistics(graphs)
         if isinstance(model, DirectModel):
-            model.fit(graphs)
+            model.fit([g.replace(glasses=("one",)) for g in graphs])  # so that all trees grow
             return model.eval()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         batch = collate(graphs)
@@ -131,6 +133,19 @@ def test_predictions_are_barriers_in_ev_and_repeat(
     assert 1.0 < found.mean() < 2.0
     assert torch.equal(model(graphs[0]), found)
     assert model.source, "a model names the paper that it follows"
+
+
+def test_what_enters_the_last_layer_is_a_representation_of_each_atom(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    if model.readout is None:
+        pytest.skip("the model has no hidden representation")
+    with hidden_features(model) as hidden:
+        model(graphs[0])
+    assert {tuple(h.shape) for h in hidden} == {(64, model.readout.in_features)}
+    again = len(hidden)
+    model(graphs[0])
+    assert len(hidden) == again, "nothing is kept afterwards"
 
 
 def test_relabelling_atoms_permutes_the_output(model: BarrierModel) -> None:
@@ -161,6 +176,80 @@ def test_a_batch_equals_its_singles(model: BarrierModel, graphs: list[Graph]) ->
 
 def test_preparing_changes_nothing(model: BarrierModel, graphs: list[Graph]) -> None:
     close(model(model.prepare(graphs[0])), model(graphs[0]), 1e-6)
+
+
+@pytest.fixture(scope="module")
+def strangers(graphs: list[Graph]) -> list[BarrierModel]:
+    """Models of several kinds that prepare a graph, each in its own way."""
+    found = []
+    for case in ("symgnn companion", "gcn descriptors", "ridge near", "ace companion"):
+        name, options = CASES[case]
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            model = create_model(name, ("Zr", "Al", "Cu"), CUTOFF, options)
+        model.fit_statistics(graphs[1:])
+        found.append(model.eval())
+    return found
+
+
+def test_what_another_model_prepared_is_not_used(
+    model: BarrierModel, strangers: list[BarrierModel], graphs: list[Graph]
+) -> None:
+    other = copy.deepcopy(model)  # the same kind, other weights and statistics
+    with torch.no_grad():
+        for values in (*other.parameters(), *other.buffers()):
+            if values.is_floating_point():
+                values.mul_(1.3).add_(0.1)
+    plain = model(graphs[0])
+    for stranger in (other, *strangers):
+        for prepared in (stranger.prepare(graphs[0]), stranger.prepare_whole(graphs[0])):
+            close(model(prepared), plain, 1e-6)
+            close(predict_graph(model, prepared), plain, 1e-6)
+            close(model(model.prepare(prepared)), plain, 1e-6)
+
+
+def test_a_batch_that_two_models_prepared_is_prepared_by_neither(
+    model: BarrierModel, strangers: list[BarrierModel], graphs: list[Graph]
+) -> None:
+    theirs = match_species(strangers[0].prepare(graphs[1]), model.species)
+    for other in (theirs, graphs[1]):
+        batch = collate([model.prepare(graphs[0]), other])
+        close(model(batch), torch.cat([model(graphs[0]), model(graphs[1])]))
+
+
+def test_what_was_prepared_follows_the_graph(model: BarrierModel, graphs: list[Graph]) -> None:
+    prepared = model.prepare(graphs[0])
+    again = model.prepare(prepared)
+    assert again.prepared is prepared.prepared
+    close(model(collate([prepared] * 2)), model(graphs[0]).repeat(2))
+    keep = torch.rand(prepared.num_edges, generator=torch.Generator().manual_seed(1)) > 0.3
+    close(model(prepared.with_edges(keep)), model(graphs[0].with_edges(keep)))
+    weight = keep.float()
+    close(model(prepared, edge_weight=weight), model(graphs[0], edge_weight=weight))
+    moved = graphs[0].positions * 1.01
+    close(model(prepared.replace(positions=moved)), model(graphs[0].replace(positions=moved)))
+
+
+def test_what_was_prepared_is_neither_hashed_nor_saved(
+    model: BarrierModel, graphs: list[Graph], tmp_path: Path
+) -> None:
+    prepared = model.prepare(graphs[0])
+    assert dict(prepared.node_features).keys() == graphs[0].node_features.keys()
+    assert graph_hash(prepared) == graph_hash(graphs[0])
+    prepared.save(tmp_path / "one.npz")
+    assert Graph.load(tmp_path / "one.npz").prepared is None
+
+
+def test_statistics_changed_afterwards_prepare_anew(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    changed = copy.deepcopy(model)
+    prepared = changed.prepare(graphs[0])
+    with torch.no_grad():
+        for values in changed.buffers():
+            if values.is_floating_point():
+                values.mul_(1.1)
+    close(changed(prepared), changed(graphs[0]), 1e-6)
 
 
 def test_no_gradient_crosses_structures(model: BarrierModel, graphs: list[Graph]) -> None:
@@ -268,8 +357,6 @@ def test_gradient_of_edge_weights_is_right(model: BarrierModel, graphs: list[Gra
 
 
 def build_model_in_float64(model: BarrierModel) -> Callable[..., Tensor]:
-    import copy
-
     return copy.deepcopy(model).double()
 
 
@@ -281,6 +368,21 @@ def test_saved_and_loaded_it_predicts_the_same_bits(
     again = create_model(name, ("Cu", "Zr"), CUTOFF, options)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(graphs[0]), model(graphs[0]))
+
+
+def test_labels_that_are_the_same_or_infinite_are_refused(
+    model: BarrierModel, graphs: list[Graph]
+) -> None:
+    learner = copy.deepcopy(model)
+    fit = learner.fit if isinstance(learner, DirectModel) else learner.fit_statistics
+    with pytest.raises(
+        InputError, match=r"all 64 labels .* are 1\.5 eV: there is nothing to learn"
+    ):
+        fit([graphs[0].replace(target=torch.full((64,), 1.5))])
+    target = graphs[0].target.clone()
+    target[7] = -math.inf
+    with pytest.raises(InputError, match="glass0: the label of atom id 8 is -inf"):
+        fit([graphs[0].replace(target=target)])
 
 
 def test_an_unknown_element_and_another_cutoff_are_refused(

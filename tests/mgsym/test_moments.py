@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.moments import Moments, choose_strength, latent_directions, ridge_weights
+from mgsym.moments import Moments, choose_strength, ridge_weights
 
 
 def data(seed: int, count: int = 300, shift: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,27 +51,6 @@ def test_pearson_is_that_within_structures(
     expected = float(torch.corrcoef(torch.stack([found, y]))[0, 1])
     assert moments.pearson(weight) == pytest.approx(expected, abs=1e-6)
     assert moments.pearson(torch.zeros(5).double()) == 0.0
-    gain = y.square().sum() - (y - found).square().sum()
-    assert moments.gain(weight) == pytest.approx(float(gain), rel=1e-5)
-
-
-def test_latent_directions_lead_to_the_ridge_weights(
-    two: tuple[torch.Tensor, torch.Tensor, Moments],
-) -> None:
-    x, y, moments = two
-    directions = latent_directions(moments, 99, strength=1e-6)
-    assert directions.shape == (5, 5)
-    scores = (x - x.mean(0)) @ directions
-    covariance = scores.T @ scores / len(x)
-    torch.testing.assert_close(covariance, torch.eye(5).double(), atol=1e-4, rtol=0)
-    share = scores.T @ (y - y.mean()) / len(x)
-    (ridge,) = ridge_weights(moments, [1e-6])
-    torch.testing.assert_close(directions @ share, ridge, atol=1e-4, rtol=1e-3)
-    # the first direction is that of the largest covariance with the target
-    products, cross = moments.total()
-    scale = (products.diagonal() / len(x)).sqrt()
-    first = directions[:, 0] * scale
-    torch.testing.assert_close(first / first.norm(), cross / scale / (cross / scale).norm())
 
 
 def test_a_constant_feature_changes_nothing(

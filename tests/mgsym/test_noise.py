@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import mgsym
-from mgsym.graph import Graph
-from mgsym.metrics import pearson
+from mgsym.data_tools.sample import sample_structures
+from mgsym.graph import Graph, build_graph
+from mgsym.metrics import noise_ceiling, pearson, score
 from mgsym.noise import ceiling, label_variance, repeated_labels
 
 Make = Callable[..., Graph]
@@ -129,3 +130,23 @@ def test_the_public_glass_labelled_twice(public_data: Path) -> None:
     limit = ceiling(graphs[:1], found.variance)
     assert limit is not None
     assert limit.pearson == pytest.approx(0.88, abs=0.005)
+
+
+def test_the_sample_labelled_twice_correlates_as_its_standard_errors_say() -> None:
+    """√ρ₁ √ρ₂ of both labellings, each with its interval, holds the correlation that is found."""
+    named = {s.name: s for s in sample_structures()}
+    first, again = (build_graph(named[name]) for name in ("train_a", "train_a_again"))
+    both = first.labelled & again.labelled
+    found = pearson(first.target[both], again.target[both])
+    limits = [noise_ceiling(g.target[both], g.target_stderr[both]) for g in (first, again)]
+    assert limits[0].low * limits[1].low < found < limits[0].high * limits[1].high
+    for graph in (first, again):
+        scores = score(graph.target, graph.target, graph.target_stderr)
+        limit = ceiling([graph])
+        assert limit is not None
+        assert limit.atoms == scores.count == int(graph.labelled.sum())
+        assert (limit.pearson, limit.low, limit.high) == (
+            scores.ceiling,
+            scores.ceiling_low,
+            scores.ceiling_high,
+        )

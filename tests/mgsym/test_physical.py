@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from mgsym.config import ModelConfig
+from mgsym.config import ModelConfig, preset
+from mgsym.errors import UsageError
 from mgsym.graph import Graph, build_graph
-from mgsym.physical import PhysicalInputs
+from mgsym.models import create_model
+from mgsym.physical import PhysicalInputs, physical_inputs_of
 from mgsym.structure import Structure
 
 
@@ -68,3 +72,30 @@ def test_available_inputs_are_those_that_every_training_graph_has(pair: Graph) -
     )
     assert without.options["physical_inputs"] == ()
     assert ModelConfig("gcn").for_graphs([full]).options["physical_inputs"] == ()
+
+
+@pytest.mark.parametrize("name", ["symgnn", "ridge", "gcn"])
+def test_available_means_the_same_for_every_model(pair: Graph, name: str) -> None:
+    """None and the setting's spelling; without training graphs a model takes what is named."""
+    full = pair.replace(node_features={"energy": torch.ones(2), "own": torch.ones(2)})
+    for spelling in (None, ("available",), ["available"]):
+        given = {"physical_inputs": spelling}
+        if name == "symgnn":
+            given["node_input"] = "descriptors"  # type: ignore[assignment]
+        config = ModelConfig(name, given)
+        assert config.complete().options["physical_inputs"] is None
+        assert config.for_graphs([full]).options["physical_inputs"] == ("energy",)
+        model = create_model(name, ("Cu", "Zr"), 3.0, given)
+        assert physical_inputs_of(model) == ()
+    with pytest.raises(UsageError, match="physical_inputs is 'available', expected names"):
+        create_model(name, ("Cu", "Zr"), 3.0, {"physical_inputs": "available"})
+
+
+def test_the_preset_makes_a_model_by_hand(make_graph: Callable[..., Graph]) -> None:
+    graphs = [make_graph("a"), make_graph("b", seed=1)]
+    chosen = preset("fast").model
+    model = create_model(chosen.name, graphs[0].species, graphs[0].cutoff, chosen.options)
+    model.fit_statistics(graphs)
+    assert bool(torch.isfinite(model.eval()(graphs[0])).all())
+    text = preset("fast").to_toml()
+    assert 'physical_inputs = ["available"]' in text

@@ -44,9 +44,7 @@ class Directed(BarrierModel):
         self.label_mean.fill_(0.5)
         self.label_scale.fill_(0.1)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         sums = torch.zeros(graph.num_nodes)
         return sums.index_add(0, graph.destination, graph.edge_vector[:, 0])
 

@@ -81,7 +81,7 @@ def test_the_default_schedule_trains_every_model(
         ("gcn-edges", {}),
         ("egnn", {}),
         ("egat", {"heads": (2, 1)}),
-        ("mlp", {"neighbors": True}),
+        ("mlp", {"node_input": "descriptors"}),
         ("schnet", {"width": 16}),
         ("mgcn", {"width": 16, "layers": 2}),
         ("faenet", {"width": 16, "layers": 2}),

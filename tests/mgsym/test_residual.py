@@ -40,10 +40,10 @@ def model() -> BarrierModel:
 def test_the_prediction_is_the_weighted_mean(model: BarrierModel) -> None:
     one = graph(5)
     with torch.no_grad():
-        both = model.standardised(one, None, None)
-        beside = model.companion.standardised(one, None, None)
+        both = model.standardised(one, None)
+        beside = model.companion.standardised(one, None)
         model.companion, companion = None, model.companion
-        alone = model.standardised(one, None, None)
+        alone = model.standardised(one, None)
         torch.testing.assert_close(both, (1 - SHARE) * alone + SHARE * beside)
         model.companion = companion
     assert float(beside.std()) > 0.1
@@ -58,7 +58,7 @@ def test_the_network_learns_alone(model: BarrierModel) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(1)
             model.train()
-            losses.append(model.standardised(one, None, None).square().mean().item())
+            losses.append(model.standardised(one, None).square().mean().item())
             model.eval()
         model.companion.intercept -= shift  # type: ignore[union-attr, operator]
     assert losses[0] == losses[1]
@@ -70,8 +70,8 @@ def test_the_companion_is_the_model_ridge(model: BarrierModel) -> None:
     ridge.fit(graphs)  # type: ignore[operator]
     one = graph(6)
     with torch.no_grad():
-        expected = ridge.standardised(one, None, None)
-        torch.testing.assert_close(model.companion.standardised(one, None, None), expected)
+        expected = ridge.standardised(one, None)
+        torch.testing.assert_close(model.companion.standardised(one, None), expected)
 
 
 def test_pieces_and_explanations_see_all_of_it(model: BarrierModel) -> None:

@@ -8,7 +8,6 @@ import torch
 from mgsym.errors import UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.models import create_model
-from mgsym.models.linear import NeighborRidge, neighbor_mean
 from mgsym.models.symgnn import SymGNN
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
@@ -62,7 +61,6 @@ def test_every_parameter_learns_but_the_last_edge_update(symmetrisation: str, gr
         ("edge_input", "angle", "edge_input is 'angle', expected vector or length"),
         ("node_input", "mass", "node_input is 'mass', expected types or descriptors"),
         ("transforms", "euler", "no transform source 'euler'"),
-        ("ridge", 1.0, 'ridge needs node_input = "descriptors"'),
         ("companion", 1.0, "companion is 1.0, expected at least 0 and less than 1"),
     ],
 )
@@ -80,28 +78,3 @@ def test_edge_averaging_over_the_whole_group_leaves_only_lengths(graph: Graph) -
         model = symgnn(transforms="quadrature", degree=degree, heads=(2,)).eval()
         spreads.append(float((model(turned) - model(graph)).detach().abs().max()))
     assert spreads[1] < 0.1 * spreads[0]
-
-
-def test_ridge_finds_a_planted_linear_law(graph: Graph) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(graph.num_nodes, 3, generator=generator)
-    truth = torch.tensor([[1.0, 0.0, -2.0], [0.0, 3.0, 0.0]])
-    target = inputs @ truth[0] + neighbor_mean(graph, inputs) @ truth[1]
-    target[0] = float("nan")
-    ridge = NeighborRidge(3, rounds=1, strength=1e-6)
-    ridge.fit([(graph, inputs, target)])
-    torch.testing.assert_close(ridge.weight, truth, atol=1e-3, rtol=0)
-    found = ridge(graph, inputs)
-    torch.testing.assert_close(found[1:], target[1:], atol=1e-3, rtol=0)
-
-
-def test_neighbor_mean_is_the_mean_and_zero_without_neighbours(graph: Graph) -> None:
-    values = torch.arange(graph.num_nodes, dtype=torch.float32)
-    found = neighbor_mean(graph, values)
-    arriving = graph.source[graph.destination == 7]
-    assert found[7] == pytest.approx(float(values[arriving].mean()))
-    none = graph.with_edges(torch.zeros(graph.num_edges, dtype=torch.bool))
-    assert (neighbor_mean(none, values) == 0).all()
-    half = torch.where(graph.source == arriving[0], 0.0, 1.0)
-    kept = arriving[arriving != arriving[0]]
-    assert neighbor_mean(graph, values, half)[7] == pytest.approx(float(values[kept].mean()))

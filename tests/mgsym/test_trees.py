@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.trees import Tree, TreeSettings, bin_edges, binned, boost, grow
+from mgsym.models.boosting import (
+    BoostingOptions,
+    Samples,
+    Tree,
+    bin_edges,
+    binned,
+    boost,
+    grow,
+)
 
-PLAIN = TreeSettings(depth=2, bins=8, shrinkage=1.0, rows=1.0, columns=1.0, regularisation=0.0)
+ALL = {"rows": 1.0, "columns": 1.0}
+PLAIN = BoostingOptions(depth=2, bins=8, shrinkage=1.0, regularisation=0.0, **ALL)
 
 
 def uniform(count: int = 800, features: int = 3) -> torch.Tensor:
@@ -38,12 +47,13 @@ def test_one_tree_finds_two_planted_steps() -> None:
     bins = binned(uniform(), bin_edges(uniform(), 8))
     planted = Tree(torch.tensor([1, 2]), torch.tensor([4, 2]), torch.tensor([0.0, 1.0, 5.0, 6.5]))
     every = [torch.arange(3)] * 2
-    found = grow(bins, planted(bins), torch.ones(800), PLAIN, every)
+    found = grow(Samples(bins, planted(bins), torch.ones(800)), PLAIN, every)
     assert (found.feature.tolist(), found.threshold.tolist()) == ([1, 2], [4, 2])
     torch.testing.assert_close(found.value, planted.value)
     # a leaf of n samples is pulled towards zero as by 30 more samples of zero
     weight = torch.rand(800, generator=torch.Generator().manual_seed(4))
-    damped = grow(bins, planted(bins), weight, TreeSettings(2, 8, 0.5, 1, 1, 30.0), every)
+    options = BoostingOptions(depth=2, bins=8, shrinkage=0.5, regularisation=30.0, **ALL)
+    damped = grow(Samples(bins, planted(bins), weight), options, every)
     marks = Tree(damped.feature, damped.threshold, torch.arange(4))(bins)
     for leaf in range(4):
         own, pull = weight[marks == leaf], (weight * planted(bins))[marks == leaf]
@@ -54,16 +64,9 @@ def test_one_tree_finds_two_planted_steps() -> None:
 def test_boosting_learns_what_no_sum_of_features_is() -> None:
     x = uniform(4000)
     y = torch.where((x[:, 0] > 0.5) ^ (x[:, 1] > 0.375), 1.0, -1.0)
-    bins, settings = binned(x, bin_edges(x, 16)), TreeSettings(3, 16, 0.3, 0.5, 1.0, 5.0)
-    trees = boost(
-        bins[:3000],
-        y[:3000],
-        torch.ones(3000),
-        60,
-        settings,
-        torch.Generator().manual_seed(0),
-        ignore,
-    )
+    bins = binned(x, bin_edges(x, 16))
+    options = BoostingOptions(depth=3, bins=16, shrinkage=0.3, columns=1.0, regularisation=5.0)
+    trees = boost(Samples(bins[:3000], y[:3000], torch.ones(3000)), 60, options, ignore)
     predicted = torch.stack([tree(bins[3000:]) for tree in trees]).sum(0)
     assert (predicted.sign() == y[3000:]).float().mean() > 0.97
 
@@ -71,11 +74,10 @@ def test_boosting_learns_what_no_sum_of_features_is() -> None:
 def test_growing_ends_when_told_and_repeats_with_its_seed() -> None:
     x = uniform()
     bins, y = binned(x, bin_edges(x, 8)), x.sum(1)
-    settings = TreeSettings(2, 8, 0.1, 0.5, 0.5, 1.0)
 
     def run(seed: int) -> list[Tree]:
-        generator = torch.Generator().manual_seed(seed)
-        return boost(bins, y, torch.ones(800), 30, settings, generator, lambda done, _: done == 7)
+        options = BoostingOptions(depth=2, bins=8, columns=0.5, regularisation=1.0, seed=seed)
+        return boost(Samples(bins, y, torch.ones(800)), 30, options, lambda done, _: done == 7)
 
     first, again, other = run(1), run(1), run(2)
     assert len(first) == 7

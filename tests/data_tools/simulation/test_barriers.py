@@ -115,8 +115,12 @@ def test_statistics_are_over_the_labelled_atoms(glass: Structure) -> None:
             "sd": 1.0,
             "mean_stderr": stderr,
             "ceiling": math.sqrt(1 - stderr**2 / (2 / 3)),
+            "ceiling_low": found.statistics()["ceiling_low"],
+            "ceiling_high": found.statistics()["ceiling_high"],
         }
     )
+    limits = found.statistics()
+    assert 0 <= limits["ceiling_low"] < limits["ceiling"] < limits["ceiling_high"] <= 1
     empty = aggregate(glass, events(), [0, 1], Plan())
     assert all(math.isnan(value) for value in empty.statistics().values())
     assert math.isnan(empty.success)

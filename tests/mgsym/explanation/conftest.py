@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mgsym.attention import attention_scale
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 
@@ -32,11 +33,9 @@ class Planted(BarrierModel):
         self.dropout = nn.Dropout(0.5)
         self.slope = slope
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         weight = torch.ones(graph.num_edges)
-        for given in (edge_weight, attention_scale):
+        for given in (edge_weight, attention_scale()):
             weight = weight if given is None else weight * given
         pairs = graph.ids[graph.edge_index].T
         planted, decoy = (

@@ -81,9 +81,7 @@ class Deaf(BarrierModel):
     def __init__(self) -> None:
         super().__init__(("Cu", "Zr"), 1.5, 1)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         weight = torch.ones(graph.num_edges) if edge_weight is None else edge_weight.detach()
         return torch.zeros(graph.num_nodes).index_add(0, graph.destination, (weight > 0.5).float())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean, median
+
 import pytest
 import torch
 from torch import Tensor
@@ -29,9 +31,7 @@ class Sources(BarrierModel):
     def __init__(self) -> None:
         super().__init__(("Cu", "Zr"), 1.5, hops=2)
 
-    def standardised(
-        self, graph: Graph, edge_weight: Tensor | None, attention_scale: Tensor | None
-    ) -> Tensor:
+    def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
         weight = torch.ones(graph.num_edges) if edge_weight is None else edge_weight
         told = (graph.ids * 2.399).sin()[graph.source]
         return segment_sum(weight * told, graph.destination, graph.num_nodes)
@@ -153,15 +153,21 @@ def test_training_keeps_the_planted_edges_that_slopes_find(lattice: Graph) -> No
     assert found.precision_at_k["parameterised-mask"] >= 0.9
 
 
+@pytest.mark.slow
 def test_what_can_be_seen_is_learnt_without_slopes(lattice: Graph) -> None:
-    """Before training nothing tells edges apart; afterwards the 18 of 342 that count come first."""
-    explainer = ParameterisedExplainer(
-        budget=18, slopes=0, steps=800, learning_rate=0.01, anchor=0.05
-    ).fit(Sources(), lattice, range(20, 60))
-    for node in UNSEEN:
-        found = explainer.explain(node)
-        assert len(found) == 18 + 18 * 18
-        assert float((found.topk(18).hop == 1).float().mean()) >= 0.8
+    """Before training nothing tells edges apart; afterwards the 18 of 342 that count come first.
+
+    Of one seed too few steps say little: after 800, seeds end anywhere between 0.2 and 1.
+    """
+    shares = []
+    for seed in range(8):
+        explainer = ParameterisedExplainer(
+            budget=18, slopes=0, steps=3000, learning_rate=0.01, anchor=0.05
+        ).fit(Sources(), lattice, range(20, 60), seed=seed)
+        each = [explainer.explain(node) for node in UNSEEN]
+        assert all(len(found) == 18 + 18 * 18 for found in each)
+        shares.append(mean(float((found.topk(18).hop == 1).float().mean()) for found in each))
+    assert median(shares) >= 0.9
 
 
 def test_logits_within_budget_take_no_gradient_from_what_raises_all(part: Cone) -> None:
