@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from mgsym import __version__, tables
+from mgsym import tables
 from mgsym.data_tools.graphs import summarise
 from mgsym.data_tools.report_explanations import explanations, statistics
 from mgsym.data_tools.report_facts import HELD_OUT, ReportedStructure, ReportFacts
@@ -25,6 +25,7 @@ from mgsym.report_figures import (
 from mgsym.report_page import Html, Section, facts, folded, heading, paragraph, picture, table, view
 from mgsym.runs import read_json, run_home
 from mgsym.tables import Cell
+from mgsym.version import __version__
 
 ROUNDING = 1e-4  # label standard deviations; float32 moves predictions by less
 MOST_ROWS = 6  # structures of one role in a parity plot

@@ -7,8 +7,9 @@ nothing: ``import mgsym`` loads neither torch nor numpy.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from mgsym.version import __version__
 
 if TYPE_CHECKING:
     from mgsym.data_tools.formats import read as read
@@ -42,11 +43,6 @@ _HOME = {
 }
 
 __all__ = [*_HOME, "__version__"]
-
-try:
-    __version__ = version("mgsym")
-except PackageNotFoundError:  # run from a tree that was never installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

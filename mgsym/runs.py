@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from mgsym import __version__
 from mgsym.atomic import atomic_path
 from mgsym.config import Config
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
+from mgsym.version import __version__
 
 RUNS = "runs"
 ENSEMBLE = "ensemble.pt"  # the models of a folder of seeds in one file

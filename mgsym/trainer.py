@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from mgsym import __version__
 from mgsym.checkpoint import TrainingSet, load_checkpoint, save_checkpoint, save_safely
 from mgsym.config import Config
 from mgsym.errors import InputError, Interrupted, MgsymError
@@ -37,6 +36,7 @@ from mgsym.runs import end_run, graph_hash, only_checkpoint, start_run, write_hi
 from mgsym.splits import Split
 from mgsym.structure import index_species
 from mgsym.training_state import TrainingState
+from mgsym.version import __version__
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mgsym import __version__
 from mgsym.config import Config, preset
 from mgsym.data_tools.graphs import read_structures
 from mgsym.data_tools.models import NAME
@@ -27,6 +26,7 @@ from mgsym.prediction import calibrated, predict_with_spread
 from mgsym.reliability import Reliability, reliability
 from mgsym.runs import write_text
 from mgsym.training import Progress, train_seeds
+from mgsym.version import __version__
 
 FILES = tuple(f"train{i}.pickle" for i in range(7))
 CUTOFF = 5.0  # Å

@@ -12,10 +12,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.forces import Forces
 from mgsym.data_tools.simulation.spline import spline_coefficients
 from mgsym.elements import ATOMIC_NUMBER
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError
 from mgsym.structure import Structure
 
 FEWEST_POINTS = 5  # that a spline's slopes need
@@ -25,9 +24,7 @@ FEWEST_POINTS = 5  # that a spline's slopes need
 class EAM:
     """A tabulated potential of one or more elements, as cubic splines (see `spline`).
 
-    Called with structures it gives their energies, forces and stresses::
-
-        forces = potential(structure)
+    Energies, forces and stresses of structures: `eam_forces.evaluate_structures`.
 
     Attributes:
         species: element symbols; the first axes of the tables follow them.
@@ -73,37 +70,6 @@ class EAM:
                 raise InputError(f"{name} is {found}, expected {list(shape)} for {s} species")
         if self.embedding.shape != (s, self.embedding.shape[-2], 4):
             raise InputError(f"embedding is {list(self.embedding.shape)}, expected [{s}, bins, 4]")
-
-    def __call__(
-        self, structures: Structure | Sequence[Structure], device: str | torch.device = "cpu"
-    ) -> Forces:
-        """Energies, forces and stresses of one structure or of several of any sizes.
-
-        For derivatives through the positions, or many evaluations of the same atoms, keep an
-        `EAMForces`.
-
-        Returns:
-            For one structure `energy` is a number and `stress` [3, 3]; for several they are [b]
-            and [b, 3, 3], and the atoms of all stand in one list, in order.
-
-        Raises:
-            InputError: a structure has an element that the potential lacks.
-            UsageError: there are no structures.
-        """
-        from mgsym.data_tools.simulation.eam_forces import EAMForces
-
-        single = isinstance(structures, Structure)
-        batch = [structures] if isinstance(structures, Structure) else list(structures)
-        if not batch:
-            raise UsageError("there are no structures to evaluate")
-        # compiling takes longer than evaluating once
-        field = EAMForces(self, batch, skin=0.0, device=device, compile=False)
-        positions = torch.cat([structure.positions for structure in batch]).to(device)
-        cell = torch.stack([structure.cell for structure in batch]).to(device)
-        found = field(positions, cell)
-        if not single:
-            return found
-        return found._replace(energy=found.energy[0], stress=found.stress[0])
 
     def types_of(self, structure: Structure) -> Tensor:
         """The index of each atom's element among `species`, [n] int64.

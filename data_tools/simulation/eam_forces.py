@@ -23,6 +23,7 @@ from mgsym.data_tools.simulation.eam_kernel import (
     with_room,
 )
 from mgsym.data_tools.simulation.forces import Forces
+from mgsym.errors import UsageError
 from mgsym.neighbors import neighbor_pairs
 from mgsym.scatter import segment_sum
 from mgsym.structure import Structure
@@ -239,3 +240,32 @@ def _sites(source: Tensor, shift: Tensor, atoms: int) -> tuple[Tensor, Tensor, T
         steps.append(rest % numbers[axis] + low[axis])
         rest = rest // numbers[axis]
     return rest, torch.stack(steps[::-1], dim=1), site
+
+
+def evaluate_structures(
+    potential: EAM, structures: Structure | Sequence[Structure], device: str | torch.device = "cpu"
+) -> Forces:
+    """Compute energies, forces and stresses of one structure or of several of any sizes.
+
+    For derivatives through the positions, or many evaluations of the same atoms, keep an
+    `EAMForces`.
+
+    Returns:
+        For one structure `energy` is a number and `stress` [3, 3]; for several they are [b]
+        and [b, 3, 3], and the atoms of all stand in one list, in order.
+
+    Raises:
+        InputError: a structure has an element that the potential lacks.
+        UsageError: there are no structures.
+    """
+    batch = [structures] if isinstance(structures, Structure) else list(structures)
+    if not batch:
+        raise UsageError("there are no structures to evaluate")
+    # compiling takes longer than evaluating once
+    field = EAMForces(potential, batch, skin=0.0, device=device, compile=False)
+    positions = torch.cat([structure.positions for structure in batch]).to(device)
+    cell = torch.stack([structure.cell for structure in batch]).to(device)
+    forces = field(positions, cell)
+    if not isinstance(structures, Structure):
+        return forces
+    return forces._replace(energy=forces.energy[0], stress=forces.stress[0])

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgsym import __version__
 from mgsym.atomic import atomic_path
 from mgsym.config import differing
 from mgsym.data_tools.formats.csv_table import header as heading
@@ -31,6 +30,7 @@ from mgsym.data_tools.simulation.events import STATUSES, UNITS, Event
 from mgsym.data_tools.simulation.selection import parse_rows
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
+from mgsym.version import __version__
 
 FORMAT = 1
 MOST_ATOMS = 10**8  # of a structure that can be labelled

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.eam_forces import evaluate_structures
 from mgsym.data_tools.simulation.forces import ForceField
 from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
 from mgsym.errors import UsageError
@@ -112,4 +113,4 @@ def fcc_volume(symbol: str, potential: EAM) -> float:
     volumes = 5.0 * 1.03 ** torch.arange(95, dtype=torch.float64)  # up to 80 Å³
     cells = torch.eye(3, dtype=torch.float64) * (4 * volumes[:, None, None]) ** (1.0 / 3.0)
     crystals = [Structure(corners @ cell, cell, types, (symbol,)) for cell in cells]
-    return float(volumes[potential(crystals).energy.argmin()])
+    return float(volumes[evaluate_structures(potential, crystals).energy.argmin()])

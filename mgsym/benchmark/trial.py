@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from mgsym import __version__
 from mgsym.benchmark.plan import CHOSEN_ON_TEST, BenchmarkPlan, Fold, as_json, trial_name
 from mgsym.config import Config, differing
 from mgsym.devices import PeakMemory, device_name
@@ -19,6 +18,7 @@ from mgsym.prediction import rotation_spread
 from mgsym.runs import clear_run, graph_hash, read_json, write_json
 from mgsym.trainer import Progress, TrainedRun
 from mgsym.training import train
+from mgsym.version import __version__
 
 FORMAT, VERSION = "mgsym-benchmark-trial", 1
 

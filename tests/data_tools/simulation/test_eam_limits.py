@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mgsym.data_tools.simulation.eam import EAM, tabulated
-from mgsym.data_tools.simulation.eam_forces import EAMForces
+from mgsym.data_tools.simulation.eam_forces import EAMForces, evaluate_structures
 from mgsym.data_tools.simulation.potential_files import read_potential
 from mgsym.data_tools.simulation.spline import evaluate, locate
 from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
@@ -29,7 +29,7 @@ def cluster(positions: Sequence[Sequence[float]], species: str = "Zr") -> Struct
 
 def test_an_isolated_atom_has_the_energy_of_no_density() -> None:
     potential = zhou_cu_zr()
-    found = potential(cluster([[1.0, 2.0, 3.0]]))
+    found = evaluate_structures(potential, cluster([[1.0, 2.0, 3.0]]))
     assert float(found.energy) == float(potential.embedding[1, 0, 0])
     assert torch.count_nonzero(found.forces) == 0
     assert torch.count_nonzero(found.stress) == 0
@@ -37,9 +37,10 @@ def test_an_isolated_atom_has_the_energy_of_no_density() -> None:
 
 def test_two_atoms_feel_each_other_up_to_the_cutoff() -> None:
     potential = zhou_cu_zr()
-    alone = 2 * potential(cluster([[0, 0, 0]])).energy
+    alone = 2 * evaluate_structures(potential, cluster([[0, 0, 0]])).energy
     inside, beyond = (
-        potential(cluster([[0, 0, 0], [r, 0, 0]])) for r in (0.97 * potential.cutoff, 7.53)
+        evaluate_structures(potential, cluster([[0, 0, 0], [r, 0, 0]]))
+        for r in (0.97 * potential.cutoff, 7.53)
     )
     assert float((inside.energy - alone).abs()) > 1e-9
     assert float(beyond.energy) == float(alone)
@@ -66,14 +67,16 @@ def test_a_table_that_ends_before_the_cutoff_keeps_its_last_value() -> None:
     )
     assert float(potential.reach) == 2.5
     # F = 2ρ with ρ = 1 and r·φ = 2
-    found = potential(cluster([[0, 0, 0], [2.2, 0, 0]], "Cu"))
+    found = evaluate_structures(potential, cluster([[0, 0, 0], [2.2, 0, 0]], "Cu"))
     assert found.atom_energy.tolist() == pytest.approx([2.0 + 1.0 / 2.2] * 2)
-    assert float(potential(cluster([[0, 0, 0], [2.6, 0, 0]], "Cu")).energy) == 0.0
+    assert (
+        float(evaluate_structures(potential, cluster([[0, 0, 0], [2.6, 0, 0]], "Cu")).energy) == 0.0
+    )
 
 
 @pytest.mark.parametrize("distance", [1e-9, 1e-3, 0.1])
 def test_atoms_that_nearly_touch_stay_finite(distance: float) -> None:
-    found = zhou_cu_zr()(cluster([[0, 0, 0], [distance, 0, 0]]))
+    found = evaluate_structures(zhou_cu_zr(), cluster([[0, 0, 0], [distance, 0, 0]]))
     assert all(bool(torch.isfinite(value).all()) for value in found)
     assert float(found.energy) > 100.0
 
@@ -101,7 +104,7 @@ def test_an_element_without_tables_is_named() -> None:
         types=torch.tensor([0, 1]), species=("Cu", "Ni"), name="alloy"
     )
     with pytest.raises(InputError, match=r"alloy has Ni, .*Zhou.* \(it has Cu, Zr\)"):
-        zhou_cu_zr()(structure)
+        evaluate_structures(zhou_cu_zr(), structure)
     # an element that the structure knows but has no atom of asks for nothing
     without = structure.replace(types=torch.zeros_like(structure.types))
     assert zhou_cu_zr().types_of(without).tolist() == [0, 0]
@@ -109,7 +112,7 @@ def test_an_element_without_tables_is_named() -> None:
 
 def test_nothing_to_evaluate_is_refused() -> None:
     with pytest.raises(UsageError, match="no structures"):
-        zhou_cu_zr()([])
+        evaluate_structures(zhou_cu_zr(), [])
 
 
 def test_tables_are_checked() -> None:
