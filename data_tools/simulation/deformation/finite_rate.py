@@ -221,7 +221,7 @@ class DynamicsBatch(Batch):
         strain, volume = self.plan.strain_at(self.step), torch.linalg.det(self.cell).tolist()
         rows = [
             Row(
-                direction.sign * strain, float(energy[i]), each, volume[i],
+                direction.sign * strain + 0.0, float(energy[i]), each, volume[i],
                 float(temperature[i]), NAN, calls[i], converged[i],
             )
             for i, (direction, each) in enumerate(

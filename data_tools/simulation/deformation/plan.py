@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mgsym.data_tools.simulation.deformation.nonaffine import RADIUS
@@ -49,7 +49,7 @@ class Plan:
     step: float = 1e-3
     every: int = 10
     method: Method = "cg"
-    fmax: float = 1e-4
+    fmax: float = 1e-5
     max_steps: int = 10_000
     transverse: float | None = None
     rate: float | None = None
@@ -151,3 +151,22 @@ class Plan:
 def _check(name: str, value: float, right: bool) -> None:
     if not right or not abs(value) < float("inf"):
         raise UsageError(f"{name} is {value:g}: out of range")
+
+
+def directions_of(modes: Sequence[str], reverse: bool = False) -> tuple[Direction, ...]:
+    """Return a direction for each mode (none: shear-xy), and for its reverse where asked."""
+    signs = (False, True) if reverse else (False,)
+    return tuple(Direction(mode, sign) for mode in modes or ("shear-xy",) for sign in signs)
+
+
+def plan_of(
+    directions: tuple[Direction, ...], chosen: Mapping[str, Any]
+) -> tuple[Plan, dict[str, Any]]:
+    """Split settings by name into a plan and the others; None leaves the default.
+
+    Raises:
+        UsageError: see `Plan`.
+    """
+    own = {f.name for f in fields(Plan)} & set(chosen)
+    given = {name: chosen[name] for name in own if chosen[name] is not None}
+    return Plan(directions, **given), {k: v for k, v in chosen.items() if k not in own}

@@ -63,7 +63,7 @@ class QuasistaticBatch(Batch):
         volume = torch.linalg.det(self.cell).tolist()
         return [
             Row(
-                direction.sign * strain,
+                direction.sign * strain + 0.0,
                 float(minimum.forces.energy[i]),
                 stress,
                 volume[i],

@@ -19,13 +19,15 @@ from mgsym.data_tools.simulation.deformation.strain import reduced
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.melt_quench import fingerprint
 from mgsym.data_tools.simulation.minimize import Diverged
-from mgsym.data_tools.simulation.relax import ATOMS_AT_ONCE
 from mgsym.devices import resolve_device
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Column, Structure
 
 FORMAT, FORMAT_VERSION = "mgsym-deform", 1
 SAVE_SECONDS = 60.0
+# a step of a batch takes as long as its last glass needs to rest, and events differ in when they
+# come: on a CPU only glasses too small to fill it go together
+ATOMS_AT_ONCE = {"cpu": 600, "cuda": 400_000}
 
 
 class _Stop(Exception):
