@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "deform": ("mgsym.cli.deform", "Strain glasses and see where they yield."),
     "label": ("mgsym.cli.label", "Compute barriers by searching for saddle points."),
     "merge": ("mgsym.cli.merge", "Join the searches of several runs into labels."),
+    "potential": ("mgsym.cli.potential", "Show the elements and crystals of a potential."),
     "convert": ("mgsym.cli.convert", "Convert structures between file formats."),
     "fetch": ("mgsym.cli.fetch", "Download the public dataset and check it."),
 }
