@@ -54,16 +54,13 @@ def deform(files: tuple[Path, ...], potential: Path | None, as_json: bool, **cho
     """
     from mgsym.cli.deform_view import deform_view
     from mgsym.data_tools.simulation.deformation.plan import directions_of, plan_of
-    from mgsym.data_tools.simulation.potential_files import load_potential
     from mgsym.data_tools.workflows.deformation import deform_files
 
     directions = directions_of(chosen.pop("modes"), chosen.pop("reverse"))
     plan, others = plan_of(directions, chosen)
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    loaded = load_potential(potential)
-    if potential is None:
-        console.say(f"Without --potential: {loaded.name}")
+    loaded = opt.chosen_potential(potential, files, chosen["types"], chosen["frames"])
     with console.progress("Straining") as step, console.interruptible() as should_stop:
         others.update(columns=others.pop("compare"), progress=step, should_stop=should_stop)
         found = deform_files(files, loaded, plan, **others)

@@ -39,9 +39,10 @@ def potential(file: Path | None, figure: Path | None, overwrite: bool, as_json: 
         console.emit_json(found)
     else:
         masses = (f"{s} {m:g}" for s, m in zip(found.elements, found.masses, strict=True))
-        reach = ", ".join(f"{pair} {length:.3f}" for pair, length in found.reach.items())
+        pairs = {pair: length for pair, length in found.reach.items() if len(found.elements) < 5}
+        reach = ", ".join(f"{pair} {length:.3f} Å" for pair, length in pairs.items())
         items = {"masses": ", ".join(masses), "cutoff": f"{found.cutoff:.4f} Å"}
-        console.facts(found.name, {**items, "pairs end at": f"{reach} Å"})
+        console.facts(found.name, {**items, "pairs end at": reach})
         rows = [
             (c.element, c.lattice, f"{c.a:.4f}", None if c.c is None else f"{c.c:.4f}",
              f"{c.cohesive_energy:.4f}", "lowest" if c.lowest else "")

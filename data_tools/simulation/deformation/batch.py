@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
     strain: float
     energy: float
-    stress: tuple[float, float, float, float, float, float]
+    stress: tuple[float, ...]
     volume: float
     temperature: float
     largest_force: float
