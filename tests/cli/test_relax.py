@@ -139,7 +139,7 @@ def _twice_at_one_place() -> Structure:
         (["a.xyz", "--potential", "none.fs"], 3, "none.fs: no such file"),
         (["a.xyz", "--method", "newton"], 2, "'newton' is not one of 'fire', 'cg'"),
         (["a.xyz", "--fmax", "0"], 2, "--fmax"),
-        (["a.xyz", "tin.xyz", "-o", "b.xyz"], 2, "b.xyz is one file, but 2 are given"),
+        (["a.xyz", "film.xyz", "-o", "b.xyz"], 2, "b.xyz is one file, but 2 are given"),
         (["a.xyz", "a.xyz"], 2, "two structures have one name"),
         (["a.xyz", "-o", "a.unknown"], 2, "cannot tell a format to write"),
         (["two.xyz", "--frames", ":", "-o", "b.npz"], 2, "npz holds one structure, 2 given"),
