@@ -19,7 +19,11 @@ from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.run import deform, frame_structures
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.units import GPA
-from mgsym.data_tools.workflows.deformation_figures import d2min_map, stress_strain_figure
+from mgsym.data_tools.workflows.deformation_figures import (
+    d2min_map,
+    foretelling_figure,
+    stress_strain_figure,
+)
 from mgsym.data_tools.workflows.plasticity import (
     Foretold,
     Sample,
@@ -106,7 +110,8 @@ def deform_files(
     """Strain the structures of files and write what happened into a folder.
 
     There is a trajectory ``<structure>_<direction>`` of each, ``stress_strain.csv`` of all, with
-    `columns` ``compared.csv``, and with `figures` ``stress_strain.png`` and a map of D²min of each.
+    `columns` ``compared.csv``, and with `figures` ``stress_strain.png``, ``compared.png`` and a map
+    of D²min of each.
 
     Args:
         files: structure files of any known format; none takes the sample that ships with mgsym.
@@ -149,6 +154,8 @@ def deform_files(
         write_figure(stress_strain_figure(found), paths.figure)
         for shown, path in zip(measured, paths.maps, strict=True):
             write_figure(d2min_map(shown[-1]), path)
+    if paths.foretelling is not None:
+        write_figure(foretelling_figure(foretold), paths.foretelling)
     paths.checkpoint.unlink(missing_ok=True)
     summaries = [_summary(*each) for each in zip(found, measured, strict=True)]
     return Strained(summaries, foretold, paths.written)
@@ -162,6 +169,7 @@ class _Paths:
     curves: Path
     compared: Path | None
     figure: Path | None
+    foretelling: Path | None
     maps: list[Path]
     checkpoint: Path
 
@@ -174,13 +182,14 @@ class _Paths:
             folder / "stress_strain.csv",
             folder / "compared.csv" if compared else None,
             folder / "stress_strain.png" if figures else None,
+            folder / "compared.png" if figures and compared else None,
             [folder / f"{name}_d2min.png" for name in names] if figures else [],
             folder / "deform.checkpoint",
         )
 
     @property
     def written(self) -> list[Path]:
-        single = [self.curves, self.compared, self.figure]
+        single = [self.curves, self.compared, self.figure, self.foretelling]
         return [*self.trajectories, *(p for p in single if p is not None), *self.maps]
 
     def check(self, resume: bool, overwrite: bool) -> None:

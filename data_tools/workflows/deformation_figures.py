@@ -9,6 +9,7 @@ import torch
 
 from mgsym.data_tools.simulation.deformation.batch import VOIGT, Deformed
 from mgsym.data_tools.simulation.units import GPA
+from mgsym.data_tools.workflows.plasticity import Foretold
 from mgsym.figures import COLOURS, new_figure
 from mgsym.structure import Structure
 
@@ -34,6 +35,28 @@ def stress_strain_figure(found: Sequence[Deformed]) -> Figure:
     axes.set_ylabel("stress (GPa)")
     if len(found) <= 12:
         axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def foretelling_figure(found: Sequence[Foretold]) -> Figure:
+    """Draw how well each number foretells D²min against the strain, with 95 % intervals."""
+    figure = new_figure((7.2, 3.4))
+    panels = (("spearman", "Spearman with D²min"), ("auc", "AUC of the 5 % most mobile"))
+    names = list(dict.fromkeys(each.name for each in found))
+    for column, (measure, label) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, 2, column)
+        for number, name in enumerate(names):
+            own = [each for each in found if each.name == name]
+            means = [getattr(each, measure) for each in own]
+            strains = [100 * each.strain for each in own]
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(strains, [m.mean for m in means], "o-", color=colour, label=name, ms=3)
+            low, high = [m.low for m in means], [m.high for m in means]
+            axes.fill_between(strains, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.axhline(0.5 if measure == "auc" else 0.0, color="0.5", linewidth=0.6)
+        axes.set_xlabel("strain (%)")
+        axes.set_ylabel(label)
+    axes.legend(frameon=False, fontsize="x-small")
     return figure
 
 

@@ -59,7 +59,8 @@ def test_frames_curves_comparison_and_figures(capsys: Captured) -> None:
     names = {path.name for path in Path("out").iterdir()}
     assert names == {
         "glass_shear-xy.xyz", "glass_shear-xy-reverse.xyz", "stress_strain.csv", "compared.csv",
-        "stress_strain.png", "glass_shear-xy_d2min.png", "glass_shear-xy-reverse_d2min.png",
+        "stress_strain.png", "compared.png", "glass_shear-xy_d2min.png",
+        "glass_shear-xy-reverse_d2min.png",
     }  # fmt: skip
     frames = read_frames("out/glass_shear-xy.xyz")
     assert len(frames) == 3
