@@ -79,8 +79,8 @@ def against_lammps(public_data: Path, mendelev: Path, steps: int) -> tuple[Tenso
     plan = Plan(strain=1e-3 * steps, step=1e-3, method="cg", fmax=1e-6)
     (found,) = deform([glass], read_potential(mendelev), plan)
     reference = np.load(REFERENCE, allow_pickle=False)
-    energy = torch.tensor([row.energy for row in found.rows]).double()
-    xx, yy, zz, yz, xz, xy = torch.tensor([row.stress for row in found.rows]).double().T
+    energy = torch.tensor([row.energy for row in found.rows], dtype=torch.float64)
+    xx, yy, zz, yz, xz, xy = torch.tensor([row.stress for row in found.rows], dtype=torch.float64).T
     pressure = -BAR * torch.stack([xx, yy, zz, xy, xz, yz], dim=1)  # LAMMPS' order and sign
     states = slice(0, steps + 1)
     off = (energy - torch.from_numpy(reference["energy"][states])).abs()
@@ -127,7 +127,8 @@ def by_deforming(potential: EAM, structure: Structure, step: float = 1e-5) -> tu
     modes = Direction("uniaxial-x"), Direction("shear-yz")
     directions = tuple(Direction(d.mode, sign) for d in modes for sign in (False, True))
     plan = Plan(directions, strain=step, step=step, fmax=1e-9, max_steps=200)
-    stress = [torch.tensor(d.rows[1].stress).double() for d in deform([structure], potential, plan)]
+    strained = deform([structure], potential, plan)
+    stress = [torch.tensor(d.rows[1].stress, dtype=torch.float64) for d in strained]
     pulled, sheared = (GPA * (stress[i] - stress[i + 1]) / (2 * step) for i in (0, 2))
     return float(pulled[0]), float(pulled[1]), float(sheared[3])
 
