@@ -54,10 +54,10 @@ def label(
     """
     from mgsym.cli.label_view import label_view
     from mgsym.data_tools.simulation.labelling import artn_settings, label_file
-    from mgsym.data_tools.simulation.potential_files import load_potential
 
     settings = artn_settings(changes, radius)
-    model = load_potential(potential)
+    files = (file,) if file else ()
+    model = opt.chosen_potential(potential, files, chosen["types"], chosen["frames"])
     console.say(f"Potential: {model.name}")
     if file is None:
         console.say(

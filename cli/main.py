@@ -50,8 +50,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("mgsym.cli.info", "Say what a structure, graph, run or checkpoint holds."),
     "quench": ("mgsym.cli.quench", "Make glasses by melting and cooling."),
     "relax": ("mgsym.cli.relax", "Bring structures to a minimum of their energy."),
+    "deform": ("mgsym.cli.deform", "Strain glasses and see where they yield."),
     "label": ("mgsym.cli.label", "Compute barriers by searching for saddle points."),
     "merge": ("mgsym.cli.merge", "Join the searches of several runs into labels."),
+    "potential": ("mgsym.cli.potential", "Show the elements and crystals of a potential."),
     "convert": ("mgsym.cli.convert", "Convert structures between file formats."),
     "fetch": ("mgsym.cli.fetch", "Download the public dataset and check it."),
 }

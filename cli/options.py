@@ -13,7 +13,7 @@ Each is a decorator; the comment tells the parameter that the command's function
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,14 +105,35 @@ frames_option = click.option(
     help="Frames of a trajectory, counted from 0; -1 is the last one.",
 )
 
-# potential: Path | None; give it to mgsym.data_tools.simulation.potential_files.load_potential
+# potential: Path | None; give it to chosen_potential, or to potential_files.load_potential
 potential_option = click.option(
     "--potential",
     type=FILE,
     envvar="MGSYM_POTENTIAL",
     show_envvar=True,
-    help="EAM file (eam/alloy or eam/fs).  [default: an analytic Cu-Zr potential]",
+    help="EAM file (eam/alloy or eam/fs), or zhou:Zr,Cu,Al.  [default: an analytic potential]",
 )
+
+
+def chosen_potential(
+    potential: Path | None,
+    files: Sequence[Path] = (),
+    types: dict[int, str] | None = None,
+    frames: str | None = None,
+    *,
+    elements: Sequence[str] = (),
+) -> EAM:
+    """The potential that is asked for, or the analytic one of the elements; says so then."""
+    from mgsym.data_tools.graphs import read_structures
+    from mgsym.data_tools.simulation.potential_files import load_potential
+
+    if potential is not None:
+        return load_potential(potential)
+    for structure in read_structures(files, types, frames) if files else ():
+        elements = [*elements, *(symbol for symbol, n in structure.composition.items() if n)]
+    loaded = load_potential(elements=list(dict.fromkeys(elements)))
+    console.say(f"Without --potential: {loaded.name}")
+    return loaded
 
 
 def physics_options(function: Command) -> Command:

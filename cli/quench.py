@@ -11,6 +11,8 @@ from mgsym.cli import console
 from mgsym.cli import options as opt
 from mgsym.errors import UsageError
 
+METHODS = click.Choice(["fire", "cg"])
+
 
 @click.command()
 @click.option("--composition", default="Cu64Zr36", show_default=True, help="Such as Cu64Zr36.")
@@ -22,11 +24,7 @@ from mgsym.errors import UsageError
     multiple=True,
     help="K/s; several make several glasses.  [default: 1e13]",
 )
-@click.option(
-    "--glasses",
-    type=click.IntRange(min=1),
-    help="How many of each rate, with the next seeds.",
-)
+@click.option("--glasses", type=click.IntRange(1), help="Of each rate, with the next seeds.")
 @opt.seed_option
 @click.option("--seeds", metavar="0:4", callback=opt.parse_seeds, help="One glass per seed.")
 @click.option("--melt", type=float, default=50.0, show_default=True, help="Time of melting, ps.")
@@ -39,6 +37,7 @@ from mgsym.errors import UsageError
 @click.option(
     "--density", type=float, default=0.0, help="At the start, g/cm³.  [default: from the potential]"
 )
+@click.option("--method", type=METHODS, default="fire", help="Of the relaxation at the end.")
 @opt.potential_option
 @opt.out_option("glass.xyz", "file for all glasses, or a folder (no suffix) for one file each")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
@@ -49,7 +48,7 @@ from mgsym.errors import UsageError
 def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> None:
     """Make glasses: melt random atoms, cool them at a constant rate, and relax what results."""
     from mgsym.cli.views import glasses_table
-    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.simulation.composition import parse_composition
     from mgsym.data_tools.simulation.quench_files import quench
     from mgsym.data_tools.simulation.recipe import Recipe
     from mgsym.devices import resolve_device
@@ -59,13 +58,12 @@ def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> N
         clash = "--seed" if first is not None else "--glasses"
         raise UsageError(f"give {clash} or --seeds, not both")
     seeds = seeds or range(first or 0, (first or 0) + (glasses or 1))
-    asked = {name: chosen.pop(name) for name in ("resume", "overwrite")}
+    asked = {name: chosen.pop(name) for name in ("resume", "overwrite", "method")}
     asked["device"] = resolve_device(chosen.pop("device"))
     chosen["rates"] = chosen["rates"] or (1e13,)
     recipe = Recipe(seeds=tuple(seeds), **chosen)
-    loaded = load_potential(potential)
-    if potential is None:
-        console.say(f"Without --potential: {loaded.name}")
+    elements = list(parse_composition(recipe.composition))
+    loaded = opt.chosen_potential(potential, elements=elements)
     with console.progress("Quench") as step, console.interruptible() as should_stop:
         made, written = quench(recipe, loaded, out, progress=step, should_stop=should_stop, **asked)
     if as_json:

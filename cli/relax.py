@@ -51,14 +51,11 @@ def relax(
     fire needs fewer steps where atoms overlap; near a minimum cg often does.
     """
     from mgsym.cli.views import relaxation_table
-    from mgsym.data_tools.simulation.potential_files import load_potential
     from mgsym.data_tools.simulation.relaxed_files import check_converged, relax_files
 
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    chosen = load_potential(potential)
-    if potential is None:
-        console.say(f"Without --potential: {chosen.name}")
+    chosen = opt.chosen_potential(potential, files, settings["types"], settings["frames"])
     free = None if cell == "none" else cell
     with console.progress("Relaxing") as step:
         found = relax_files(files, chosen, cell=free, progress=step, **settings)

@@ -18,6 +18,11 @@ from mgsym.errors import InputError
 from mgsym.structure import Structure
 
 FEWEST_POINTS = 5  # that a spline's slopes need
+WHERE_POTENTIALS_ARE = (
+    "give a potential of all its elements with --potential FILE (LAMMPS' eam/alloy or eam/fs), as "
+    "published by the NIST Interatomic Potentials Repository (ctcms.nist.gov/potentials) and "
+    "OpenKIM (openkim.org)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +88,7 @@ class EAM:
             raise InputError(
                 f"{structure.name or 'the structure'} has {', '.join(lacking)}, for which the "
                 f"potential {self.name} has no tables (it has {', '.join(self.species)}): "
-                "give a potential of all its elements"
+                f"{WHERE_POTENTIALS_ARE}"
             )
         return torch.tensor([index.get(s, 0) for s in structure.species])[structure.types]
 

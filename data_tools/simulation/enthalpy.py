@@ -49,7 +49,8 @@ class Enthalpy:
         field: energies and forces.
         positions: [n, 3] Å, undeformed.
         cell: [b, 3, 3] Å, undeformed; rows are the cell vectors.
-        free: which changes of the cells are allowed; None fixes them.
+        free: which changes of the cells are allowed: ``isotropic``, ``full``, or which components
+            of F ([b, 3, 3] bool, in the upper triangle); None fixes them.
         pressure: eV/Å³.
     """
 
@@ -58,17 +59,17 @@ class Enthalpy:
         field: ForceField,
         positions: Tensor,
         cell: Tensor,
-        free: FreeCell | None = None,
+        free: FreeCell | Tensor | None = None,
         pressure: float = 0.0,
     ) -> None:
         self.field, self.cell, self.free, self.pressure = field, cell, free, pressure
-        self.batch = FlatBatch(field.system, len(cell), 9 if free else 0)
+        self.batch = FlatBatch(field.system, len(cell), 0 if free is None else 9)
         self.volume = torch.linalg.det(cell).abs()
         atoms = self.batch.sizes.to(cell.dtype)
         self.scale = (atoms.sqrt() * (self.volume / atoms) ** (1 / 3)).view(-1, 1, 1)
         undeformed = torch.eye(3, dtype=cell.dtype, device=cell.device) * self.scale
         parts = [positions.flatten(), undeformed.flatten()]
-        self.start = torch.cat(parts) if free else parts[0].clone()
+        self.start = parts[0].clone() if free is None else torch.cat(parts)
 
     def deformation(self, x: Tensor) -> Tensor:
         """F [b, 3, 3] of coordinates [k] with free cells."""
@@ -102,9 +103,13 @@ class Enthalpy:
 
     def _allowed(self, stress: Tensor) -> Tensor:
         """The part of a stress that the cell may follow."""
+        if isinstance(self.free, Tensor):
+            return stress * self.free
         return _spherical(stress) if self.free == "isotropic" else stress
 
     def _project(self, slope: Tensor) -> Tensor:
+        if isinstance(self.free, Tensor):
+            return slope.triu() * self.free
         return _spherical(slope) if self.free == "isotropic" else slope.triu()
 
     def _apply(self, matrices: Tensor, vectors: Tensor) -> Tensor:

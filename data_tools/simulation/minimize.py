@@ -79,7 +79,7 @@ def minimize(
     cell: Tensor,
     *,
     method: Method = "fire",
-    free_cell: FreeCell | None = None,
+    free_cell: FreeCell | Tensor | None = None,
     fmax: float = FMAX,
     stress_tolerance: float = STRESS_TOLERANCE,
     pressure: float = 0.0,
@@ -97,7 +97,8 @@ def minimize(
         cell: [b, 3, 3] Å, rows are the cell vectors.
         method: ``fire`` or ``cg``.
         free_cell: whether cells keep still (None), keep their shape (``isotropic``) or not
-            (``full``).
+            (``full``), or which components of the deformation gradient may change ([b, 3, 3]
+            bool, see `Enthalpy`).
         fmax: eV/Å; a system rests when no atom feels a larger force.
         stress_tolerance: eV/Å³; and, with a free cell, no component of stress + pressure (its
             mean, where isotropic) is larger.
@@ -143,11 +144,15 @@ def minimize(
 
 
 def _check_settings(
-    method: str, free_cell: str | None, fmax: float, stress_tolerance: float, max_steps: int
+    method: str,
+    free_cell: str | Tensor | None,
+    fmax: float,
+    stress_tolerance: float,
+    max_steps: int,
 ) -> None:
     if method not in METHODS:
         raise UsageError(f"no method {method!r}: choose fire or cg")
-    if free_cell not in FREE_CELLS:
+    if not isinstance(free_cell, Tensor) and free_cell not in FREE_CELLS:
         raise UsageError(f"no free cell {free_cell!r}: choose None, isotropic or full")
     if not (fmax > 0 and stress_tolerance > 0):
         raise UsageError(
@@ -164,7 +169,7 @@ def _at_rest(point: Point, fmax: float, stress_tolerance: float) -> Tensor:
 
 def _evaluate(enthalpy: Enthalpy, x: Tensor, step: int) -> Point:
     """The point at x, when it is one."""
-    if enthalpy.free:
+    if enthalpy.free is not None:
         ratio = torch.linalg.det(enthalpy.deformation(x))
         bad = ~((ratio < LARGEST_VOLUME_CHANGE) & (ratio > 1 / LARGEST_VOLUME_CHANGE))
         if bool(bad.any()):

@@ -40,7 +40,7 @@ from mgsym.data_tools.simulation.potential_header import (
     read_header,
     refuse_funcfl,
 )
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou, zhou_cu_zr
 from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import InputWarning
 
@@ -51,18 +51,28 @@ _LOOKALIKES = {
     **dict.fromkeys([0x2D7, 0x2212], "-"),
     **dict.fromkeys([0x2D6, 0x2064], "+"),
 }
+ANALYTIC = "zhou:"
 
 
-def load_potential(path: str | Path | None = None) -> EAM:
+def load_potential(path: str | Path | None = None, elements: Sequence[str] = ()) -> EAM:
     """The potential to compute with: a file, else the one MGSYM_POTENTIAL names, else analytic.
 
-    The analytic one is Zhou, Johnson & Wadley's for Cu-Zr; its `name` says so.
+    The analytic one is Zhou, Johnson & Wadley's; its `name` says so.
+
+    Args:
+        path: a file, or ``zhou:Zr,Cu,Al`` for the analytic potential of these metals.
+        elements: what the analytic one has to know where no other is named; none takes Cu-Zr.
 
     Raises:
-        InputError: the file is missing or wrong.
+        InputError: the file is missing or wrong, or the analytic potential lacks an element.
     """
-    chosen = path or os.environ.get(VARIABLE)
-    return read_potential(chosen) if chosen else zhou_cu_zr()
+    chosen = str(path or os.environ.get(VARIABLE) or "")
+    if chosen.startswith(ANALYTIC):
+        species = [symbol.strip() for symbol in chosen.removeprefix(ANALYTIC).split(",")]
+        return zhou([symbol for symbol in species if symbol])
+    if chosen:
+        return read_potential(chosen)
+    return zhou_cu_zr() if set(elements) <= {"Cu", "Zr"} else zhou(elements)
 
 
 def read_potential(path: str | Path) -> EAM:

@@ -22,6 +22,7 @@ from mgsym.data_tools.simulation.glass_structure import (
     pair_distribution,
 )
 from mgsym.data_tools.simulation.melt_quench import LogRow, Quenched, melt_quench
+from mgsym.data_tools.simulation.minimize import Method
 from mgsym.data_tools.simulation.recipe import PASCALS, Recipe
 from mgsym.data_tools.simulation.relax import Relaxation, relax
 from mgsym.structure import Structure
@@ -65,6 +66,7 @@ def quench(
     out: str | Path,
     *,
     device: str | torch.device = "cpu",
+    method: Method = "fire",
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[..., None] | None = None,
@@ -78,6 +80,7 @@ def quench(
         out: a structure file for all glasses, or (a name without a suffix) a folder for a file
             of each. The log goes beside it as ``.csv`` or into it.
         device: where to compute.
+        method: of the relaxation at the end, ``fire`` or ``cg``; see `relax`.
         resume: go on from the checkpoint that an interrupted run left.
         overwrite: whether output, or an old checkpoint, may be replaced.
         progress, should_stop: see `melt_quench`.
@@ -105,7 +108,9 @@ def quench(
     )
     pressure = recipe.pressure / PASCALS
     atoms = [q.structure for q in quenched]
-    rested = relax(atoms, potential, cell="isotropic", pressure=pressure, device=device)
+    rested = relax(
+        atoms, potential, method=method, cell="isotropic", pressure=pressure, device=device
+    )
     glasses = [described(q, r) for q, r in zip(quenched, rested, strict=True)]
     paths.write(glasses, log, potential.name, overwrite)
     paths.checkpoint.unlink(missing_ok=True)

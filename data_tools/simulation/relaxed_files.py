@@ -15,11 +15,9 @@ from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.enthalpy import FreeCell
 from mgsym.data_tools.simulation.minimize import FMAX, MAX_STEPS, Method, Watch
 from mgsym.data_tools.simulation.relax import Relaxation, relax
-from mgsym.data_tools.simulation.units import BAR
+from mgsym.data_tools.simulation.units import GPA
 from mgsym.errors import MgsymError, UsageError
 from mgsym.structure import Structure
-
-GPA = BAR / 1e4  # GPa in 1 eV/Å³
 
 
 @dataclass(frozen=True)

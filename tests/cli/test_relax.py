@@ -135,11 +135,11 @@ def _twice_at_one_place() -> Structure:
     [
         (["none.xyz"], 3, "none.xyz: no such file"),
         (["bad.xyz"], 3, "atoms 1000 and 1001 are closest, 0.00 Å apart"),
-        (["gold.xyz"], 3, "Au"),
+        (["tin.xyz"], 3, "Sn"),
         (["a.xyz", "--potential", "none.fs"], 3, "none.fs: no such file"),
         (["a.xyz", "--method", "newton"], 2, "'newton' is not one of 'fire', 'cg'"),
         (["a.xyz", "--fmax", "0"], 2, "--fmax"),
-        (["a.xyz", "gold.xyz", "-o", "b.xyz"], 2, "b.xyz is one file, but 2 are given"),
+        (["a.xyz", "film.xyz", "-o", "b.xyz"], 2, "b.xyz is one file, but 2 are given"),
         (["a.xyz", "a.xyz"], 2, "two structures have one name"),
         (["a.xyz", "-o", "a.unknown"], 2, "cannot tell a format to write"),
         (["two.xyz", "--frames", ":", "-o", "b.npz"], 2, "npz holds one structure, 2 given"),
@@ -152,7 +152,7 @@ def test_errors_are_one_line(
 ) -> None:
     write(crystal("a"), "a.xyz")
     write(_twice_at_one_place(), "bad.xyz")
-    write(crystal("gold").replace(species=("Au",)), "gold.xyz")
+    write(crystal("tin").replace(species=("Sn",)), "tin.xyz")
     write(crystal("film").replace(periodic=(True, True, False)), "film.xyz")
     write([crystal("a"), crystal("b")], "two.xyz")
     before = set(Path().iterdir())

@@ -16,8 +16,10 @@ from mgsym.data_tools.simulation.zhou_johnson_wadley import (
     embedded,
     f,
     phi,
+    zhou,
     zhou_cu_zr,
 )
+from mgsym.errors import InputError
 from mgsym.structure import Structure
 
 
@@ -137,3 +139,38 @@ def test_copper_reaches_less_far() -> None:
     assert torch.all((potential.reach - expected).abs() < 4 * potential.spacing)
     given = torch.tensor([[copper, copper], [zirconium, zirconium]], dtype=torch.float64)
     assert torch.all((potential.density_reach - given).abs() < 4 * potential.spacing)
+
+
+@pytest.mark.parametrize("symbol", ELEMENTS)
+def test_every_metal_is_whole(symbol: str) -> None:
+    element = ELEMENTS[symbol]
+    for seam in (element.low * element.rho_e, 1.15 * element.rho_e):
+        rho = torch.tensor([seam * (1 - 1e-9), seam], dtype=torch.float64, requires_grad=True)
+        energy = embedded(rho, symbol)
+        (slope,) = torch.autograd.grad(energy.sum(), rho)
+        # a digit wrong in any of the parameters opens a gap here
+        assert float((energy[1] - energy[0]).detach().abs()) < 1e-6
+        assert float((slope[1] - slope[0]).abs()) < 1e-5
+    alone = float(embedded(torch.zeros(1, dtype=torch.float64), symbol))
+    assert alone == pytest.approx(0.0, abs=1.1e-6)  # six published digits
+
+
+def test_the_order_of_elements_changes_nothing() -> None:
+    cell = 4.3 * torch.eye(3).double()
+    sites = torch.tensor([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.1, 0.0]]).double() @ cell
+    mixed = Structure(sites, cell, torch.tensor([0, 1, 2]), ("Al", "Cu", "Zr"))
+    one, other = zhou(("Zr", "Cu", "Al"))(mixed), zhou(("Al", "Zr", "Cu"))(mixed)
+    assert torch.allclose(one.forces, other.forces, atol=1e-12)
+    # Cu-Zr alone is tabulated on other knots only
+    pure = Structure(sites[:2], cell, torch.tensor([0, 1]), ("Cu", "Zr"))
+    wide = zhou(("Zr", "Cu", "Al", "Pb"))(pure)
+    assert float(wide.energy) == pytest.approx(float(zhou_cu_zr()(pure).energy), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("species", "told"),
+    [(("Cu", "Sn"), "has no Sn"), ((), "no elements"), (("Cu", "Cu"), "named twice")],
+)
+def test_what_it_cannot_be_is_told(species: tuple[str, ...], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        zhou(species)

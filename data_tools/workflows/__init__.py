@@ -1,0 +1,1 @@
+"""What each command does, from its input files to its output files."""
