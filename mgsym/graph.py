@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import InputError
-from mgsym.graph_files import EDGE_FIELDS, NODE_FIELDS, read_fields, write_fields
+from mgsym.graph_files import NODE_FIELDS, read_fields, write_fields
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
 
@@ -121,9 +121,10 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """This graph with every tensor on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in (*NODE_FIELDS, *EDGE_FIELDS)}
-        features = {name: values.to(device) for name, values in self.node_features.items()}
-        return self.replace(**moved, cell=self.cell.to(device), node_features=features)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {n: value.to(device) for n, value in values.items() if isinstance(value, Tensor)}
+        features = {name: feature.to(device) for name, feature in self.node_features.items()}
+        return self.replace(**moved, node_features=features)
 
     def with_edges(self, keep: Tensor) -> Graph:
         """This graph with only some of its edges.
