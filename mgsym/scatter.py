@@ -37,6 +37,9 @@ def run_sums(values: Tensor, sizes: Tensor) -> Tensor:
     Returns:
         [..., b].
     """
+    if values.requires_grad:  # segment_reduce cannot be differentiated twice
+        run = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+        return values.new_zeros(*values.shape[:-1], len(sizes)).index_add(-1, run, values)
     lists = values.shape[:-1].numel()
     sums = torch.segment_reduce(values.reshape(-1), "sum", lengths=sizes.repeat(lists), unsafe=True)
     return sums.view(*values.shape[:-1], len(sizes))

@@ -27,6 +27,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ import rules
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 CUDA = torch.device("cuda", 0)
 HERE = Path(__file__).resolve().parent
@@ -231,9 +231,11 @@ class EmulatedCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        name = func._schema.name.split("::")[-1]
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = list(_tensors((*args, *kwargs.values())))
         involved = any(isinstance(x, CudaTensor) for x in tensors)
+        if not involved and kwargs.get("device") is None:
+            return func(*args, **kwargs)
+        name = func._schema.name.split("::")[-1]
         if involved:
             rules.refuse(func, name, args, kwargs, tensors)
         there = _result_is_there(name, args, kwargs, involved)
@@ -241,7 +243,8 @@ class EmulatedCuda(TorchDispatchMode):
             return func(*args, **kwargs)
         if there and "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
-        inside_args, inside_kwargs = tree_map_only(CudaTensor, lambda x: x.inside, (args, kwargs))
+        inside_args = tuple(map(_inside, args))
+        inside_kwargs = {key: _inside(value) for key, value in kwargs.items()}
         if there and torch.Tag.nondeterministic_seeded in func.tags:
             out = self._draw(func, inside_args, inside_kwargs)
         else:
@@ -273,7 +276,7 @@ class EmulatedCuda(TorchDispatchMode):
             self._count(name, rules.kernels(func, name, args), rules.waits(name, args))
         if not rules.kernels(func, name, args):
             return
-        results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        results = list(_tensors(out if isinstance(out, tuple) else (out,)))
         read = 0 if name in ("fill_", "zero_") else sum(_bytes(x) for x in tensors)
         if name in ("index_select", "index", "gather"):  # reads what it takes, not all there is
             read = sum(map(_bytes, tensors[1:])) + sum(map(_bytes, results))
@@ -288,6 +291,22 @@ class EmulatedCuda(TorchDispatchMode):
                 counter[name] += number
                 if self.source is not None:
                     lines[_line(self.source)] += number
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Tensors among arguments or results, those in lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _inside(value: Any) -> Any:
+    """An argument as the CPU sees it."""
+    if isinstance(value, CudaTensor):
+        return value.inside
+    return type(value)(map(_inside, value)) if type(value) in (list, tuple) else value
 
 
 def _result_is_there(name: str, args: Any, kwargs: Any, involved: bool) -> bool:
@@ -307,7 +326,9 @@ def _wrapped(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
     def wrap(part: Any, returned: Any) -> Any:
         if returned.alias_info is not None and returned.alias_info.is_write:
             return _written(func, args, kwargs, next(targets), part)
-        return tree_map_only(Tensor, CudaTensor, part)
+        if isinstance(part, Tensor):
+            return CudaTensor(part)
+        return [CudaTensor(x) for x in part] if isinstance(part, list | tuple) else part
 
     returns = func._schema.returns
     if len(returns) <= 1:
