@@ -4,6 +4,9 @@
 #             train the best ensemble on the public dataset and predict its test structures
 #             (REFINE=N: N searches an atom beside it; JOBS=N processes for them)
 # make test   make the environment, check the code and run the tests
+# make test-emulated-cuda   everything that has a --device, on an emulated GPU (needs g++)
+# make test-cuda    on a machine with a GPU: the tests that need one
+# make bench-cuda   on a machine with a GPU: its times, as a table in benchmark-gpu.md
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -13,7 +16,8 @@ DEMO ?=
 REFINE ?= 0
 JOBS ?= 1
 
-.PHONY: demo shipped-model public-test-predictions test test-slow check format clean
+.PHONY: demo shipped-model public-test-predictions test test-slow test-emulated-cuda test-cuda \
+	bench-cuda check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +44,18 @@ test: check
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# the long list of commands, models and searches on the emulated CUDA device
+test-emulated-cuda: $(READY)
+	$(BIN)/python -m pytest tests/emulated_cuda -m "slow or not slow"
+
+# the same on a real GPU, with every other test that needs one
+test-cuda: $(READY)
+	MGSYM_GPU=real $(BIN)/python -m pytest -m cuda
+
+bench-cuda: $(READY)
+	$(BIN)/python tests/benchmarks/gpu.py --out benchmark-gpu.md
+	@cat benchmark-gpu.md
 
 # The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
 # folder of links in which they do.

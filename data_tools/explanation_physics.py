@@ -133,7 +133,7 @@ def measure(
     overwrite: bool = False,
     device: str = "auto",
     jobs: int = 1,
-    slots: int = 64,
+    slots: int | None = None,
     progress: Callable[..., None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PhysicsCheck:

@@ -46,11 +46,9 @@ def run_compiled(function: Callable[..., Any], device_type: str, *given: Any) ->
     That a compiler is there does not prove that it works (no Python.h, no room in its cache):
     where it fails, one warning says so, and nothing is compiled for that device any more.
     """
-    fast = compiled(function, device_type)
-    if fast is None:
-        return None
     try:
-        return fast(*given)
+        fast = compiled(function, device_type)
+        return None if fast is None else fast(*given)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,19 @@ def cuda() -> Iterator[EmulatedCuda]:
         pytest.skip(str(reason))
     with emulated_cuda.EmulatedCuda() as device:
         yield device
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> EmulatedCuda | None:
+    """A real GPU where there is one (None), else the emulated one.
+
+    With MGSYM_GPU=real, as `make test-cuda` sets it, only a real one will do.
+    """
+    if torch.cuda.is_available():
+        return None
+    if os.environ.get("MGSYM_GPU") == "real":
+        pytest.skip("there is no GPU here")
+    return request.getfixturevalue("cuda")
 
 
 @pytest.fixture(scope="session")

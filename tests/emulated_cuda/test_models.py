@@ -16,6 +16,8 @@ from mgsym.models import MODELS, BarrierModel, create_model, model_options
 from mgsym.models.direct import DirectModel
 from mgsym.prediction import predict
 
+pytestmark = pytest.mark.cuda
+
 SMALL: dict[str, Any] = {
     "width": 8, "heads": (2, 1), "decoder_layers": 1, "radial": 3, "l_max": 2, "dropout": 0.0,
     "companion": 0.0, "steps": 2, "trees": 5, "waves": 20, "wide_radial": 3,
@@ -91,20 +93,20 @@ def check(model: BarrierModel, graphs: list[Graph]) -> None:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_a_model_computes_the_same_there(cuda: Any, graphs: list[Graph], name: str) -> None:
+def test_a_model_computes_the_same_there(gpu: Any, graphs: list[Graph], name: str) -> None:
     check(make(name, graphs), graphs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), VARIANTS.values(), ids=VARIANTS)
 def test_options_compute_the_same_there(
-    cuda: Any, graphs: list[Graph], name: str, options: dict[str, Any]
+    gpu: Any, graphs: list[Graph], name: str, options: dict[str, Any]
 ) -> None:
     check(make(name, graphs, options), graphs)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_lower_precision_stays_near(cuda: Any, graphs: list[Graph], precision: torch.dtype) -> None:
+def test_lower_precision_stays_near(gpu: Any, graphs: list[Graph], precision: torch.dtype) -> None:
     model, other = make("symgnn", graphs), there(make("symgnn", graphs))
     _, exact = step(model, collate(graphs))
     _, found = step(other, collate([graph.to("cuda") for graph in graphs]), precision)
@@ -112,7 +114,7 @@ def test_lower_precision_stays_near(cuda: Any, graphs: list[Graph], precision: t
     assert 0 < float((near - right).norm()) < 0.1 * float(right.norm())
 
 
-def test_predictions_in_parts_are_those_of_the_whole(cuda: Any, graphs: list[Graph]) -> None:
+def test_predictions_in_parts_are_those_of_the_whole(gpu: Any, graphs: list[Graph]) -> None:
     model = make("symgnn", graphs).eval()
     whole = predict(graphs[0], model, device="cpu")
     torch.testing.assert_close(predict(graphs[0], model, device="cuda"), whole)
@@ -122,7 +124,7 @@ def test_predictions_in_parts_are_those_of_the_whole(cuda: Any, graphs: list[Gra
 
 @pytest.mark.slow
 def test_loops_over_pieces_of_edges(
-    cuda: Any, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
+    gpu: Any, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "_PIECE_CUDA", 2000)
     check(make("symgnn", graphs), graphs)
@@ -132,7 +134,7 @@ def test_loops_over_pieces_of_edges(
     "method",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in METHODS],
 )
-def test_an_explanation_is_the_same_there(cuda: Any, graphs: list[Graph], method: str) -> None:
+def test_an_explanation_is_the_same_there(gpu: Any, graphs: list[Graph], method: str) -> None:
     model = make("symgnn", graphs).eval()
     here = explain(graphs[0], model, 5, method, device="cpu", **QUICK.get(method, {}))
     found = explain(graphs[0], model, 5, method, device="cuda", **QUICK.get(method, {}))

@@ -22,6 +22,8 @@ from mgsym.errors import Interrupted, UsageError
 from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
 
+pytestmark = pytest.mark.cuda
+
 PLACES = ("cpu", "cuda")
 
 
@@ -39,7 +41,7 @@ def minimum(glass: Structure) -> Structure:
 @pytest.mark.parametrize("method", ["brute", "cells"])
 @pytest.mark.parametrize("periodic", [(True,) * 3, (True, False, True), (False,) * 3])
 def test_pairs(
-    cuda: Any, glasses: list[Structure], method: str, periodic: tuple[bool, bool, bool]
+    gpu: Any, glasses: list[Structure], method: str, periodic: tuple[bool, bool, bool]
 ) -> None:
     place = glasses[0]
     for cutoff in (3.0, 9.0):
@@ -53,7 +55,7 @@ def test_pairs(
             assert torch.equal(a, b)
 
 
-def test_energy_forces_and_stress_of_several_systems(cuda: Any, glasses: list[Structure]) -> None:
+def test_energy_forces_and_stress_of_several_systems(gpu: Any, glasses: list[Structure]) -> None:
     found = []
     for device in PLACES:
         field = EAMForces(zhou_cu_zr(), glasses, device=device)
@@ -66,7 +68,7 @@ def test_energy_forces_and_stress_of_several_systems(cuda: Any, glasses: list[St
 
 
 @pytest.mark.parametrize(("method", "cell"), [("fire", None), ("cg", None), ("fire", "volume")])
-def test_relaxations(cuda: Any, glasses: list[Structure], method: str, cell: str | None) -> None:
+def test_relaxations(gpu: Any, glasses: list[Structure], method: str, cell: str | None) -> None:
     here, there = (
         relax(
             glasses[:2], zhou_cu_zr(), method=method, cell=cell, max_steps=6, device=device,
@@ -81,7 +83,7 @@ def test_relaxations(cuda: Any, glasses: list[Structure], method: str, cell: str
 
 
 @pytest.mark.parametrize("barostat", [None, 1.0])
-def test_dynamics(cuda: Any, glasses: list[Structure], barostat: float | None) -> None:
+def test_dynamics(gpu: Any, glasses: list[Structure], barostat: float | None) -> None:
     ends = []
     for device in PLACES:
         field = EAMForces(zhou_cu_zr(), glasses[:2], device=device, compile=False)
@@ -111,7 +113,7 @@ def search(minimum: Structure, device: str, asked: list[Search], **settings: Any
 
 @pytest.mark.slow
 @pytest.mark.parametrize("connect", [False, True])
-def test_searches(cuda: Any, minimum: Structure, connect: bool) -> None:
+def test_searches(gpu: Any, minimum: Structure, connect: bool) -> None:
     asked = [Search(0, attempt) for attempt in range(4)]
     here, there = (
         search(minimum, device, asked, connect=connect, precision="float64") for device in PLACES
@@ -123,7 +125,7 @@ def test_searches(cuda: Any, minimum: Structure, connect: bool) -> None:
         assert b.barrier_back == pytest.approx(a.barrier_back, abs=1e-3, nan_ok=True)
 
 
-def test_a_search_that_fails_at_once(cuda: Any, minimum: Structure) -> None:
+def test_a_search_that_fails_at_once(gpu: Any, minimum: Structure) -> None:
     """All the way through the pipeline, in a few force calls."""
     here, there = (
         search(minimum, device, [Search(3, 0), Search(8, 0)], call_limit=12) for device in PLACES
@@ -134,7 +136,7 @@ def test_a_search_that_fails_at_once(cuda: Any, minimum: Structure) -> None:
 
 
 def test_several_jobs_label_on_the_cpu(
-    cuda: Any, glass: Structure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    gpu: Any, glass: Structure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`mgsym label relaxed.xyz --jobs 2` on a machine with a GPU, as the README has it."""
     asked: list[tuple[str, int]] = []

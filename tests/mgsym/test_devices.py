@@ -25,6 +25,7 @@ def test_cpu_is_always_there() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(GPUS == 0, reason="there is no GPU here")
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
 def test_a_gpu_is_numbered(name: str) -> None:
