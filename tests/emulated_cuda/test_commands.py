@@ -20,7 +20,7 @@ from mgsym.training import train
 
 pytestmark = pytest.mark.cuda
 
-QUICK = ["build-graph", "train", "predict", "evaluate", "explain", "relax", "label"]
+QUICK = ["build-graph", "train", "predict", "evaluate", "relax"]
 # a command line of each; {out} is a new name in a folder with run/, pair/, graphs/ and test.xyz
 LINES: dict[str, list[str]] = {
     "build-graph": ["test.xyz --cutoff 3.6 -o {out}"],
@@ -65,7 +65,7 @@ def folder(
     for graph in graphs:
         graph.save(place / "graphs" / f"{graph.names[0]}.npz")
     write(glasses[2], place / "test.xyz")
-    for seed, run in enumerate(("run", "pair/0", "pair/1")):
+    for seed, run in enumerate(("run", "pair/seed0", "pair/seed1")):
         config = preset("fast").changed({"training.epochs": 1, "model.companion": 0.0})
         train(graphs, config.changed({"seed": seed}), run=place / run, device="cpu")
     return place

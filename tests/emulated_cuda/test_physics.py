@@ -13,6 +13,7 @@ from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation import labelling
 from mgsym.data_tools.simulation.artn import run_searches
 from mgsym.data_tools.simulation.artn_settings import ArtnSettings
+from mgsym.data_tools.simulation.assembly_line import Line
 from mgsym.data_tools.simulation.dynamics import Dynamics, maxwell_boltzmann
 from mgsym.data_tools.simulation.eam_forces import EAMForces
 from mgsym.data_tools.simulation.events import Event, Search
@@ -67,7 +68,7 @@ def test_energy_forces_and_stress_of_several_systems(gpu: Any, glasses: list[Str
         torch.testing.assert_close(b.cpu(), a, rtol=1e-12, atol=1e-10)
 
 
-@pytest.mark.parametrize(("method", "cell"), [("fire", None), ("cg", None), ("fire", "volume")])
+@pytest.mark.parametrize(("method", "cell"), [("fire", None), ("cg", None), ("fire", "isotropic")])
 def test_relaxations(gpu: Any, glasses: list[Structure], method: str, cell: str | None) -> None:
     here, there = (
         relax(
@@ -125,14 +126,31 @@ def test_searches(gpu: Any, minimum: Structure, connect: bool) -> None:
         assert b.barrier_back == pytest.approx(a.barrier_back, abs=1e-3, nan_ok=True)
 
 
-def test_a_search_that_fails_at_once(gpu: Any, minimum: Structure) -> None:
+def copper() -> Structure:
+    """An fcc crystal of 256 atoms, at rest by symmetry."""
+    basis = torch.tensor([[0.0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    corners = torch.cartesian_prod(*[torch.arange(4.0)] * 3)
+    places = (corners[:, None] + basis).reshape(-1, 3).double() * 3.615
+    types = torch.zeros(len(places), dtype=torch.int64)
+    return Structure(places, torch.eye(3).double() * 3.615 * 4, types, ("Cu",), name="copper")
+
+
+def test_walks_that_end_are_on_the_cpu(gpu: Any) -> None:
     """All the way through the pipeline, in a few force calls."""
-    here, there = (
-        search(minimum, device, [Search(3, 0), Search(8, 0)], call_limit=12) for device in PLACES
-    )
-    assert [event.status for event in there] == [event.status for event in here]
-    for a, b in zip(here, there, strict=True):
-        assert b.displacement == pytest.approx(a.displacement, rel=1e-3)
+    crystal, asked = copper(), [Search(3, 0), Search(8, 0)]
+    settings = ArtnSettings(call_limit=12, precision="float64")
+    ends = []
+    for device in PLACES:
+        line = Line(
+            crystal, zhou_cu_zr(), settings, [6.5], seed=0, slots=2, device=device, compile=False
+        )
+        walks = {r.search.atom: r.walks[-1] for r in line.run(iter(asked))}
+        assert all(w.end.device.type == w.mode.device.type == "cpu" for w in walks.values())
+        ends.append(walks)
+    for atom, here in ends[0].items():
+        there = ends[1][atom]
+        assert (there.status, there.calls_leave) == (here.status, here.calls_leave)
+        torch.testing.assert_close(there.end, here.end, rtol=0, atol=1e-6)
 
 
 def test_several_jobs_label_on_the_cpu(
