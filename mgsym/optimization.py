@@ -74,9 +74,9 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     real = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
     if real:  # all at once: on a GPU, a launch for each takes longer than the numbers do
         torch._foreach_lerp_([ours for ours, _ in real], [new for _, new in real], 1 - decay)
-    for ours, theirs in pairs:
-        if not ours.is_floating_point():
-            ours.copy_(theirs)
+    counts = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
+    if counts:
+        torch._foreach_copy_([ours for ours, _ in counts], [new for _, new in counts])
 
 
 def diverged(config: TrainingConfig, value: float, epoch: int, step: int) -> str:
