@@ -5,6 +5,9 @@
 #             (REFINE=N: N searches an atom beside it; JOBS=N processes for them)
 # make test   make the environment, check the code and run the tests
 # make fuzz N=1000 SEED=1   damage every kind of file N times and look that each ends in one line
+# make test-emulated-cuda   everything that has a --device, on an emulated GPU (needs g++)
+# make test-cuda    on a machine with a GPU: the tests that need one
+# make bench-cuda   on a machine with a GPU: its times, as a table in benchmark-gpu.md
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -16,7 +19,8 @@ SEED ?= 1
 REFINE ?= 0
 JOBS ?= 1
 
-.PHONY: demo shipped-model public-test-predictions test test-slow fuzz check format clean
+.PHONY: demo shipped-model public-test-predictions test test-slow fuzz test-emulated-cuda \
+	test-cuda bench-cuda check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +50,18 @@ test-slow: $(READY)
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --mutations $(N) --seed $(SEED)
+
+# the long list of commands, models and searches on the emulated CUDA device
+test-emulated-cuda: $(READY)
+	$(BIN)/python -m pytest tests/emulated_cuda -m "slow or not slow"
+
+# the same on a real GPU, with every other test that needs one
+test-cuda: $(READY)
+	MGSYM_GPU=real $(BIN)/python -m pytest -m cuda
+
+bench-cuda: $(READY)
+	$(BIN)/python tests/benchmarks/gpu.py --out benchmark-gpu.md
+	@cat benchmark-gpu.md
 
 # The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
 # folder of links in which they do.

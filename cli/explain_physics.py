@@ -24,7 +24,7 @@ POSITIVE = click.IntRange(1)
 @click.option("--searches", type=POSITIVE, default=10, help="From an atom, each.  [default: 10]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Of method, or artn.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run ended, if there was one.")
-@click.option("--slots", type=POSITIVE, default=64, help="Searches together.  [default: 64]")
+@click.option("--slots", type=POSITIVE, help="Searches together.  [default: 64; GPU: by memory]")
 @opt.jobs_option
 @opt.potential_option
 @opt.run_option

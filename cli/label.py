@@ -25,7 +25,7 @@ from mgsym.cli import options as opt
 @click.option("--shard", metavar="I/N", help="The I-th of N shares of the atoms; then mgsym merge.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run ended, if there was one.")
 @click.option(
-    "--slots", type=click.IntRange(1), default=64, help="Searches together.  [default: 64]"
+    "--slots", type=click.IntRange(1), help="Searches together.  [default: 64; GPU: by memory]"
 )
 @opt.jobs_option
 @opt.types_option

@@ -43,7 +43,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--search-shift", type=float, default=0.0, metavar="EV", help="Plus this, eV."),
     click.option("--events-out", type=opt.FILE, help="Searches  [default: OUT.events.csv]"),
     click.option("--resume", is_flag=True, help="Go on with the searches of an earlier run."),
-    click.option("--slots", type=click.IntRange(1), default=64, help="Searches together."),
+    click.option("--slots", type=click.IntRange(1), help="Searches together  [default: 64]."),
     opt.jobs_option,
     opt.seed_option,
 )  # fmt: skip

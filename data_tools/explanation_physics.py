@@ -47,8 +47,7 @@ from mgsym.data_tools.simulation.barriers import Labels, System, label_each
 from mgsym.data_tools.simulation.eam import EAM
 from mgsym.data_tools.simulation.events import FOUND
 from mgsym.data_tools.simulation.schedule import Plan
-from mgsym.devices import resolve_device
-from mgsym.errors import UsageError
+from mgsym.devices import device_for_jobs
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def measure(
     overwrite: bool = False,
     device: str = "auto",
     jobs: int = 1,
-    slots: int = 64,
+    slots: int | None = None,
     progress: Callable[..., None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PhysicsCheck:
@@ -147,7 +146,7 @@ def measure(
         searches: from each atom, in each structure.
         resume: go on with the searches that the folder holds.
         overwrite: begin them again.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
         jobs: processes, on CPUs; they share the structures.
         slots, progress, should_stop: as `barriers.label` takes them.
 
@@ -156,9 +155,7 @@ def measure(
         InputError: a structure is too small for the active region, or a file is of other searches.
         Interrupted: `should_stop` said so; the message tells how to go on.
     """
-    place = resolve_device(device)
-    if jobs > 1 and place.type != "cpu":
-        raise UsageError("--jobs is for CPUs: on a GPU, make more --slots, or give --device cpu")
+    place = device_for_jobs(device, jobs)
     plan = Plan.of(searches)
     found = label_each(
         _systems(prepared), potential, settings, plan=plan, resume=resume, overwrite=overwrite,

@@ -35,7 +35,7 @@ def graph_for(
         system: a structure or its graph.
         ensemble: its cutoff is taken, and the physical inputs that its models ask for.
         potential: what computes them, or its file; it should be that of the training structures.
-        device: where to compute them.
+        device: where to search for neighbours and compute them.
         progress: called with the parts of that work done and in all.
 
     Raises:
@@ -44,7 +44,7 @@ def graph_for(
     """
     if isinstance(system, Graph):
         return system
-    graph = build_graph(system, ensemble.cutoff)
+    graph = build_graph(system, ensemble.cutoff, device=resolve_device(device))
     needed = physical_names(ensemble)
     if not needed:
         return graph

@@ -19,7 +19,7 @@ from mgsym.data_tools.simulation.labelling import artn_settings, events_path
 from mgsym.data_tools.simulation.potential_files import load_potential
 from mgsym.data_tools.simulation.schedule import Plan
 from mgsym.data_tools.simulation.selection import parse_rows
-from mgsym.devices import resolve_device
+from mgsym.devices import device_for_jobs, resolve_device
 from mgsym.errors import UsageError
 from mgsym.fusion import Fused
 from mgsym.structure import Structure
@@ -107,7 +107,7 @@ def refine_file(
         seed: of the searches.
         resume: go on with the searches that `events` holds; an older `out` is replaced.
         overwrite: begin again where files exist.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``; with several jobs, auto means the CPU for searches.
         how: jobs, slots, progress and should_stop for `barriers.label`.
 
     Raises:
@@ -122,6 +122,7 @@ def refine_file(
     structure = structures[0]
     (out,) = output_paths(Path(out), structures, 1, overwrite or resume)
     place = str(resolve_device(device))
+    searched_on = str(device_for_jobs(device, how.get("jobs", 1)))
     belief = believe(structure, run, potential, place)
     if searches == 0:
         return _combined(belief, structure, out, None, (out,), scale, shift)
@@ -131,7 +132,7 @@ def refine_file(
     if not isinstance(potential, EAM):
         potential = load_potential(potential)
     rows = _rows(belief, searches, share, atoms, seed)
-    how.update(resume=resume, overwrite=overwrite, device=place, seed=seed, rows=rows)
+    how.update(resume=resume, overwrite=overwrite, device=searched_on, seed=seed, rows=rows)
     labels = label(
         structure, potential, path, settings or artn_settings(), plan=Plan(searches), **how
     )

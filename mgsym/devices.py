@@ -44,6 +44,23 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
+def device_for_jobs(name: str | torch.device, jobs: int) -> torch.device:
+    """The device of work that `jobs` processes share: with several, `auto` means the CPU.
+
+    Raises:
+        UsageError: as `resolve_device`, or several processes are to share a GPU.
+    """
+    if jobs > 1 and str(name) == "auto":
+        return torch.device("cpu")
+    device = resolve_device(name)
+    if jobs > 1 and device.type != "cpu":
+        raise UsageError(
+            f"--jobs {jobs} with device {device}: processes are for CPUs: leave out --jobs and "
+            "take more --slots, or give --device cpu"
+        )
+    return device
+
+
 def device_name(device: torch.device, threads: int | None = None) -> str:
     """``cpu, 2 threads``, or what the GPU is called; as many threads as torch has unless told."""
     if device.type == "cuda":

@@ -18,6 +18,7 @@ from mgsym.layers import pieces
 
 SLOPE = 0.01  # of DGL's LeakyReLU
 _STORED = 1 << 27  # numbers of z kept for the backward pass: 512 MB; more are computed again
+_SUMMED = 1 << 14  # edges whose products may be summed in 16 bits
 
 
 class EdgeUpdate(torch.autograd.Function):
@@ -264,12 +265,23 @@ class _Activation:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, multiplied in the lower precision, summed over pieces in total's."""
+    """total += left @ right, multiplied in the lower precision, summed over pieces in total's.
+
+    A product over all edges would be rounded to 16 bits once it is large, and a GPU may add up
+    its parts in 16 bits too.
+    """
     if left.dtype == right.dtype == total.dtype:
         total.addmm_(left, right)
     else:
         lower = left.dtype if right.dtype == total.dtype else right.dtype
-        total += left.to(lower) @ right.to(lower)
+        left, right = left.to(lower), right.to(lower)
+        whole = len(right) // _SUMMED * _SUMMED
+        if whole:  # pieces as large as a GPU's
+            lefts = left[:, :whole].unflatten(1, (-1, _SUMMED)).transpose(0, 1)
+            products = torch.bmm(lefts, right[:whole].unflatten(0, (-1, _SUMMED)))
+            total += products.sum(0, dtype=total.dtype)
+        if whole < len(right):
+            total += left[:, whole:] @ right[whole:]
 
 
 def _block_diagonal(a: Tensor) -> Tensor:

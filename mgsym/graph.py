@@ -141,15 +141,11 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """This graph with every tensor on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in (*NODE_FIELDS, *EDGE_FIELDS)}
-        features = {name: values.to(device) for name, values in self.node_features.items()}
-        return self.replace(
-            **moved,
-            cell=self.cell.to(device),
-            node_features=features,
-            label_weight=None if self.label_weight is None else self.label_weight.to(device),
-            prepared=None if self.prepared is None else self.prepared.to(device),
-        )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {n: value.to(device) for n, value in values.items() if isinstance(value, Tensor)}
+        features = {name: feature.to(device) for name, feature in self.node_features.items()}
+        prepared = None if self.prepared is None else self.prepared.to(device)
+        return self.replace(**moved, node_features=features, prepared=prepared)
 
     def with_edges(self, keep: Tensor) -> Graph:
         """This graph with only some of its edges.

@@ -102,7 +102,7 @@ def predict_with_spread(
     ensemble = load_ensemble(models, device)
     results = []
     for system in systems:
-        graph = as_graph(system, ensemble.cutoff)
+        graph = as_graph(system, ensemble.cutoff, device_of(ensemble.models[0]))
         graphs = {c: narrowed(graph, c) for c in {model.cutoff for model in ensemble.models}}
         each = [predict_graph(model, graphs[model.cutoff], max_edges) for model in ensemble.models]
         results.append(Prediction(*ensemble.combined(torch.stack(each))))
@@ -183,9 +183,11 @@ def device_of(model: BarrierModel) -> torch.device:
     return model.label_mean.device
 
 
-def as_graph(system: System, cutoff: float) -> Graph:
-    """A Structure's graph with this cutoff; a Graph as it is."""
-    return build_graph(system, cutoff) if isinstance(system, Structure) else system
+def as_graph(system: System, cutoff: float, device: str | torch.device = "cpu") -> Graph:
+    """A Structure's graph with this cutoff, its neighbours searched there; a Graph as it is."""
+    if isinstance(system, Graph):
+        return system
+    return build_graph(system, cutoff, device=device)
 
 
 def narrowed(graph: Graph, cutoff: float) -> Graph:

@@ -146,7 +146,7 @@ def sample_von_mises(location: Tensor, concentration: Tensor, count: int) -> Ten
 def seeded(seed: int) -> Iterator[None]:
     """Draw from torch's CPU random state as if seeded, and leave that state as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         yield
 
 

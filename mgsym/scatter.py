@@ -24,6 +24,27 @@ def segment_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add(0, index, values)
 
 
+def run_sums(values: Tensor, sizes: Tensor) -> Tensor:
+    """Sum runs of numbers that follow one another, in the same order each time.
+
+    `segment_sum` adds in whatever order a GPU's threads come, so that it is not repeated to the
+    bit there: where sums decide a trajectory, take this.
+
+    Args:
+        values: [..., n].
+        sizes: [b] int64, how long each run is; n in all.
+
+    Returns:
+        [..., b].
+    """
+    if values.requires_grad:  # segment_reduce cannot be differentiated twice
+        run = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+        return values.new_zeros(*values.shape[:-1], len(sizes)).index_add(-1, run, values)
+    lists = values.shape[:-1].numel()
+    sums = torch.segment_reduce(values.reshape(-1), "sum", lengths=sizes.repeat(lists), unsafe=True)
+    return sums.view(*values.shape[:-1], len(sizes))
+
+
 def segment_mean(values: Tensor, index: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
     """Mean of the rows of each segment, each row counted `weight` times.
 

@@ -31,6 +31,7 @@ from mgsym.data_tools.simulation.event_files import (
     structure_hash,
 )
 from mgsym.data_tools.simulation.events import FOUND
+from mgsym.data_tools.simulation.region_groups import slots_for
 from mgsym.data_tools.simulation.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.search_workers import Task
 from mgsym.data_tools.simulation.selection import format_rows, parse_shard
@@ -135,7 +136,7 @@ def label(
     resume: bool = False,
     overwrite: bool = False,
     jobs: int = 1,
-    slots: int = 64,
+    slots: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -158,7 +159,8 @@ def label(
         resume: go on with `file`; begin where it is missing.
         overwrite: begin again where `file` exists.
         jobs: processes.
-        slots: searches that advance together in each process.
+        slots: searches that advance together in each process; None: 64, on a GPU as many as its
+            free memory allows, up to 1,024.
         device: where to compute.
         progress: called with searches (or events, where the plan counts them) done and to do.
         should_stop: asked after every search; when it says yes, `Interrupted` is raised.
@@ -178,7 +180,8 @@ def label(
     heading = _heading(structure, potential, settings, rows, plan, seed, shard)
     with EventFile(file, heading) as writer:
         schedule = Schedule(rows, plan, _begin(writer, resume, overwrite))
-        task = Task(run_searches, structure, potential, settings, seed, slots, device)
+        together = slots or slots_for(device)
+        task = Task(run_searches, structure, potential, settings, seed, together, device)
         start = time.monotonic()
         search_sites([Site(task, schedule, writer)], jobs, progress, should_stop)
         seconds = time.monotonic() - start
@@ -197,7 +200,7 @@ def label_each(
     resume: bool = False,
     overwrite: bool = False,
     jobs: int = 1,
-    slots: int = 64,
+    slots: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -213,7 +216,7 @@ def label_each(
     Raises:
         as `label`.
     """
-    plan = plan or Plan()
+    plan, together = plan or Plan(), slots or slots_for(device)
     with ExitStack() as stack:
         sites = []
         for atoms in systems:
@@ -223,7 +226,7 @@ def label_each(
             writer = stack.enter_context(EventFile(atoms.file, heading))
             schedule = Schedule(atoms.rows, plan, _begin(writer, resume, overwrite))
             task = Task(
-                run_searches, atoms.structure, potential, settings, atoms.seed, slots, device
+                run_searches, atoms.structure, potential, settings, atoms.seed, together, device
             )
             sites.append(Site(task, schedule, writer))
         search_sites(sites, jobs, progress, should_stop)

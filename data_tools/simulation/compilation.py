@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 MOST_VERSIONS = 64
 SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
+_FAILING: set[str] = set()  # types of devices for which a compiler was there and failed
 
 
 @cache
@@ -38,9 +40,34 @@ def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., An
     return torch.compile(function, dynamic=False, options=options)
 
 
+def run_compiled(function: Callable[..., Any], device_type: str, *given: Any) -> Any | None:
+    """What a function gives, computed by its compiled version; None where there can be none.
+
+    That a compiler is there does not prove that it works (no Python.h, no room in its cache):
+    where it fails, one warning says so, and nothing is compiled for that device any more.
+    """
+    try:
+        fast = compiled(function, device_type)
+        return None if fast is None else fast(*given)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # whoever called computes the same uncompiled, and meets what was no compiler's fault
+        _FAILING.add(device_type)
+        compiled.cache_clear()
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(
+            f"torch.compile failed on {device_type} ({first}); going on without it, slower: mend "
+            f"the compiler (it needs gcc and Python.h), or set {SWITCH}=0 to silence this",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
 def can_compile(device_type: str) -> bool:
-    """Whether a C++ compiler (CPU) or Triton (CUDA) is there and compiling is not turned off."""
-    if os.environ.get(SWITCH) == "0":
+    """Whether a C++ compiler (CPU) or Triton (CUDA) is there, has not failed, and is wanted."""
+    if os.environ.get(SWITCH) == "0" or device_type in _FAILING:
         return False
     if device_type == "cpu":
         return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))

@@ -29,7 +29,7 @@ from mgsym.data_tools.simulation.thermostats import (
 )
 from mgsym.data_tools.simulation.units import BOLTZMANN, ENERGY_PER_MASS
 from mgsym.errors import UsageError
-from mgsym.scatter import segment_sum
+from mgsym.scatter import run_sums
 
 # of the damping time: below it the chains' own error is far below that of the atoms' Verlet step
 SMALL_STEP = 0.02
@@ -150,9 +150,9 @@ class Dynamics:
         self.barostat, self.reference = barostat, reference
         self.mass = masses.double()[:, None] * ENERGY_PER_MASS
         self.system = force_field.system
-        atoms = torch.bincount(self.system)
-        self.systems = len(atoms)
-        self.freedom = (3.0 * atoms - 3.0).double()  # the total momentum stays zero
+        self.sizes = torch.bincount(self.system)
+        self.systems = len(self.sizes)
+        self.freedom = (3.0 * self.sizes - 3.0).double()  # the total momentum stays zero
         # per kind of chain: particles, barostat
         kinds = [self.freedom, torch.ones_like(self.freedom)][: len(dampings)]
         self.chain_freedom = (
@@ -315,7 +315,7 @@ class Dynamics:
         atoms = (0.5 * self.mass * velocities * velocities).sum(dim=1)
         if self.systems == 1:
             return atoms.sum(dim=0, keepdim=True)
-        return segment_sum(atoms, self.system, self.systems)
+        return run_sums(atoms, self.sizes)
 
     def _spread(self, values: Tensor) -> Tensor:
         """A number per system [b], for each of its atoms: [n, 1]."""

@@ -25,7 +25,7 @@ from mgsym.data_tools.simulation.eam_kernel import (
 from mgsym.data_tools.simulation.forces import Forces
 from mgsym.errors import UsageError
 from mgsym.neighbors import neighbor_pairs
-from mgsym.scatter import segment_sum
+from mgsym.scatter import run_sums
 from mgsym.structure import Structure
 
 XX_YY_ZZ_YZ_XZ_XY = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
@@ -69,7 +69,7 @@ class EAMForces:
         self.system = torch.repeat_interleave(sizes).to(device)
         self.masses = torch.tensor(potential.masses, dtype=torch.float64)[types].to(device)
         self._types = types.to(device)
-        self._sizes = sizes.tolist()
+        self._sizes, self._lengths = sizes.tolist(), sizes.to(device)
         self._periodic = [structure.periodic for structure in structures]
         self._tables = tables(potential, device, dtype)
         self._reach = potential.reach.to(device)
@@ -91,8 +91,8 @@ class EAMForces:
             stress=True,
             compile=self.compile,
         )
-        energy = segment_sum(result.energy, self.system, len(cell))
-        virial = segment_sum(cast(Tensor, result.virial).T, self.system, len(cell))
+        energy = run_sums(result.energy, self._lengths)
+        virial = run_sums(cast(Tensor, result.virial), self._lengths).T
         volume = torch.linalg.det(cell).abs()
         stress = virial[:, XX_YY_ZZ_YZ_XZ_XY] / volume[:, None, None]
         return Forces(energy, result.forces.T, stress, result.energy)

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mgsym.data_tools.simulation.compilation import compiled
+from mgsym.data_tools.simulation.compilation import run_compiled
 from mgsym.data_tools.simulation.eam import EAM
+from mgsym.scatter import run_sums
 
 VECTOR = 16  # numbers that a processor works on at once, at most
 STRIP = 32  # neighbours in a strip
@@ -85,9 +86,11 @@ class Rim(NamedTuple):
         types: [q] species.
         fixed: [q] the density that frozen atoms give.
         slot: [p] int64, places in the flattened [STRIP, v] where a rim atom is the neighbour.
-        atom: [p] int64, which rim atom it is.
+        atom: [p] int64, which rim atom it is; ascending where there are `runs`.
         weight: [s] share of the pair energy that a row counts with this site: a half where the
             site is a row too, all of it where it is frozen.
+        runs: [q] int64, places of each rim atom, which are then summed in a fixed order; None on
+            CPUs, which have one anyway.
     """
 
     types: Tensor
@@ -95,6 +98,7 @@ class Rim(NamedTuple):
     slot: Tensor
     atom: Tensor
     weight: Tensor
+    runs: Tensor | None = None
 
 
 class RowForces(NamedTuple):
@@ -181,9 +185,9 @@ def row_forces(
         compile: use a compiler where there is one (never under autograd).
     """
     if compile and not (sites.requires_grad or rows.requires_grad):
-        whole = compiled(_whole, rows.device.type)
-        if whole is not None:
-            return RowForces(*whole(tables, where, sites, rows, stress))
+        found = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
+        if found is not None:
+            return RowForces(*found)
     size = CHUNK if rows.device.type == "cpu" else 2**25
     length, piece = len(where.row), size // STRIP
     parts = [slice(first, min(first + piece, length)) for first in range(0, length, piece)]
@@ -213,7 +217,7 @@ def _in_parts(
         energy, slope = _embedding(tables, where.types, received)
     else:
         back = torch.cat([bond.given for bond in bonds], dim=1).view(-1)
-        density = rim.fixed.index_add(0, rim.atom, back.index_select(0, rim.slot))
+        density = _rim_density(rim, back.index_select(0, rim.slot))
         energies, slope = _embedding(
             tables, torch.cat((where.types, rim.types)), torch.cat((received, density))
         )
@@ -226,6 +230,13 @@ def _in_parts(
     joined = _of_rows(sums[0] if len(sums) == 1 else torch.cat(sums, dim=1), where)
     virial = joined[4:] if stress else None
     return energy + joined[0], joined[1:4], virial, rim_energy
+
+
+def _rim_density(rim: Rim, given: Tensor) -> Tensor:
+    """The density [q] at rim atoms, with what rows give them [p]."""
+    if rim.runs is None:
+        return rim.fixed.index_add(0, rim.atom, given)
+    return rim.fixed + run_sums(given, rim.runs)
 
 
 def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:

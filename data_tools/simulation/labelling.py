@@ -19,7 +19,7 @@ from mgsym.data_tools.simulation.event_files import event_lines, write_events
 from mgsym.data_tools.simulation.relax import relax
 from mgsym.data_tools.simulation.schedule import Plan
 from mgsym.data_tools.simulation.selection import parse_rows, parse_shard, rows_of_ids
-from mgsym.devices import resolve_device
+from mgsym.devices import device_for_jobs
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
 
@@ -103,7 +103,7 @@ def label_file(
         types, frames: as `formats.read_frames` takes them.
         seed, shard, resume, overwrite: as `barriers.label` takes them. With `resume` an older
             `out` is replaced.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
         jobs: processes, on CPUs.
         how: slots, progress and should_stop for `barriers.label`.
 
@@ -114,9 +114,7 @@ def label_file(
     """
     if sum(chosen is not None for chosen in (atoms, ids, choose)) > 1:
         raise UsageError("--atoms, --ids and --choose all choose atoms: give one of them")
-    place = resolve_device(device)
-    if jobs > 1 and place.type != "cpu":
-        raise UsageError("--jobs is for CPUs: on a GPU, make more --slots, or give --device cpu")
+    place = device_for_jobs(device, jobs)
     settings = settings or artn_settings()
     if file is None:
         structure, stem = _demonstration(potential), "sample"

@@ -284,13 +284,20 @@ class RegionBatch:
         if self.frozen:
             at = self.slots * self.rows + slot * self.sizes.rims + self._rim_of_site
             embedded = torch.where(self._rim_of_site >= 0, at, embedded)
-            rim = Rim(
-                self._rim_types.reshape(-1),
-                self._rim_fixed.to(self.dtype).reshape(-1),
-                self._pair_place.reshape(-1),
-                (slot * self.sizes.rims + self._pair_rim).reshape(-1),
-                torch.where(self._owner >= 0, 0.5, 1.0).to(self.dtype).reshape(-1),
-            )
+            place, atom, runs = self._rim_pairs(slot)
+            weight = torch.where(self._owner >= 0, 0.5, 1.0).to(self.dtype).reshape(-1)
+            fixed = self._rim_fixed.to(self.dtype).reshape(-1)
+            rim = Rim(self._rim_types.reshape(-1), fixed, place, atom, weight, runs)
         back = None if self._tables.symmetric else self._back.view(STRIP, -1)
         neighbor, table = self._neighbor.view(STRIP, -1), self._table.view(STRIP, -1)
         return Neighborhood(types, strips, row, neighbor, table, back, embedded.reshape(-1), rim)
+
+    def _rim_pairs(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Places, rim atoms and, except on CPUs, how many pairs each rim atom has; see `Rim`."""
+        place = self._pair_place.reshape(-1)
+        atom = (slot * self.sizes.rims + self._pair_rim).reshape(-1)
+        if self.device.type == "cpu":
+            return place, atom, None
+        atom, order = atom.sort(stable=True)
+        ends = torch.arange(self.slots * self.sizes.rims + 1, device=self.device)
+        return place[order], atom, torch.searchsorted(atom, ends).diff()

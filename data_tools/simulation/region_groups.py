@@ -12,6 +12,18 @@ from mgsym.data_tools.simulation.region_batch import RegionBatch, Sizes
 from mgsym.data_tools.simulation.regions import Region
 
 CACHED_ROWS = 1200  # moving atoms whose neighbours a core's cache holds, more or less
+CPU_SLOTS, FEWEST_SLOTS, MOST_SLOTS = 64, 64, 1024
+SLOT_BYTES = 8 * 2**20  # of a GPU's memory, for one region and all that a force call makes of it
+
+
+def slots_for(device: str | torch.device) -> int:
+    """How many searches should advance together: more on a GPU with much free memory."""
+    place = torch.device(device)
+    if place.type == "cpu":
+        return CPU_SLOTS
+    free, _ = torch.cuda.mem_get_info(place)
+    room = max(1, free // 2 // SLOT_BYTES)
+    return min(MOST_SLOTS, max(FEWEST_SLOTS, 2 ** (room.bit_length() - 1)))
 
 
 class RegionGroups:

@@ -305,8 +305,8 @@ class SearchBatch:
             walk.force = float(self.force[slot].norm())
             walk.calls_leave = int(self.calls_leave[slot])
             walk.calls_climb = int(self.calls[slot]) - walk.calls_leave
-            walk.end = self.x[slot, :, :atoms].double()
-            walk.mode = self.mode[slot, :, :atoms].double()
+            walk.end = self.x[slot, :, :atoms].double().cpu()
+            walk.mode = self.mode[slot, :, :atoms].double().cpu()
             self.walks[slot] = None
             self.phase[slot] = IDLE
             self.finished.append(walk)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.devices import PeakMemory, device_name, one_thread, resolve_device
+from mgsym.devices import (
+    PeakMemory,
+    device_for_jobs,
+    device_name,
+    one_thread,
+    resolve_device,
+)
 from mgsym.errors import UsageError
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -19,6 +25,7 @@ def test_cpu_is_always_there() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(GPUS == 0, reason="there is no GPU here")
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
 def test_a_gpu_is_numbered(name: str) -> None:
@@ -38,6 +45,16 @@ def test_a_gpu_beyond_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UsageError, match="cuda:2 is not there: PyTorch sees 2"):
         resolve_device("cuda:2")
+
+
+def test_several_processes_share_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert device_for_jobs("auto", 1) == torch.device("cuda", 0)
+    assert device_for_jobs("auto", 2) == device_for_jobs("cpu", 2) == torch.device("cpu")
+    with pytest.raises(UsageError, match=r"--jobs 2 with device cuda:0.*more --slots, or.*cpu"):
+        device_for_jobs("cuda", 2)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:one", "mps", "meta", ""])

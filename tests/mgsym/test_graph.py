@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,17 @@ def test_written_and_read_it_is_the_same(graph: Graph, tmp_path: Path) -> None:
     assert torch.equal(again.node_features["energy"], torch.arange(6.0))
     assert (again.species, again.names, again.splits) == (("Cu", "Zr"), ("chain",), ("train",))
     assert again.cutoff == 2.5
+
+
+def test_every_tensor_of_a_graph_moves_with_it(graph: Graph) -> None:
+    """Whatever fields there are, those of tomorrow too: one left behind breaks the first GPU."""
+    moved = graph.replace(node_features={"energy": torch.arange(6.0)}).to("meta")
+    for field in fields(Graph):
+        value = getattr(moved, field.name)
+        tensors = value.values() if isinstance(value, Mapping) else [value]
+        assert all(t.device.type == "meta" for t in tensors if isinstance(t, torch.Tensor)), field
+    assert moved.edge_length.device.type == "meta"
+    assert (moved.names, moved.cutoff, moved.species) == (graph.names, 2.5, graph.species)
 
 
 def test_species_match_by_symbol(graph: Graph) -> None:

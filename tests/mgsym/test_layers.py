@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.attention import scaled_attention
+from mgsym.edge_update import _SUMMED, _add_product
 from mgsym.egat import EGATBlock, EGATConv
 from mgsym.graph import Graph
 from mgsym.layers import Dropout, EdgeEncoder, radial_basis, smooth_cutoff
@@ -255,3 +256,17 @@ def test_block_in_lower_precision_stays_close() -> None:
     for i, (exact, rounded) in enumerate(zip(*results, strict=True)):
         assert (rounded - exact).norm() < (0.02 if i < 2 else 0.1) * exact.norm() + 1e-3
     assert not torch.equal(results[0][1], results[1][1])
+
+
+def test_sums_over_many_edges_are_not_taken_in_16_bits() -> None:
+    """As in the large pieces of a GPU; bfloat16 knows 8 bits."""
+    count = 3 * _SUMMED + 5
+    left, right = torch.ones(2, count).bfloat16(), torch.ones(count, 3)
+    total = torch.full((2, 3), 0.25)
+    _add_product(total, left, right)
+    torch.testing.assert_close(total, torch.full((2, 3), count + 0.25), rtol=1e-4, atol=0)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(*s, generator=generator) for s in ((4, count), (count, 3)))
+    total = torch.zeros(4, 3)
+    _add_product(total, left.half(), right.half())
+    torch.testing.assert_close(total, left.half().float() @ right.half().float(), rtol=0, atol=0.5)

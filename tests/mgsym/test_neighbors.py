@@ -374,6 +374,7 @@ def test_edge_counts_of_the_public_structures(
     assert len(pairs.shift) == edges
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CELLS)

@@ -175,6 +175,7 @@ def test_an_unknown_element_is_an_error(model: BarrierModel, five_graphs: list[G
         predict(five_graphs[0].replace(species=("Cu", "Al")), model)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_cuda_run_predicts_on_the_cpu(
     five_graphs: list[Graph], tiny_config: Callable[..., Config], tmp_path: Path

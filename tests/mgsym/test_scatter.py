@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgsym.scatter import segment_max, segment_mean, segment_softmax, segment_sum
+from mgsym.scatter import run_sums, segment_max, segment_mean, segment_softmax, segment_sum
 
 
 @pytest.fixture
@@ -69,3 +69,19 @@ def test_gradients_by_finite_differences(rows: tuple[Tensor, Tensor]) -> None:
     weight = torch.rand(50, dtype=torch.float64) + 0.1
     inputs = (values.requires_grad_(), weight.requires_grad_())
     assert torch.autograd.gradcheck(lambda v, w: segment_softmax(v, index, 7, w), inputs)
+
+
+@pytest.mark.parametrize("leading", [(), (6,)])
+def test_runs_are_summed_in_order(leading: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(*leading, 9, generator=generator, dtype=torch.float64)
+    sizes = [4, 0, 3, 2]
+    found = run_sums(values, torch.tensor(sizes))
+    expected = torch.stack([part.sum(-1) for part in values.split(sizes, dim=-1)], dim=-1)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+    weight = torch.arange(4.0, dtype=torch.float64)
+    values.requires_grad_()
+    again = run_sums(values, torch.tensor(sizes))
+    torch.testing.assert_close(again, expected, rtol=1e-14, atol=1e-14)
+    (gradient,) = torch.autograd.grad((again * weight).sum(), values)
+    assert torch.equal(gradient, weight.repeat_interleave(torch.tensor(sizes)).expand_as(values))
