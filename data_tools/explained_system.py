@@ -15,7 +15,7 @@ from mgsym.ensemble import Ensemble, read_ensemble
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
-from mgsym.runs import graph_hash, read_json, run_checkpoints
+from mgsym.runs import graph_hash, read_run, run_checkpoints
 
 ROLES = ("test", "validation", "train")
 
@@ -104,7 +104,7 @@ def _own_graph(run: Path, graphs: Path) -> tuple[Graph, list[str], list[str]]:
     missing = UsageError(f"which structure? {run} does not tell: name a structure or graph file")
     if not (run / "run.json").exists():
         raise missing
-    facts = read_json(run / "run.json")
+    facts = read_run(run)
     known = [(role, name) for role in ROLES for name in facts.get("split", {}).get(role, ())]
     if not known:
         raise missing
