@@ -153,7 +153,10 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.toml"
     try:
-        return read_toml(path / "config.toml")
-    except UsageError as error:  # its owner's mistake in a command, here a file's
-        raise InputError(str(error)) from error
+        return read_toml(file)
+    except UsageError as error:  # a mistake in what is asked for, but here the input's
+        raise InputError(
+            f"cannot be read: {str(error).removeprefix(f'{file}: ')}", path=file
+        ) from error

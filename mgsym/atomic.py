@@ -8,14 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mgsym.errors import UsageError
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked, and what a killed program left stays
-    fcntl = None  # type: ignore[assignment]
+# not on Windows, where nothing is locked, and what a killed program left stays
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
 
 _PREFIX = ".writing-"
 _TEMPORARY = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}(-.*)?", re.DOTALL)  # as tempfile names
