@@ -17,7 +17,7 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 from mgsym.names import file_in
-from mgsym.runs import graph_hash, read_json, run_checkpoints
+from mgsym.runs import graph_hash, read_run, run_checkpoints
 
 ROLES = ("test", "validation", "train")
 
@@ -108,7 +108,7 @@ def _own_graph(run: Path, graphs: Path) -> tuple[Graph, list[str], list[str]]:
     missing = UsageError(f"which structure? {run} does not tell: name a structure or graph file")
     if not (run / "run.json").exists():
         raise missing
-    facts = read_json(run / "run.json")
+    facts = read_run(run)
     known = [(role, name) for role in ROLES for name in facts.get("split", {}).get(role, ())]
     if not known:
         raise missing

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +16,12 @@ from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.graphs import summarise
 from mgsym.elements import MASS
 from mgsym.ensemble import read_ensemble
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 from mgsym.graph_files import FORMAT
-from mgsym.runs import read_json
+from mgsym.runs import read_history, read_run
 from mgsym.structure import Structure
+from mgsym.toml_files import read_toml
 
 AMU_PER_CUBIC_ANGSTROM = 1.66053906660  # in g/cm³ (CODATA 2018)
 
@@ -149,23 +148,15 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    facts = read_json(path / "run.json")
-    return {"path": str(path), **facts, "config": _config(path), "history": _history(path)}
+    facts = read_run(path)
+    return {"path": str(path), **facts, "config": _config(path), "history": read_history(path)}
 
 
 def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.toml"
     try:
-        return tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, huge numbers
-        raise InputError(f"cannot be read: {error}", path=path / "config.toml") from error
-
-
-def _history(path: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; none before the first evaluation."""
-    try:
-        with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot be read: {error}", path=path / "metrics.csv") from error
+        return read_toml(file)
+    except UsageError as error:  # a mistake in what is asked for, but here the input's
+        raise InputError(
+            f"cannot be read: {str(error).removeprefix(f'{file}: ')}", path=file
+        ) from error

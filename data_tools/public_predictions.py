@@ -34,7 +34,7 @@ from mgsym.names import file_in
 from mgsym.noise import label_noise
 from mgsym.physical import AVAILABLE
 from mgsym.prediction import calibrated, predict_with_spread
-from mgsym.runs import read_json
+from mgsym.runs import read_run
 from mgsym.splits import Split, glass_of, leave_one_group_out
 from mgsym.training import train
 
@@ -165,8 +165,7 @@ def _ensemble(graphs: Sequence[Graph], work: Path) -> Ensemble:
 
 def _trained(split: Split, config: Config, seed: int, run: Path) -> Ensemble:
     """A model trained by a schedule fixed beforehand; nothing chooses its epoch."""
-    record = run / "run.json"
-    if not record.exists() or read_json(record)["status"] != "finished":
+    if not (run / "run.json").exists() or read_run(run).get("status") != "finished":
         _say(f"training {run.name}")
         fixed = replace(config.training, patience=0, evaluate_every=config.training.epochs)
         config = replace(config, training=fixed, seed=seed)

@@ -23,7 +23,7 @@ from mgsym.report_figures import (
     slice_figure,
 )
 from mgsym.report_page import Html, Section, facts, folded, heading, paragraph, picture, table, view
-from mgsym.runs import read_json, run_home
+from mgsym.runs import read_summary, run_home
 from mgsym.tables import Cell
 from mgsym.version import __version__
 
@@ -230,8 +230,7 @@ def agreement(found: ReportFacts) -> list[Html]:
 def _seeds(found: ReportFacts) -> list[Html]:
     """Of several seeds, mean and standard deviation over them."""
     home = run_home(found.run)
-    path = None if home is None else home / "summary.json"
-    scores = read_json(path).get("scores") if path is not None and path.exists() else None
+    scores = None if home is None else read_summary(home).get("scores")
     if not scores:
         return []
     caption = (

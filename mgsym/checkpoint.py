@@ -6,6 +6,7 @@ file from a stranger cannot run code.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
@@ -283,13 +284,12 @@ def save_safely(path: str | Path, content: Mapping[str, Any], overwrite: bool = 
     """Write nested dicts of tensors, numbers and text, whole or not at all.
 
     Raises:
-        MgsymError: the disk is full, or cannot be written.
+        OSError: the disk is full, or cannot be written.
     """
+    buffer = io.BytesIO()  # torch's own writing to a file does not say why it failed
+    torch.save(dict(content), buffer)
     with atomic_path(path, overwrite) as temporary:
-        try:
-            torch.save(dict(content), temporary)
-        except RuntimeError as error:  # how torch tells of a full disk
-            raise MgsymError(f"{path}: could not be written ({_first_line(error)})") from error
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_safely(

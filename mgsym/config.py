@@ -8,17 +8,19 @@ stand beside its name (``model.<option>``). In a TOML file they are the tables `
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mgsym.errors import UsageError
+from mgsym.errors import UsageError, short
 from mgsym.graph import Graph
 from mgsym.label_weights import KINDS
 from mgsym.models import model_options
 from mgsym.physical import AVAILABLE, available_inputs
+from mgsym.toml_files import read_toml
 
 _CHOICES = {
     "optimizer": ("adam", "adamw"),
@@ -38,6 +40,7 @@ REMOVED = (
     "training.auxiliary",
 )
 _WITH_REMOVED = ("training.auxiliary_weight",)  # they said nothing by themselves
+LARGEST = 2**63  # of whole numbers, beyond which tensors and seeds cannot go
 
 
 def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +113,7 @@ class TrainingConfig:
                     )
                 continue
             low = _AT_LEAST.get(name, 0)
-            if not value >= low:
+            if not low <= value < math.inf:
                 raise UsageError(f"training.{name} is {value}, expected at least {low}")
             if name in _BELOW_ONE and value >= 1:
                 raise UsageError(f"training.{name} is {value}, expected less than 1")
@@ -159,6 +162,10 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < LARGEST:
+            raise UsageError(f"seed is {short(self.seed)}, expected 0 to {LARGEST - 1}")
+
     def flat(self) -> dict[str, Any]:
         """Every setting under its dotted name, model options written out."""
         model = self.model.complete()
@@ -198,17 +205,15 @@ class Config:
         except UsageError as error:
             raise UsageError(f"{place}{error}") from None
         base = self
-        if (name := changes.get("model.name", self.model.name)) != self.model.name:
-            base = replace(self, model=ModelConfig(name).complete())
-        settings = base.flat()
-        for key, value in changes.items():
-            if key not in settings:
-                raise UsageError(place + _unknown(key, settings))
-            try:
-                settings[key] = _like(settings[key], value)
-            except TypeError as error:
-                raise UsageError(f"{place}{key} is {value!r}, expected {error}") from None
         try:
+            name = _like_setting("model.name", self.model.name, changes)
+            if name != self.model.name:
+                base = replace(self, model=ModelConfig(name).complete())
+            settings = base.flat()
+            for key in changes:
+                if key not in settings:
+                    raise UsageError(_unknown(key, settings))
+                settings[key] = _like_setting(key, settings[key], changes)
             return _from_flat(settings)
         except UsageError as error:
             raise UsageError(f"{place}{error}") from None
@@ -279,9 +284,14 @@ def load_config(
     Raises:
         UsageError: the file is missing or not TOML, or a setting is unknown or wrong.
     """
-    from_file = {} if path is None else _read_toml(Path(path))
-    named = from_file.pop("preset", "fast")
-    config = preset(preset_name or str(named)).changed(from_file, source=str(path or ""))
+    from_file = {} if path is None else _flat(read_toml(path))
+    try:
+        named = _like_setting("preset", "fast", from_file)
+        config = preset(preset_name or named)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}" if path is not None else str(error)) from None
+    from_file.pop("preset", None)
+    config = config.changed(from_file, source=str(path or ""))
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
     return config.changed(overrides)
@@ -302,6 +312,8 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+    except (ValueError, RecursionError):
+        raise UsageError(f"{short(key)} is {short(value)}, which is too long or deep") from None
 
 
 def changed_settings(settings: Any, table: str, texts: Iterable[str]) -> Any:
@@ -320,10 +332,7 @@ def changed_settings(settings: Any, table: str, texts: Iterable[str]) -> Any:
     for key, value in map(parse_override, texts):
         if key not in flat:
             raise UsageError(_unknown(key, flat))
-        try:
-            changes[key.rpartition(".")[2]] = _like(flat[key], value)
-        except TypeError as error:
-            raise UsageError(f"{key} is {value!r}, expected {error}") from None
+        changes[key.rpartition(".")[2]] = _like_setting(key, flat[key], {key: value})
     return replace(settings, **changes)
 
 
@@ -343,6 +352,9 @@ def _from_flat(settings: Mapping[str, Any]) -> Config:
         if table:
             tables[table][name] = value
     name = tables["model"].pop("name")
+    for key, value in tables["model"].items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"model.{key} is {value}, expected a finite number")
     return Config(
         preset=settings["preset"],
         model=ModelConfig(name, model_options(name, tables["model"])),
@@ -356,13 +368,8 @@ def _spelt(value: Any) -> Any:
     return (AVAILABLE,) if value is None else value
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the settings: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, huge numbers
-        raise UsageError(f"{path}: not a TOML file: {error}") from error
+def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of TOML's tables by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in tables.items():
         if isinstance(value, dict):
@@ -375,11 +382,27 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _unknown(key: str, settings: Mapping[str, Any]) -> str:
     table = key.rpartition(".")[0]
     alike = [k for k in settings if k.rpartition(".")[0] == table] or list(settings)
-    return f"no setting is called {key!r}; there are {', '.join(alike)}"
+    return f"no setting is called {short(key)}; there are {', '.join(alike)}"
+
+
+def _like_setting(key: str, example: Any, changes: Mapping[str, Any]) -> Any:
+    """What a setting is changed to, of the type of `example`; `example` where it is not changed.
+
+    Raises:
+        UsageError: it is of another type.
+    """
+    if key not in changes:
+        return example
+    try:
+        return _like(example, changes[key])
+    except TypeError as error:
+        raise UsageError(f"{key} is {short(changes[key])}, expected {error}") from None
 
 
 def _like(example: Any, value: Any) -> Any:
     """`value` as the type of `example`; TypeError names the type where it is another."""
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        raise TypeError("a number of less than 64 bits")
     if example is None or (type(value) is type(example) and not isinstance(value, tuple | list)):
         return value
     if isinstance(example, float) and type(value) is int:

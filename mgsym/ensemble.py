@@ -123,7 +123,7 @@ def save_ensemble(path: str | Path, ensemble: Ensemble, overwrite: bool = True) 
 
     Raises:
         UsageError: a model was never saved, so that nothing tells how to build it again.
-        MgsymError: the disk is full.
+        OSError: the disk is full.
     """
     members: list[dict[str, Any]] = []
     for member in ensemble.members:

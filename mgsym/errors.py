@@ -62,3 +62,9 @@ def missing_extra(package: str, extra: str, purpose: str) -> UsageError:
     return UsageError(
         f'{purpose} needs {package}, which is not installed: pip install "mgsym[{extra}]"'
     )
+
+
+def short(value: object, most: int = 60) -> str:
+    """A value, or what an exception says, in as many characters as a message can hold."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

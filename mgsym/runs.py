@@ -14,21 +14,24 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from mgsym.atomic import atomic_path
 from mgsym.config import Config
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError, UsageError, short
 from mgsym.graph import Graph
 from mgsym.version import __version__
 
 RUNS = "runs"
 ENSEMBLE = "ensemble.pt"  # the models of a folder of seeds in one file
+# of a value in a JSON file: what is expected, in words, and whether it is that
+Kind: TypeAlias = tuple[str, Callable[[Any], bool]]
+Kinds: TypeAlias = Mapping[str, Kind]  # by key
 PARTS = ("config.toml", "run.json", "metrics.csv", "best.pt", "last.pt")
 
 
@@ -48,7 +51,7 @@ def latest_run(folder: str | Path = RUNS) -> Path:
     found = [*Path(folder).glob("*/run.json"), *Path(folder).glob("*/seed*/run.json")]
     if not found:
         raise UsageError(f"no run in {folder}/: train one with mgsym train, or name one with --run")
-    latest = max(found, key=lambda path: (str(read_json(path).get("started", "")), str(path)))
+    latest = max(found, key=lambda path: (read_run(path.parent).get("started", ""), str(path)))
     run = latest.parent
     nested = run.parent != Path(folder) and not (run.parent / "run.json").exists()
     return run.parent if nested else run
@@ -97,9 +100,12 @@ def run_home(run: str | Path) -> Path | None:
 
 
 def run_seeds(run: str | Path) -> list[int]:
-    """The seeds that a folder of runs was started with; empty for a run of one seed."""
-    path = Path(run) / "summary.json"
-    return [int(seed) for seed in read_json(path)["seeds"]] if path.exists() else []
+    """The seeds that a folder of runs was started with; empty for a run of one seed.
+
+    Raises:
+        InputError: its summary.json is damaged.
+    """
+    return list(read_summary(run).get("seeds", []))
 
 
 def run_config(run: str | Path) -> Path:
@@ -209,11 +215,165 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError("cannot be read as JSON: nested too deeply", path=path) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as JSON: {error}", path=path) from error
+        raise InputError(f"cannot be read as JSON: {short(error, 200)}", path=path) from error
     if not isinstance(content, dict):
         raise InputError("expected a JSON object", path=path)
     return content
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """What run.json says of a run.
+
+    Raises:
+        InputError: missing or damaged; the key is named whose value is of another kind.
+    """
+    return _known_kinds(Path(folder) / "run.json", _OF_A_RUN)
+
+
+def read_summary(folder: str | Path) -> dict[str, Any]:
+    """What summary.json says of a folder of seeds; nothing where there is none.
+
+    Raises:
+        InputError: damaged; the key is named whose value is of another kind.
+    """
+    path = Path(folder) / "summary.json"
+    return _known_kinds(path, _OF_SEEDS) if path.exists() else {}
+
+
+def _known_kinds(path: Path, kinds: Kinds) -> dict[str, Any]:
+    """The content of a JSON file, of whose values these are of their kinds."""
+    content = read_json(path)
+    check_kinds(content, kinds, path)
+    return content
+
+
+def check_kinds(content: Mapping[str, Any], kinds: Kinds, path: Path) -> None:
+    """Refuse values of another kind than their keys say.
+
+    Args:
+        content: of a JSON file.
+        kinds: by key, what to call what is expected, and whether a value is that; keys that are
+            not there are passed over.
+        path: of the file.
+
+    Raises:
+        InputError: the key is named.
+    """
+    for key, (wanted, holds) in kinds.items():
+        if key in content and not holds(content[key]):
+            found = short(content[key])
+            raise InputError(f"{key} is {found}, expected {wanted}: it is damaged", path=path)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_seeds(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count, value))
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _are_lists(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_are_names, value.values()))
+
+
+def _are_scores(value: Any) -> bool:
+    """By role, numbers by name; those of all atoms pooled and of each structure stand deeper."""
+    if not isinstance(value, dict) or not all(isinstance(role, dict) for role in value.values()):
+        return False
+    return all(
+        _are_numbers(role.get("pooled", {}))
+        and isinstance(role.get("structures", {}), dict)
+        and all(map(_are_numbers, role.get("structures", {}).values()))
+        and all(_is_number(role[name]) for name in role if name not in ("pooled", "structures"))
+        for role in value.values()
+    )
+
+
+def _are_means(value: Any) -> bool:
+    """By role, means over seeds by name."""
+    return isinstance(value, dict) and all(
+        isinstance(role, dict) and role and all(isinstance(x, float | int) for x in role.values())
+        for role in value.values()
+    )
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_split(value: Any) -> bool:
+    return _are_lists(value) and set(value) <= {"train", "validation", "test", "unused"}
+
+
+TEXT, NUMBER, COUNT = ("text", _is_text), ("a number", _is_number), ("a count", _is_count)
+TABLE: Kind = ("values by name", lambda value: isinstance(value, dict))
+NAMES: Kind = ("a list of names", _are_names)
+SEEDS: Kind = ("a list of seeds", _are_seeds)
+SCORES: Kind = ("scores by train, validation and test", _are_scores)
+_OF_A_RUN: Kinds = {
+    **dict.fromkeys(("status", "started", "ended", "preset", "model", "platform"), TEXT),
+    **dict.fromkeys(("command", "device", "start_from", "stopped"), TEXT),
+    **dict.fromkeys(("seed", "threads", "epochs", "best_epoch", "parameters"), COUNT),
+    "seconds": NUMBER,
+    "versions": ("versions by name", _are_texts),
+    "graphs_sha256": ("hashes by structure", _are_texts),
+    "split": ("names by train, validation and test", _is_split),
+    "scores": SCORES,
+}
+_OF_SEEDS: Kinds = {
+    "seeds": SEEDS,
+    "scores": ("means over seeds by train, validation and test", _are_means),
+    **dict.fromkeys(
+        ("validation", "test"), ("a list of names", lambda v: v is None or _are_names(v))
+    ),
+    "start_from": ("text", lambda value: value is None or _is_text(value)),
+}
+
+
+def read_history(folder: str | Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, numbers as they stand there; none before the first evaluation.
+
+    Raises:
+        InputError: it is damaged; the line is named.
+    """
+    path = Path(folder) / "metrics.csv"
+    if not path.exists():
+        return []
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.reader(file)
+            names = next(table, [])
+            for row in table:
+                if len(row) != len(names):
+                    raise ValueError(f"{len(row)} values, expected {len(names)}")
+                for value in row:
+                    float(value)  # only numbers are in it
+                rows.append(dict(zip(names, row, strict=True)))
+    except (OSError, ValueError, csv.Error) as error:
+        where = f"line {len(rows) + 2}"
+        raise InputError(f"is damaged ({short(error)})", path=path, where=where) from error
+    return rows
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:

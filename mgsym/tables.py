@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def seeds(summary: Mapping[str, Mapping[str, float]]) -> Table:
     """Mean and standard deviation over seeds, by role: what `mgsym.training.summarize` gives."""
     names = ("mean_pearson", "pooled_pearson", "pooled_mae")
     rows: list[list[Cell]] = [
-        [role, *(f"{values[n]:.4f} ± {values[f'{n}_sd']:.4f}" for n in names)]
+        [role, *(f"{values.get(n, nan):.4f} ± {values.get(f'{n}_sd', nan):.4f}" for n in names)]
         for role, values in summary.items()
     ]
     return ("", "Pearson", "pooled", "MAE/eV"), rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mgsym.atomic import lock_output
 from mgsym.checkpoint import load_safely
 from mgsym.config import Config, differing, preset, without_removed
 from mgsym.devices import one_thread, resolve_device
@@ -19,7 +20,15 @@ from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.graph import Graph
 from mgsym.noise import label_noise
 from mgsym.prediction import calibrated
-from mgsym.runs import ENSEMBLE, PARTS, clear_run, read_json, write_json
+from mgsym.runs import (
+    ENSEMBLE,
+    PARTS,
+    clear_run,
+    read_run,
+    read_summary,
+    start_run,
+    write_json,
+)
 from mgsym.splits import Split, split_by_glass
 from mgsym.trainer import STATE_FORMAT, STATE_VERSION, Progress, TrainedRun, Trainer
 
@@ -65,6 +74,7 @@ def train(
             label scale are kept.
         graphs_from: the folder that the graphs were read from, which run.json keeps.
         resume: go on where the run in `run` stopped.
+        resume: go on where the run in `run` stopped, from its beginning where it had saved nothing.
         overwrite: replace a run that exists.
         progress: called after each step with steps done, steps in all and, by keyword, what is
             known: epoch, loss, validation, best.
@@ -73,7 +83,8 @@ def train(
         save_seconds: how often the state is saved, at most.
 
     Raises:
-        UsageError: the settings do not fit, the run exists, or what is resumed has changed.
+        UsageError: the settings do not fit, the run exists, another program is at it, or what is
+            resumed has changed.
         InputError: the graphs cannot be trained on.
         MgsymError: training diverged.
         Interrupted: `should_stop` said so; the message tells how to go on.
@@ -81,22 +92,29 @@ def train(
     config = preset("fast") if config is None else config
     folder = None if run is None else Path(run)
     where = resolve_device(device)
-    _check_request(config, folder, where, resume, overwrite)
-    saved = _load_state(folder) if resume and folder else None
-    if split is None:
-        split = _choose_split(graphs, saved, validation, test)
-    refuse_equal_names([g for _, members in split.items() for g in members])
-    devices = [where] if where.type == "cuda" else []
-    shared = where.type == "cuda" or _edges_in_a_step(split.train, config) > WORTH_SHARING
-    with torch.random.fork_rng(devices=devices), nullcontext() if shared else one_thread():
-        trainer = Trainer(split, config, where, start_from)
-        trainer.folder, trainer.save_seconds = folder, save_seconds
-        trainer.progress, trainer.should_stop = progress, should_stop
-        trainer.graphs_from = graphs_from
-        if saved is not None:
-            _refuse_changes(saved, trainer)
-            trainer.restore(saved)
-        return trainer.run()
+    with lock_output(folder, folder=True) if folder is not None else nullcontext():
+        _check_request(config, folder, where, resume, overwrite)
+        saved = _load_state(folder) if resume and folder else None
+        begun = saved or (read_run(folder) if resume and folder else {})
+        start_from = start_from or begun.get("start_from") or None
+        if split is None:
+            split = _choose_split(graphs, begun.get("split"), validation, test)
+        refuse_equal_names([g for _, members in split.items() for g in members])
+        devices = [where] if where.type == "cuda" else []
+        shared = where.type == "cuda" or _edges_in_a_step(split.train, config) > WORTH_SHARING
+        with (
+            torch.random.fork_rng(devices=devices),
+            nullcontext() if shared else one_thread(),
+            nullcontext() if saved or not folder else _beginning(folder, config, split, start_from),
+        ):
+            trainer = Trainer(split, config, where, start_from)
+            trainer.folder, trainer.save_seconds = folder, save_seconds
+            trainer.progress, trainer.should_stop = progress, should_stop
+            trainer.graphs_from = graphs_from
+            if saved is not None:
+                _refuse_changes(saved, trainer)
+                trainer.restore(saved)
+            return trainer.run()
 
 
 def _edges_in_a_step(graphs: Sequence[Graph], config: Config) -> int:
@@ -131,22 +149,35 @@ def train_seeds(
     """
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UsageError(f"expected distinct seeds, found {list(seeds)}")
+    with lock_output(run, folder=True):
+        return _train_seeds(graphs, config, seeds, Path(run), resume, progress, options)
+
+
+def _train_seeds(
+    graphs: Sequence[Graph],
+    config: Config,
+    seeds: Sequence[int],
+    run: Path,
+    resume: bool,
+    progress: Progress | None,
+    options: dict[str, Any],
+) -> list[TrainedRun]:
     if not resume:
-        _refuse_existing_seeds(Path(run), options.get("overwrite", False))
-    options = _remembered(Path(run), options) if resume else options
+        _refuse_existing_seeds(run, options.get("overwrite", False))
+    options = _remembered(run, options) if resume else options
     asked = {key: options.get(key) for key in ("validation", "test", "start_from")}
     about = {
         "seeds": list(seeds),
         **{k: None if v is None else _plain(v) for k, v in asked.items()},
     }
-    write_json(Path(run) / "summary.json", {**about, "scores": {}})
-    (Path(run) / ENSEMBLE).unlink(missing_ok=True)
+    write_json(run / "summary.json", {**about, "scores": {}})
+    (run / ENSEMBLE).unlink(missing_ok=True)
     results: list[TrainedRun] = []
     try:
         for i, seed in enumerate(seeds):
-            folder = Path(run) / f"seed{seed}"
+            folder = run / f"seed{seed}"
             one = replace(config, seed=seed)
-            going_on = resume and (folder / "last.pt").exists()
+            going_on = resume and (folder / "run.json").exists()
             told = _one_of(progress, i, len(seeds), seed)
             results.append(
                 train(graphs, one, run=folder, resume=going_on, progress=told, **options)
@@ -155,8 +186,8 @@ def train_seeds(
         raise Interrupted(
             f"training was interrupted at seed {seed}; go on with: mgsym train --resume {run}"
         ) from error
-    write_json(Path(run) / "summary.json", {**about, "scores": summarize(results)})
-    _merge(graphs, results, Path(run), options.get("device", "auto"))
+    write_json(run / "summary.json", {**about, "scores": summarize(results)})
+    _merge(graphs, results, run, options.get("device", "auto"))
     return results
 
 
@@ -194,8 +225,7 @@ def summarize(results: Sequence[TrainedRun]) -> dict[str, dict[str, float]]:
 
 def _remembered(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """What was asked when the seeds began, for those that start only now."""
-    path = folder / "summary.json"
-    saved = read_json(path) if path.exists() else {}
+    saved = read_summary(folder)
     kept = {key: saved.get(key) for key in ("validation", "test", "start_from")}
     return {**kept, **{key: value for key, value in options.items() if value is not None}}
 
@@ -247,27 +277,48 @@ def _check_request(
         clear_run(folder)
 
 
-def _load_state(folder: Path) -> dict[str, Any]:
+def _load_state(folder: Path) -> dict[str, Any] | None:
+    """What to go on from; None where a run was stopped before it saved anything."""
     path = folder / "last.pt"
-    if not path.exists():
+    if path.exists():
+        return load_safely(path, STATE_FORMAT, STATE_VERSION)
+    if not (folder / "run.json").exists() or read_run(folder).get("status") == "finished":
         raise InputError("there is no last.pt to resume from", path=folder)
-    return load_safely(path, STATE_FORMAT, STATE_VERSION)
+    return None
+
+
+@contextmanager
+def _beginning(
+    folder: Path, config: Config, split: Split, start_from: str | Path | None
+) -> Iterator[None]:
+    """Say what a run is before the work, so that one that is killed can be begun again.
+
+    Where it comes to nothing, no run is left.
+    """
+    clear_run(folder)
+    try:
+        start_run(folder, config, {"split": split.names(), "start_from": str(start_from or "")})
+        yield
+    except (OSError, InputError, UsageError):
+        if not any((folder / name).exists() for name in ("best.pt", "last.pt")):
+            clear_run(folder)
+        raise
 
 
 def _choose_split(
     graphs: Sequence[Graph],
-    saved: dict[str, Any] | None,
+    begun: Mapping[str, Sequence[str]] | None,
     validation: Sequence[str] | None,
     test: Sequence[str] | None,
 ) -> Split:
     """What is asked for; a resumed run that asks for nothing keeps the split that it had."""
-    if saved is None or validation is not None or test is not None:
+    if begun is None or validation is not None or test is not None:
         return split_by_glass(graphs, validation, test)
     by_name = {g.names[0]: g for g in graphs}
-    missing = [n for names in saved["split"].values() for n in names if n not in by_name]
+    missing = [n for names in begun.values() for n in names if n not in by_name]
     if missing:
         raise InputError(f"the run was trained with {', '.join(missing)}, not among these graphs")
-    return Split(**{role: [by_name[n] for n in names] for role, names in saved["split"].items()})
+    return Split(**{role: [by_name[n] for n in names] for role, names in begun.items()})
 
 
 def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:

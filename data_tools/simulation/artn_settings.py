@@ -69,6 +69,9 @@ class ArtnSettings:
             raise UsageError(f"artn.precision is {self.precision!r}, expected float32 or float64")
         for field in fields(self):
             value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and number != number:
+                    raise UsageError(f"artn.{field.name} is nan, expected a number")
             if isinstance(value, (int, float)) and value <= 0 and field.name not in MAY_BE_ZERO:
                 raise UsageError(f"artn.{field.name} is {value:g}, expected a positive number")
 

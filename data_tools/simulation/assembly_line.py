@@ -22,7 +22,9 @@ from mgsym.structure import Structure
 
 NAN = float("nan")
 END_PUSH = 0.3  # Å along the mode, both ways, before relaxing to the ends
-SAME = 0.3  # Å, over all coordinates; an end this near to the start is the start
+# an end is the start where no atom is further away than this, Å, and its energy is that of the
+# start, eV: many atoms that are each a little off add up, and minima next to one another differ
+SAME, SAME_ENERGY = 0.1, 0.01
 
 
 @dataclass(eq=False)
@@ -201,17 +203,17 @@ class Line:
         region = stage.cut(walk.tag.search.atom)
         place = torch.searchsorted(region.atoms, walk.region.atoms)
         start, mode = region.start.T.clone(), torch.zeros_like(region.start.T)
-        moved = walk.end.cpu() - walk.region.start.T
+        moved = walk.end - walk.region.start.T
         start[:, place] += moved
-        mode[:, place] = walk.mode.cpu()
+        mode[:, place] = walk.mode
         return Walk(region, start, mode / mode.norm(), walk.tag)
 
     def event(self, record: Record) -> Event:
         """The record of a search, in numbers."""
         search, walks, found = record.search, record.walks, record.found
         first, last = walks[0], walks[-1]
-        connected, barrier_back = connection(record)
-        moved = (last.end.cpu() - last.region.start.T).square().sum(0)
+        connected, barrier_back = connection(record, self.radii[-1] is None)
+        moved = (last.end - last.region.start.T).square().sum(0)
         largest = int(moved.argmax())
         centre = int((last.region.atoms == search.atom).nonzero())
         return Event(
@@ -257,13 +259,31 @@ def descents(saddle: Walk) -> list[Walk]:
     ]
 
 
-def connection(record: Record) -> tuple[int, float]:
-    """Whether one end of a saddle is the start (−1: not asked), and the barrier from the other."""
+def connection(record: Record, drifts: bool = False) -> tuple[int, float]:
+    """Whether one end of a saddle is the start, and the barrier from the other end.
+
+    Args:
+        record: of a search with its ends.
+        drifts: whether all atoms are free, so that the system as a whole may have moved.
+
+    Returns:
+        1 or 0, or −1 where it was not asked; eV, or NaN where it is not known.
+    """
     if len(record.ends) < 2:
         return -1, NAN
-    away = [float((end.end - end.region.start.T).norm()) for end in record.ends]
-    back, other = sorted(zip(away, record.ends, strict=True), key=lambda pair: pair[0])
-    if back[0] > SAME or back[1].status != FOUND:
+    away = [_furthest(end, drifts) for end in record.ends]
+    (moved, back), (_, other) = sorted(
+        zip(away, record.ends, strict=True), key=lambda pair: pair[0]
+    )
+    if moved > SAME or abs(back.barrier) > SAME_ENERGY or back.status != FOUND:
         return 0, NAN
-    risen = record.walks[-1].barrier - other[1].barrier
-    return 1, risen if other[1].status == FOUND else NAN
+    risen = record.walks[-1].barrier - other.barrier
+    return 1, risen if other.status == FOUND else NAN
+
+
+def _furthest(end: Walk, drifts: bool) -> float:
+    """How far the atom is from where it was that is furthest, Å."""
+    moved = end.end - end.region.start.T
+    if drifts:
+        moved = moved - moved.mean(dim=1, keepdim=True)
+    return float(moved.norm(dim=0).max())

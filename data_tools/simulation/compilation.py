@@ -31,8 +31,7 @@ def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., An
         return None
     from torch._dynamo import config as dynamo_config
 
-    # one version per size of the regions of each stage of each run in this process
-    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, MOST_VERSIONS)
+    allow_versions(dynamo_config)
     # checking every index of a gather takes a quarter of the time; lists are right by construction
     options: dict[str, Any] | None = None
     if device_type == "cpu":
@@ -63,6 +62,20 @@ def run_compiled(function: Callable[..., Any], device_type: str, *given: Any) ->
             stacklevel=2,
         )
         return None
+
+
+def allow_versions(config: Any, most: int = MOST_VERSIONS) -> None:
+    """Raise the limit of compiled versions of one function to `most`.
+
+    One is needed per size of the regions of each stage of each run in this process.
+
+    Args:
+        config: torch's ``torch._dynamo.config``, where the limit is called ``recompile_limit``
+            since torch 2.7 and ``cache_size_limit`` before.
+        most: versions.
+    """
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, name, max(getattr(config, name), most))
 
 
 def can_compile(device_type: str) -> bool:

@@ -33,12 +33,12 @@ class Kind(Enum):
 
 IDLE, START, RELAX, CURVE = range(4)  # what a slot asks of the next force call
 LEAVING_FORCE = 0.05  # eV/Å; across the push, where relaxing stops
-END_SHARE = 0.4  # of a saddle's force; a minimum's is smaller
+END_SHARE = 0.04  # of a saddle's force; a minimum's is smaller
 ACROSS_SHARE = 0.5  # of a saddle's force; relaxing across the mode goes no further
 LEAVING_RELAX = 3  # steps across the push, and where the curvature is positive
 MOST_RELAX = 16  # steps across the mode
 REFINING_RELAX = 40  # in a larger region, where the mode is known already
-END_RELAX = 600  # down to an end
+END_RELAX = 2000  # down to an end
 FIRST_RELAX = {
     Kind.CLIMB: LEAVING_RELAX,
     Kind.REFINE: REFINING_RELAX,
@@ -175,6 +175,8 @@ class SearchBatch:
         self._finish(exhausted, "call-limit")
 
     def _call_limit(self) -> int:
+        if self.kind is Kind.DESCEND:
+            return END_RELAX + 10  # its steps end it
         settings = self.settings
         return settings.call_limit if self.kind is Kind.CLIMB else settings.refine_call_limit
 
@@ -305,8 +307,11 @@ class SearchBatch:
             walk.force = float(self.force[slot].norm())
             walk.calls_leave = int(self.calls_leave[slot])
             walk.calls_climb = int(self.calls[slot]) - walk.calls_leave
-            walk.end = self.x[slot, :, :atoms].double().cpu()
-            walk.mode = self.mode[slot, :, :atoms].double().cpu()
+            # copies: the slot goes to another walk, and walks keep no memory of a GPU
+            walk.end, walk.mode = (
+                values[slot, :, :atoms].to("cpu", torch.float64, copy=True)
+                for values in (self.x, self.mode)
+            )
             self.walks[slot] = None
             self.phase[slot] = IDLE
             self.finished.append(walk)

@@ -15,15 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.config import PRESETS, Config, ModelConfig, load_config, parse_override
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError, UsageError, short
 from mgsym.graph import Graph
 from mgsym.models import MODELS
-from mgsym.runs import read_json, write_json
+from mgsym.runs import (
+    COUNT,
+    NAMES,
+    NUMBER,
+    SEEDS,
+    TABLE,
+    TEXT,
+    Kinds,
+    check_kinds,
+    read_json,
+    write_json,
+)
 from mgsym.splits import Split, glass_of, leave_one_group_out, split_by_glass
 
 PLAN = "plan.json"
 FORMAT, VERSION = "mgsym-benchmark", 1
 CHOSEN_ON_TEST = "test (epoch chosen on it)"  # the role of test structures under ``paper``
+
+_KINDS: Kinds = {
+    "models": TABLE,
+    "seeds": SEEDS,
+    "glasses": NAMES,
+    "minutes": NUMBER,
+    "rotations": COUNT,
+    **dict.fromkeys(("protocol", "graphs"), TEXT),
+}
 
 PROTOCOLS: dict[str, str] = {
     "fixed": "Each glass was left out once; all others trained for a schedule set beforehand.",
@@ -114,6 +134,7 @@ def load_plan(folder: str | Path) -> BenchmarkPlan:
     content = read_json(path)
     if (content.get("format"), content.get("format_version")) != (FORMAT, VERSION):
         raise InputError(f"expected {FORMAT} version {VERSION}", path=path)
+    check_kinds(content, _KINDS, path)
     try:
         return BenchmarkPlan(
             models={label: Config().changed(flat) for label, flat in content["models"].items()},
@@ -121,8 +142,8 @@ def load_plan(folder: str | Path) -> BenchmarkPlan:
             glasses=tuple(content["glasses"]),
             **{name: content[name] for name in ("protocol", "minutes", "rotations", "graphs")},
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"damaged: {error!r}", path=path) from error
+    except (KeyError, TypeError, AttributeError, UsageError) as error:
+        raise InputError(f"damaged: {short(error, 200)}", path=path) from error
 
 
 def make_plan(

@@ -15,7 +15,20 @@ from mgsym.config import Config, differing
 from mgsym.devices import PeakMemory, device_name
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.prediction import rotation_spread
-from mgsym.runs import clear_run, graph_hash, read_json, write_json
+from mgsym.runs import (
+    COUNT,
+    NUMBER,
+    SCORES,
+    TABLE,
+    TEXT,
+    Kinds,
+    check_kinds,
+    clear_run,
+    graph_hash,
+    read_json,
+    read_run,
+    write_json,
+)
 from mgsym.trainer import Progress, TrainedRun
 from mgsym.training import train
 from mgsym.version import __version__
@@ -55,6 +68,15 @@ class Planned:
         hashes = {f"graph {name}": h for name, h in self.hashes.items() if name in used}
         roles = {f"structures to {role}": names for role, names in split.items()}
         return as_json({"protocol": self.protocol, **self.config.flat(), **roles, **hashes})
+
+
+_KINDS: Kinds = {
+    **dict.fromkeys(("model", "fold", "error", "invariant", "stopped", "device"), TEXT),
+    **dict.fromkeys(("seed", "parameters", "best_epoch"), COUNT),
+    **dict.fromkeys(("epochs", "seconds", "peak_memory"), NUMBER),
+    **dict.fromkeys(("identity", "rotation", "versions"), TABLE),
+    "scores": SCORES,
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,7 @@ def load_trial(path: Path) -> Trial:
     content = read_json(path)
     if (content.pop("format", None), content.pop("format_version", None)) != (FORMAT, VERSION):
         raise InputError(f"expected {FORMAT} version {VERSION}", path=path)
+    check_kinds(content, _KINDS, path)
     try:
         return Trial(**content)
     except TypeError as error:
@@ -177,7 +200,7 @@ def run_trial(
     except (MgsymError, torch.OutOfMemoryError) as error:
         clear_run(run)
         return Trial(**about, error=str(error))
-    facts = read_json(run / "run.json")
+    facts = read_run(run)
     about["device"] = device_name(device, facts.get("threads"))  # training may take fewer
     seconds = max(time.perf_counter() - start, float(facts.get("seconds", 0.0)))
     return Trial(

@@ -265,6 +265,26 @@ def test_the_hop_of_a_vacancy_goes_over_the_midpoint() -> None:
     assert float(values[0]) == pytest.approx(walk.eigenvalue, rel=0.02)
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_vacancy_that_hops_leads_back_whatever_the_slots(slots: int) -> None:
+    """All atoms are free, float64: walks keep their ends when their slots go to others."""
+    potential, crystal = zhou_cu_zr(), copper(4)
+    rest = crystal.replace(
+        positions=crystal.positions[1:], types=crystal.types[1:], ids=crystal.ids[1:]
+    )
+    field = EAMForces(potential, [rest], compile=False)
+    ground = minimize(field, rest.positions, rest.cell[None], fmax=1e-3)
+    minimum = rest.replace(positions=ground.positions)
+    settings = ArtnSettings(connect=True, precision="float64")
+    asked = iter([Search(0, 0), Search(0, 2), Search(0, 3)])
+    for event in run_searches(minimum, potential, asked, settings, slots=slots, compile=False):
+        assert event.found
+        assert event.displacement < 2.0
+        assert event.connected == 1
+        # both ends are the same minimum but for symmetry
+        assert event.barrier_back == pytest.approx(event.barrier, abs=1e-3)
+
+
 def _hessian(field: EAMForces, positions: Tensor, cell: Tensor) -> Tensor:
     """[3n, 3n] eV/Å², by differences of forces."""
     columns = []
