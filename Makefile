@@ -4,16 +4,18 @@
 #             train the best ensemble on the public dataset and predict its test structures
 #             (REFINE=N: N searches an atom beside it; JOBS=N processes for them)
 # make test   make the environment, check the code and run the tests
+# make docs   make the documentation's site, site/index.html; a broken link or reference fails
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+DOCS_READY = $(VENV)/.docs-ready
 # where `make demo` works; a fresh temporary folder unless given
 DEMO ?=
 REFINE ?= 0
 JOBS ?= 1
 
-.PHONY: demo shipped-model public-test-predictions test test-slow check format clean
+.PHONY: demo shipped-model public-test-predictions test test-slow docs check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +43,14 @@ test: check
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open site/index.html"
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 # The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
 # folder of links in which they do.
 check: $(READY)
@@ -57,4 +67,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist site *.egg-info
