@@ -6,7 +6,7 @@ line must be printed, with other numbers perhaps, and ``…`` stands for any lin
 block says what else is to be known of it:
 
     <!-- slow -->             run by `make test-slow` alone
-    <!-- as it stands -->     run as it stands by the quick tests too, which else train for two epochs
+    <!-- as it stands -->     not shortened by the quick tests, which else train for two epochs
     <!-- not run: reason -->  only its options are checked
 """
 
@@ -34,14 +34,12 @@ PAGES = sorted(
 BLOCK = re.compile(r"^(?:<!-- ([^\n]*?) -->\n)?```(\w+)\n(.*?)^```$", re.M | re.S)
 MARKS = re.compile(r"|slow|as it stands|not run: .+")
 
-# what the quick tests, and the slow ones of pages that make glasses, add to a command or change
-FASTER = {"train": {"--epochs": "2"}, "explain": {"--set": "steps=4"}}
-SMALLER = {
-    "quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5", "--glasses": None},
-    "label": {"--searches": "3", "--atoms": "0:8"},
-    "train": {"--epochs": "2"},
-}
-Changes = dict[str, dict[str, str | None]]
+# options that the quick tests, and the slow ones of pages that make glasses, give or change
+Changes = dict[str, dict[str, str]]
+FASTER: Changes = {"train": {"--epochs": "2"}, "explain": {"--set": "steps=4"}}
+LABEL = {"label": {"--searches": "3", "--atoms": "0:8"}}
+SMALLER: Changes = {"quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5"}, **LABEL}
+COOLER: Changes = {"quench": {"--temperature": "800", "--melt": "0.5"}, **LABEL}
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,12 @@ def blocks(page: str, title: str | None = None) -> list[Block]:
 
 
 def changed(command: list[str], changes: Changes) -> list[str]:
-    """A command with other values of some options; None leaves an option out."""
+    """A command with other values of some options, and patterns of file names replaced by files."""
     kept = [name for part in command for name in (sorted(glob(part)) if "*" in part else [part])]
     for option, value in changes.get(command[0], {}).items():
         if option in kept:
             del kept[kept.index(option) : kept.index(option) + 2]
-        if value is not None:
-            kept += [option, value]
+        kept += [option, value]
     return kept
 
 
@@ -120,8 +117,7 @@ def run(
         if block.commands:
             last = ""
         for command in block.commands:
-            as_it_stands = block.mark == "as it stands" or block.mark == "slow" and not changes
-            line = changed(command, {} if as_it_stands else changes)
+            line = changed(command, {} if block.mark == "as it stands" else changes)
             code = main(line)
             printed = capsys.readouterr()
             assert code == 0, f"mgsym {' '.join(line)}: {printed.err}"
@@ -234,6 +230,7 @@ def test_the_tutorial_on_an_alloy(tmp_path: Path, page_runner: Runner) -> None:
         name = f"glass{number}"
         own = structure.replace(name=name, glass=name, split="")
         mgsym.write(own, tmp_path / "labelled" / f"{name}.xyz")
+    mgsym.write(own.replace(columns={}), tmp_path / "relaxed" / "Cu50Zr50_1e14_seed3.extxyz")
     page_runner("docs/tutorials/own-alloy.md")
     assert (tmp_path / "edges.png").stat().st_size > 10_000
 
@@ -265,16 +262,16 @@ def test_the_public_data(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("page", "title"),
+    ("page", "title", "changes"),
     [
-        ("docs/physics.md", "From a composition to an explanation"),
-        ("docs/tutorials/own-alloy.md", None),
+        ("docs/physics.md", "From a composition to an explanation", SMALLER),
+        ("docs/tutorials/own-alloy.md", None, COOLER),
     ],
 )
 def test_a_glass_that_did_not_exist_before(
-    page: str, title: str | None, tmp_path: Path, page_runner: Runner
+    page: str, title: str | None, changes: Changes, tmp_path: Path, page_runner: Runner
 ) -> None:
-    page_runner(page, title, changes=SMALLER, slow=True)
+    page_runner(page, title, changes=changes, slow=True)
     for labelled in (*tmp_path.glob("labelled.xyz"), *tmp_path.glob("labelled/*.xyz")):
         structure = mgsym.read(labelled)
         assert len(structure) == 200

@@ -21,7 +21,7 @@ CUTOFF = 70.0  # of the drawn graph
 Point = tuple[float, float]
 
 
-def text(x: float, y: float, words: str, size: int = 13, style: str = "") -> str:
+def text(x: float, y: float, words: str, size: float = 14, style: str = "") -> str:
     """Centred words."""
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="middle" {style}>{words}</text>'
 
@@ -48,9 +48,9 @@ def panel(index: int, title: str, *caption: str) -> str:
     """The frame of a panel in the upper row, its title and what stands below it."""
     x = LEFT[index]
     frame = box(x, TOP, PANEL, HEIGHT, f'fill="#fafcfd" stroke="{LINE}"')
-    heading = text(x + PANEL / 2, TOP - 14, title, 16, 'font-weight="600"')
+    heading = text(x + PANEL / 2, TOP - 14, title, 17, 'font-weight="600"')
     lines = [
-        text(x + PANEL / 2, TOP + HEIGHT - 12 - 17 * (len(caption) - 1 - i), words, 12.5)
+        text(x + PANEL / 2, TOP + HEIGHT - 12 - 17 * (len(caption) - 1 - i), words, 14)
         for i, words in enumerate(caption)
     ]
     return "\n".join([frame, heading, *lines])
@@ -157,7 +157,7 @@ def symmetrisation() -> str:
 def layers() -> str:
     x = LEFT[3]
     parts = [
-        panel(3, "Message passing", "attention on edges (EGAT),", "each layer reaches 5 Å further")
+        panel(3, "Message passing", "attention on edges (EGAT)", "5 Å further with each layer")
     ]
     middle = (x + 100, TOP + 106)
     hub = [
@@ -174,7 +174,7 @@ def layers() -> str:
         )
         parts.append(circle(point, 10, f'fill="{colour}" stroke="#fff"'))
     parts.append(circle(middle, 15, f'fill="{ZR}" stroke="#fff" stroke-width="2"'))
-    parts.append(text(x + 100, TOP + 188, "h′ = Σ α W h", 15, 'font-style="italic"'))
+    parts.append(text(x + 100, TOP + 180, "h′ = Σ α W h", 15, 'font-style="italic"'))
     parts.append(text(x + 62, TOP + 88, "α", 16, f'font-style="italic" fill="{HOT}"'))
     return "\n".join(parts)
 
@@ -213,13 +213,13 @@ def lower() -> str:
     style = f'fill="#fff" stroke="{SOFT}"'
     descriptors = [
         box(252, y, 200, height, style),
-        text(352, y + 27, "Descriptors of each atom", 14, 'font-weight="600"'),
+        text(352, y + 27, "Descriptors of each atom", 15, 'font-weight="600"'),
         text(352, y + 53, "radial densities,"), text(352, y + 72, "power spectrum;"),
-        text(352, y + 91, "energy, stiffness, cage"), text(352, y + 109, "where a potential is given", 12),
+        text(352, y + 91, "energy, stiffness, cage"), text(352, y + 109, "where a potential is given"),
     ]  # fmt: skip
     ridge = [
         box(600, y + 14, 200, height - 28, style),
-        text(700, y + 43, "Ridge regression", 14, 'font-weight="600"'),
+        text(700, y + 43, "Ridge regression", 15, 'font-weight="600"'),
         text(700, y + 66, "fitted to the same labels,"), text(700, y + 85, "a share of the prediction"),
     ]  # fmt: skip
     centre, chosen = (1048.0, 421.0), {1, 4, 6, 9, 12, 17, 20}
@@ -232,7 +232,7 @@ def lower() -> str:
     ]  # fmt: skip
     explanation = [
         box(948, y, 200, height + 16, style), *edges, drawn(small, centre, COLOURS, 5),
-        text(1048, y + height + 40, "Explanation: the edges it rests on", 14, 'font-weight="600"'),
+        text(1048, y + height + 40, "The edges it rests on", 15, 'font-weight="600"'),
     ]  # fmt: skip
     down = TOP + HEIGHT
     arrows = [
@@ -243,8 +243,8 @@ def lower() -> str:
         arrow((1110, down), (1110, y - 4)),
     ]
     notes = [
-        text(640, 311, "input of the nodes", 12, f'fill="{SOFT}"'),
-        text(925, 311, "weighted mean", 12, f'fill="{SOFT}"'),
+        text(640, 311, "input of the nodes", 13.5, f'fill="{SOFT}"'),
+        text(925, 311, "weighted mean", 13.5, f'fill="{SOFT}"'),
     ]
     return "\n".join([*arrows, *descriptors, *ridge, *explanation, *notes])
 
