@@ -169,6 +169,15 @@ def test_make_targets_exist(page: str) -> None:
         assert f"\n{target}:" in makefile, f"{page}: make {target}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page: str) -> None:
+    """`make docs` checks the site's links; README.md is no part of it, and is read elsewhere."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in link:
+            assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
@@ -207,8 +216,10 @@ def test_the_readme(tmp_path: Path, page_runner: Runner) -> None:
     assert space["barriers"].shape == (500,)  # type: ignore[attr-defined]
 
 
-def test_ci_runs_the_tests() -> None:
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+def test_ci_runs_the_tests_and_builds_the_site() -> None:
+    steps = (ROOT / ".ci" / "run").read_text()
+    assert "make test" in steps
+    assert "make docs" in steps
 
 
 def test_the_tutorial_on_the_sample(tmp_path: Path, page_runner: Runner) -> None:
