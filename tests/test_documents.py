@@ -12,6 +12,7 @@ block says what else is to be known of it:
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def run(
             printed = capsys.readouterr()
             assert code == 0, f"mgsym {' '.join(line)}: {printed.err}"
             last += printed.out
-        whole += last
+            whole += printed.out
     return whole, space
 
 
@@ -152,7 +153,9 @@ def test_every_command_and_program_is_understood(page: str) -> None:
     for block in blocks(page):
         assert MARKS.fullmatch(block.mark), f"{page}: no block is marked {block.mark!r}"
         if block.language == "python":
-            compile(block.text, page, "exec")
+            tree = ast.parse(block.text, page)
+            tree.body = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
+            exec(compile(tree, page, "exec"), {})  # what it imports is there
         for command in block.commands:
             line = [re.sub(r"\$\{?\w+\}?", "1", part) for part in command]
             group = click.Context(cli, info_name="mgsym")
