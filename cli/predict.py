@@ -36,7 +36,7 @@ def predict(
     as_json: bool,
     **searches: Any,
 ) -> None:
-    """Predict the energy barrier of every atom of structure FILES.
+    """Predict the energy barrier of every atom of FILES (structures or graphs).
 
     They are written with the columns barrier_predicted (eV), barrier_predicted_std (eV; of several
     models or a calibrated one) and training_distance (1 is usual for a training atom). Without a

@@ -48,7 +48,7 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     from mgsym.cli.views import training_view
     from mgsym.config import load_config, parse_override
     from mgsym.data_tools.graphs import read_graphs
-    from mgsym.runs import default_run, latest_run, run_config, run_seeds
+    from mgsym.runs import default_run, latest_run, run_config, run_graphs, run_seeds
     from mgsym.training import train as train_one
     from mgsym.training import train_seeds
 
@@ -56,6 +56,7 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     if resume:
         out = Path(chosen["resume"] or latest_run())
         seeds = seeds or run_seeds(out)
+        graphs = graphs if "graphs" in opt.given() else run_graphs(out) or graphs
     file = run_config(out) if resume and out else chosen["config"]
     flags = {SETTINGS[k]: v for k, v in opt.given().items() if k in SETTINGS}
     changes = dict(map(parse_override, chosen["changes"]))
@@ -63,6 +64,7 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     out = out or default_run(config, seeds)
     asked = {k: chosen[k] for k in ("device", "validation", "test", "start_from", "overwrite")}
     loaded = read_graphs([graphs])
+    asked["graphs_from"] = graphs.resolve()
     with console.progress("Training") as step, console.interruptible() as should_stop:
         asked.update(progress=step, should_stop=should_stop, resume=resume)
         if seeds:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mgsym.checkpoint import Metadata
+from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.graphs import read_graphs, read_systems
 from mgsym.data_tools.model_inputs import Potential, graph_for
 from mgsym.data_tools.models import shipped_model
@@ -65,6 +66,8 @@ def explained_system(
     ensemble = read_ensemble(run)
     member, *others = ensemble.members
     checkpoint = run_checkpoints(run)[0]
+    if path is None:
+        warn_unused_types(types, run)
     shipped = checkpoint == shipped_model()
     notes: list[str] = []
     warnings: list[str] = []

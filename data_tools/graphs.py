@@ -15,6 +15,7 @@ import torch
 
 from mgsym.atomic import atomic_folder
 from mgsym.data_tools.formats import file_stem, read_frames
+from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.labels import with_labels
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation.eam import EAM
@@ -22,7 +23,7 @@ from mgsym.data_tools.simulation.stiffness import physical_inputs
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.graph_files import FORMAT
-from mgsym.structure import Structure
+from mgsym.structure import Column, Structure
 
 BARRIER = "barrier"
 
@@ -85,6 +86,8 @@ def read_structures(
         InputError: a file is missing, damaged or inconsistent.
     """
     structures = [] if files else sample_structures()
+    if not files:
+        warn_unused_types(types, "the sample that ships with mgsym")
     for file in map(Path, files):
         for structure in read_frames(file, types, frames or "-1"):
             structures.append(structure.replace(glass=structure.glass or file_stem(file)))
@@ -204,6 +207,20 @@ def structure_of(graph: Graph, index: int = 0) -> Structure:
     )
 
 
+def labelled_structure(graph: Graph) -> Structure:
+    """The atoms of a graph of one structure, with its labels as the columns barrier and its error.
+
+    The cell's corner is where the graph put it; other columns are not in a graph.
+    """
+    structure = structure_of(graph)
+    if not bool(graph.labelled.any()):
+        return structure
+    columns = {BARRIER: Column(graph.target, "eV")}
+    if bool(graph.target_stderr.isfinite().any()):
+        columns[f"{BARRIER}_stderr"] = Column(graph.target_stderr, "eV")
+    return structure.replace(columns=columns)
+
+
 def _step_within(step: Callable[[str, float], None], name: str, done: int, total: int) -> None:
     """Progress within one graph; it is done only once it is written."""
     step(name, 0.999 * done / total)
@@ -249,6 +266,7 @@ def read_systems(
     systems: list[Structure | Graph] = []
     for path in map(Path, paths):
         if path.is_dir() or is_graph_file(path):
+            warn_unused_types(types, path)
             systems += read_graphs([path])
         else:
             found = read_structures([path], types, frames)

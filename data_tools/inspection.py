@@ -15,6 +15,7 @@ import torch
 
 from mgsym.data_tools.ensembles import summarise_ensemble
 from mgsym.data_tools.formats import count_frames, detect_format, read_frames
+from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.graphs import summarise
 from mgsym.elements import MASS
 from mgsym.ensemble import read_ensemble
@@ -47,10 +48,14 @@ def inspect(
     """
     path = Path(path)
     if path.is_dir():
+        warn_unused_types(types, path)
         return {"path": str(path), **_folder(path)}
     if not path.exists():
         raise InputError("no such file or folder", path=path)
-    match _archive(path):
+    archive = _archive(path)
+    if archive:
+        warn_unused_types(types, path)
+    match archive:
         case "checkpoint":
             return {"path": str(path), **_checkpoint(path)}
         case "graph":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mgsym.calibration import Calibration
-from mgsym.data_tools.graphs import BARRIER, read_structures, read_systems
+from mgsym.data_tools.graphs import BARRIER, labelled_structure, read_systems
 from mgsym.data_tools.labels import atom_table
 from mgsym.data_tools.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.outputs import output_paths, write_all
@@ -87,13 +87,15 @@ def predict_files(
 ) -> list[PredictionSummary]:
     """Predict every atom's barrier and write the structures with it.
 
+    Of a graph, its atoms and labels are written.
+
     Each gets the column ``barrier_predicted`` (eV); of several models or a calibrated one,
     ``barrier_predicted_std`` (eV; of the true barrier where it is calibrated, else the spread
     between the models); and where the model tells, ``training_distance`` (1 is usual). The columns
     it had are kept.
 
     Args:
-        files: structure files of any known format.
+        files: structure files of any known format, graph files, or folders of graph files.
         run: a run, a folder of seeds (their mean), a checkpoint or an ensemble.
         out: a file, whose suffix chooses the format, for one input file; else a folder, in which
             each structure becomes ``<name>.extxyz``.
@@ -110,12 +112,16 @@ def predict_files(
         UsageError: `out` exists, or is one file for several inputs.
     """
     ensemble = load_ensemble(run, device)
-    structures = read_structures(files, types, frames)
+    systems = read_systems(files, types, frames)
+    structures = [
+        system if isinstance(system, Structure) else labelled_structure(system)
+        for system in systems
+    ]
     paths = output_paths(Path(out), structures, len(files), overwrite)
     predicted, summaries = [], []
-    for i, structure in enumerate(structures):
+    for i, (system, structure) in enumerate(zip(systems, structures, strict=True)):
         step = _within(progress, i, len(structures))
-        graph = graph_for(structure, ensemble, potential, device, step)
+        graph = graph_for(system, ensemble, potential, device, step)
         (found,) = predict_with_spread([graph], ensemble)
         found, known = calibrated_error(found, ensemble), familiarity(graph, ensemble.metadata)
         predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))

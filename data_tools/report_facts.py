@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.explained_system import ROLES
+from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.graphs import read_systems
 from mgsym.data_tools.inspection import inspect
 from mgsym.data_tools.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.models import shipped_model
 from mgsym.data_tools.sample import sample_structures
 from mgsym.ensemble import Ensemble
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.explanation import Explanation, explain_nodes, method_settings
 from mgsym.explanation.proof import Proof, prove
 from mgsym.explanation.statistics import EdgeStatistics, choose_nodes, edge_statistics
@@ -33,7 +34,7 @@ from mgsym.prediction import (
     rotated_predictions,
 )
 from mgsym.reliability import Reliability, reliability
-from mgsym.runs import graph_hash, run_checkpoints, run_home, run_seeds
+from mgsym.runs import graph_hash, run_checkpoints, run_graphs, run_home, run_seeds
 from mgsym.structure import Structure
 from mgsym.training import refuse_equal_names
 
@@ -192,11 +193,21 @@ def gather(
     settings = settings or ReportSettings()
     method_settings(settings.method)  # refuses an unknown one before the work
     ensemble, records = load_ensemble(run, device), run_records(run)
+    explains = settings.nodes > 0 and ensemble.models[0].uses_edges
+    if explains and settings.nodes < 3:
+        raise UsageError(
+            f"asked for {settings.nodes} nodes, expected 3 or more (a third each of high, middle "
+            "and low barriers), or 0"
+        )
     systems = _systems(run, paths, types)
     graphs = [graph_for(system, ensemble, potential, device) for system in systems]
     refuse_equal_names(graphs)
     chosen, warnings = _roles(Path(run), graphs, records, ensemble)
-    explains = settings.nodes > 0 and ensemble.models[0].uses_edges
+    if explains and settings.nodes > chosen[0][0].num_nodes:
+        raise UsageError(
+            f"asked for {settings.nodes} nodes, expected 3 … {chosen[0][0].num_nodes}, the atoms "
+            f"of {chosen[0][0].names[0]}"
+        )
     steps = _Steps(progress, len(chosen) + 1 + (settings.nodes + 1 if explains else 0))
     structures = []
     for graph, role in chosen:
@@ -255,15 +266,17 @@ def _systems(
 ) -> list[Structure | Graph]:
     if paths:
         return read_systems(paths, types)
+    warn_unused_types(types, run)
     if Path(run) == shipped_model():
         return list(sample_structures())
-    if not Path("graphs").is_dir():
+    folder = run_graphs(run) or Path("graphs")
+    if not folder.is_dir():
         raise InputError(
             f"no such folder: name the graphs of {run} with --graphs (a folder, or files of "
             "graphs or structures)",
-            path="graphs",
+            path=folder,
         )
-    return read_systems(["graphs"])
+    return read_systems([folder])
 
 
 def _roles(

@@ -44,6 +44,13 @@ class InputError(MgsymError):
         return type(self)(self.message, path=path, where=where or self.where)
 
 
+class InputWarning(UserWarning):
+    """Data were read, but not quite as they stand; one line that names the file and what was done.
+
+    Python shows it once; the command line prints it as ``mgsym: warning: …``.
+    """
+
+
 class Interrupted(MgsymError):
     """Ctrl-C or SIGTERM stopped long work; what was saved, and how to go on, is in the message."""
 

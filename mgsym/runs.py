@@ -115,6 +115,21 @@ def run_config(run: str | Path) -> Path:
     raise InputError("no such run: expected a folder that mgsym train wrote", path=run)
 
 
+def run_graphs(run: str | Path) -> Path | None:
+    """The folder of graphs that a run, or the first of its seeds, was trained on.
+
+    None where the run does not say, or that folder is gone.
+    """
+    home = run_home(run)
+    if home is None:
+        return None
+    for path in [home / "run.json", *sorted(home.glob("seed*/run.json"))]:
+        if path.exists():
+            folder = read_json(path).get("graphs_from") or ""
+            return Path(folder) if folder and Path(str(folder)).exists() else None
+    return None
+
+
 def start_run(folder: Path, config: Config, facts: Mapping[str, Any]) -> None:
     """Write config.toml and run.json as a run starts: versions, machine, seed, command line.
 

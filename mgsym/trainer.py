@@ -73,6 +73,7 @@ class Trainer:
     """One run: the model, its optimiser, the data, and where it stands."""
 
     folder: Path | None = None
+    graphs_from: str | Path | None = None
     save_seconds: float = 10.0
     progress: Progress | None = None
     should_stop: Callable[[], bool] | None = None
@@ -290,6 +291,7 @@ class Trainer:
             "split": self.split.names(),
             "graphs_sha256": self.hashes,
             "start_from": str(self.start_from or ""),
+            "graphs_from": str(self.graphs_from or ""),
         }
         start_run(self.folder, self.config, facts)
 

@@ -40,6 +40,7 @@ def train(
     validation: Sequence[str] | None = None,
     test: Sequence[str] | None = None,
     start_from: str | Path | None = None,
+    graphs_from: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -62,6 +63,7 @@ def train(
         validation, test: names, glasses or patterns; see `split_by_glass`.
         start_from: a run or checkpoint whose weights to start from (fine-tuning). Its model and
             label scale are kept.
+        graphs_from: the folder that the graphs were read from, which run.json keeps.
         resume: go on where the run in `run` stopped.
         overwrite: replace a run that exists.
         progress: called after each step with steps done, steps in all and, by keyword, what is
@@ -90,6 +92,7 @@ def train(
         trainer = Trainer(split, config, where, start_from)
         trainer.folder, trainer.save_seconds = folder, save_seconds
         trainer.progress, trainer.should_stop = progress, should_stop
+        trainer.graphs_from = graphs_from
         if saved is not None:
             _refuse_changes(saved, trainer)
             trainer.restore(saved)

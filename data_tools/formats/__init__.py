@@ -8,6 +8,7 @@ decompressed whatever they are called.
 from __future__ import annotations
 
 import gzip
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -22,10 +23,10 @@ from mgsym.data_tools.formats import (
     npz,
     symgnn_pickle,
 )
-from mgsym.data_tools.formats.frames import choose
+from mgsym.data_tools.formats.frames import NoAtoms, choose
 from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, opened, placed
 from mgsym.elements import ATOMIC_NUMBER
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError, InputWarning, UsageError
 from mgsym.structure import Structure
 
 FORMATS: tuple[Format, ...] = (
@@ -101,6 +102,8 @@ def read_frames(
 ) -> list[Structure]:
     """Read several frames of a file; only those asked for are parsed.
 
+    Of several frames, those without atoms are left out, which an `InputWarning` says.
+
     Where the file gives no name, a structure is called as the file, without its suffixes; one of
     several frames gets its number after that: ``quench_7``.
 
@@ -120,13 +123,26 @@ def read_frames(
         if found.read is None:
             raise UsageError(f"{found.name} files are written only, they hold no structures")
         chosen, several = choose(found.read(Source(path, file, types)), frames)
-        structures = []
+        structures: list[Structure] = []
+        empty: list[int] = []
         for number, parse in chosen:
-            with placed(path, f"frame {number}" if several else None):
-                structure = parse()
+            try:
+                with placed(path, f"frame {number}" if several else None):
+                    structure = parse()
+            except NoAtoms:
+                if len(chosen) > 1:
+                    empty.append(number)
+                    continue
+                raise
             stem = file_stem(path)
             name = structure.name or (f"{stem}_{number}" if several else stem)
             structures.append(structure.replace(name=name))
+    if empty and not structures:
+        raise InputError(f"none of the {len(empty)} frames has atoms", path=path)
+    if empty:
+        which = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
+        text = f"{path}: {len(empty)} of {len(chosen)} frames have no atoms and are left out"
+        warnings.warn(f"{text} ({which})", InputWarning, stacklevel=2)
     return structures
 
 

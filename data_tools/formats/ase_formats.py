@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mgsym.data_tools.formats.source import Format, Frame, Source
+from mgsym.data_tools.formats.species import checked_species
 from mgsym.errors import InputError, missing_extra
 from mgsym.structure import Structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 # databases and folders are not structure files
 REFUSED = {"db", "mysql", "postgresql", "bundletrajectory"}
@@ -62,7 +67,7 @@ def read(source: Source) -> Iterator[Frame]:
         raise InputError("ASE does not know this format either", path=source.path)
     try:
         for atoms in ase.io.iread(str(source.path), format=name, do_not_split_by_at_sign=True):
-            yield partial(Structure.from_ase, atoms)
+            yield partial(_structure, atoms, source)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # ASE's readers raise nearly anything on a broken file
@@ -70,6 +75,11 @@ def read(source: Source) -> Iterator[Frame]:
             f"ASE takes it for {name} and fails ({type(error).__name__}: {error})",
             path=source.path,
         ) from error
+
+
+def _structure(atoms: Atoms, source: Source) -> Structure:
+    """One frame; AtomEye's files name carbon unless told otherwise, and give masses."""
+    return checked_species(Structure.from_ase(atoms), source.types, source.path)
 
 
 FORMAT = Format(name="ase", suffixes=(), matches=matches, read=read)

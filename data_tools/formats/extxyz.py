@@ -7,6 +7,7 @@ energy_unit and column_units ("name=unit …"). Atoms keep the file's order.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from mgsym.data_tools.formats.columns import column, named_columns, rows, texts
+from mgsym.data_tools.formats.frames import NoAtoms, headers
 from mgsym.data_tools.formats.source import (
     REAL,
     WHOLE,
@@ -28,9 +30,10 @@ from mgsym.data_tools.formats.source import (
     Source,
 )
 from mgsym.data_tools.formats.species import (
+    MASSES,
     Species,
-    by_atomic_number,
-    by_symbol,
+    species_of,
+    symbols_of_numbers,
     whole_numbers,
 )
 from mgsym.errors import InputError
@@ -38,6 +41,9 @@ from mgsym.structure import Column, Structure
 
 KINDS = {"R": REAL, "I": WHOLE, "S": WORD, "L": WORD}
 TRUE, FALSE = {"T", "True", "true", "TRUE", "1"}, {"F", "False", "false", "FALSE", "0"}
+ENERGIES = ("barrier", "barrier_stderr", "energy")
+# ASE takes a column `energy` for the energy of the whole, and the one of each atom from `energies`
+ENERGY_NAMES = {"energies": "energy"}
 LABELS = ("name", "glass", "split")
 SPECIES_NAMES = ("species", "element", "Z", "numbers")
 LENGTH_UNITS = {"A", "Å", "Ang", "angstrom", "Angstrom", "ang"}
@@ -78,10 +84,8 @@ def matches(head: bytes) -> bool:
 def read(source: Source) -> Iterator[Frame]:
     """The frames of the file; passing over one does not parse its atoms."""
     lines = Lines(source)
-    while (header := _header(lines)) is not None:
-        yield partial(_frame, lines, header)
-        lines.go(header.start)
-        lines.skip(header.atoms)
+    for header in headers(lines, _header):
+        yield partial(_frame, lines, header, source)
 
 
 def _header(lines: Lines) -> Header | None:
@@ -90,7 +94,7 @@ def _header(lines: Lines) -> Header | None:
         first = lines.read()
     if first is None:
         return None
-    atoms = lines.whole(first.strip(), "number of atoms")
+    atoms = lines.whole(first.strip(), "number of atoms", least=0)
     return Header(atoms, parse_info(lines.expect("the comment line with Lattice")), lines.mark())
 
 
@@ -114,19 +118,21 @@ def _bare(text: str) -> str:
     return text
 
 
-def _frame(lines: Lines, header: Header) -> Structure:
+def _frame(lines: Lines, header: Header, source: Source) -> Structure:
     lines.go(header.start)
+    if not header.atoms:
+        raise NoAtoms("there are no atoms: choose other --frames")
     info = header.info
     cell, origin, periodic = _cell(lines, info)
     energy_unit = _energy_unit(lines, info)
     properties = _properties(lines, info)
     table = _table(lines, header.atoms, properties)
     positions = table.pop("pos")
-    species, types = _species(table)
+    species, types = _species(table, source)
     ids = table.pop("id", None)
     given = dict(pair.split("=", 1) for pair in info.get("column_units", "").split() if "=" in pair)
     if energy_unit:
-        given = {**dict.fromkeys(("barrier", "barrier_stderr", "energy"), energy_unit), **given}
+        given = {**dict.fromkeys((*ENERGIES, *ENERGY_NAMES), energy_unit), **given}
     return Structure(
         positions=torch.from_numpy(positions),
         cell=cell,
@@ -138,7 +144,9 @@ def _frame(lines: Lines, header: Header) -> Structure:
         if ids is None
         else torch.from_numpy(whole_numbers(ids, "id")),
         columns={
-            name: column(name, values, given.get(name))
+            (ENERGY_NAMES.get(name, name) if "energy" not in table else name): column(
+                name, values, given.get(name)
+            )
             for name, values in table.items()
             if values.dtype.kind != "U"
         },
@@ -150,19 +158,39 @@ def _cell(
     lines: Lines, info: Mapping[str, str]
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[bool, bool, bool]]:
     """Cell, origin and periodic flags from the comment line."""
-    if "Lattice" not in info:
+    given = {name: _value(info, name) for name in ("Lattice", "Origin", "pbc")}
+    if given["Lattice"] is None:
         raise lines.error(
             "there is no Lattice, but a cell is needed: add "
             'Lattice="ax ay az bx by bz cx cy cz" (Å) to the comment line'
         )
-    lattice = lines.numbers(9, "Lattice", info["Lattice"])
-    origin = lines.numbers(3, "Origin", info.get("Origin", "0 0 0"))
-    flags = info.get("pbc", "T T T").split()
-    if len(flags) != 3 or not set(flags) <= TRUE | FALSE:
-        raise lines.error(f'pbc is {info["pbc"]!r}, expected three of T and F such as "T T F"')
-    x, y, z = (flag in TRUE for flag in flags)
-    cell = torch.tensor(lattice, dtype=torch.float64).reshape(3, 3)
-    return cell, torch.tensor(origin, dtype=torch.float64), (x, y, z)
+    text = given["Lattice"].replace(",", " ")
+    edges = lines.numbers(3 if len(text.split()) == 3 else 9, "Lattice", text)
+    origin = lines.numbers(3, "Origin", (given["Origin"] or "0 0 0").replace(",", " "))
+    cell = torch.tensor(edges, dtype=torch.float64)
+    cell = torch.diag(cell) if len(edges) == 3 else cell.reshape(3, 3)
+    return cell, torch.tensor(origin, dtype=torch.float64), _periodic(lines, info, given["pbc"])
+
+
+def _value(info: Mapping[str, str], key: str) -> str | None:
+    """The value of a key, in whatever case it is written."""
+    if key in info:
+        return info[key]
+    return next((value for name, value in info.items() if name.lower() == key.lower()), None)
+
+
+def _periodic(lines: Lines, info: Mapping[str, str], text: str | None) -> tuple[bool, bool, bool]:
+    """Flags as people write them: "T T F", TTF, T for all, t,t,f, "True True False", "1 1 0"."""
+    words = ["T"] if text is None else text.replace(",", " ").split()
+    if len(words) == 1 and len(words[0]) == 3:
+        words = list(words[0])
+    flags = [word.strip(".").lower() for word in words]
+    if len(flags) not in (1, 3) or not set(flags) <= {flag.lower() for flag in TRUE | FALSE}:
+        raise lines.error(f'pbc is {text!r}, expected three of T and F such as "T T F"')
+    if len(flags) == 1 and text is not None and {"T", "F", "t", "f"} & set(info):
+        raise lines.error(f'pbc is {text!r} and more flags follow: put quotes, as in pbc="T T F"')
+    x, y, z = (flag in {"t", "true", "1"} for flag in (flags if len(flags) == 3 else flags * 3))
+    return x, y, z
 
 
 def _energy_unit(lines: Lines, info: Mapping[str, str]) -> str:
@@ -180,7 +208,7 @@ def _energy_unit(lines: Lines, info: Mapping[str, str]) -> str:
 
 
 def _properties(lines: Lines, info: Mapping[str, str]) -> list[Property]:
-    text = info.get("Properties", "species:S:1:pos:R:3")
+    text = _value(info, "Properties") or "species:S:1:pos:R:3"
     parts = text.split(":")
     properties = [
         Property(name, kind, int(width))
@@ -216,15 +244,31 @@ def _table(lines: Lines, atoms: int, properties: Sequence[Property]) -> dict[str
     return table
 
 
-def _species(table: dict[str, Array]) -> Species:
-    """From the column of symbols or of atomic numbers, taken out of the table."""
-    for name in SPECIES_NAMES[:2]:
-        if name in table:
-            return by_symbol(table.pop(name))
-    for name in SPECIES_NAMES[2:]:
-        if name in table:
-            return by_atomic_number(table.pop(name), name)
-    raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
+def _species(table: dict[str, Array], source: Source) -> Species:
+    """From the columns of symbols, type numbers, atomic numbers and masses there are.
+
+    OVITO and LAMMPS write type numbers for symbols where types have no names. The columns that
+    say it are taken out of the table.
+    """
+    words = [name for name in SPECIES_NAMES[:2] if name in table][:1]
+    atomic = [name for name in SPECIES_NAMES[2:] if name in table][:1]
+    numbers = table.get("type")
+    if not words and not atomic and numbers is None:
+        raise InputError("no column species:S:1 or Z:I:1: add one to Properties")
+    names = [table.pop(name).astype(WORD) for name in words]
+    names += [
+        symbols_of_numbers(table.pop(name) if not words else table[name], name) for name in atomic
+    ]
+    if any(column.ndim != 1 for column in names) or (numbers is not None and numbers.ndim != 1):
+        raise InputError("the column of elements is more than one wide, expected one per atom")
+    if source.types is None and names:
+        numbers = None  # the file's own numbers tell nothing
+    elif numbers is not None and numbers.dtype.kind not in "if":
+        numbers = None
+    masses = next((table[name] for name in MASSES if name in table), None)
+    if masses is not None and (masses.ndim != 1 or masses.dtype.kind not in "if"):
+        masses = None
+    return species_of(source.types, source.path, numbers, names, masses)
 
 
 def write(
@@ -238,7 +282,7 @@ def write(
         facts: more pairs for the comment line of each frame, such as how it was made.
     """
     for frame, structure in enumerate(structures):
-        columns = dict(named_columns(structure, (*SPECIES_NAMES, "pos", "id")))
+        columns = _energies_named(dict(named_columns(structure, (*SPECIES_NAMES, "pos", "id"))))
         table = [structure.symbols, *map(texts, structure.positions.numpy().T)]
         table.append(texts(structure.ids.numpy()))
         properties = "species:S:1:pos:R:3:id:I:1"
@@ -251,6 +295,14 @@ def write(
         comment = _comment(structure, properties, columns, facts[frame] if facts else {})
         file.write(f"{len(structure)}\n{comment}\n".encode())
         file.write(rows(table))
+
+
+def _energies_named(columns: dict[str, Column]) -> dict[str, Column]:
+    """The columns with the energy of each atom under the name that ASE and others expect."""
+    if "energies" in columns:
+        return columns
+    names = {ours: theirs for theirs, ours in ENERGY_NAMES.items()}
+    return {names.get(name, name): column for name, column in columns.items()}
 
 
 def _comment(
@@ -274,6 +326,9 @@ def _comment(
     units = " ".join(f"{name}={column.unit}" for name, column in columns.items() if column.unit)
     if units:
         pairs["column_units"] = units
+    total = columns.get("energies")
+    if total is not None and total.values.dim() == 1 and bool(total.values.isfinite().all()):
+        pairs["energy"] = repr(math.fsum(total.values.tolist()))  # as ASE keeps the whole's
     pairs |= more
     return " ".join(f"{key}={_quoted(value)}" for key, value in pairs.items())
 

@@ -2,13 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from mgsym.errors import InputError, UsageError
+from mgsym.data_tools.formats.source import Lines, Mark
+from mgsym.errors import InputError, InputWarning, UsageError
 
 T = TypeVar("T")
+
+
+class Header(Protocol):
+    """What stands before the atoms of a frame: how many they are, and where they begin."""
+
+    @property
+    def atoms(self) -> int: ...
+
+    @property
+    def start(self) -> Mark: ...
+
+
+H = TypeVar("H", bound=Header)
+
+
+class NoAtoms(InputError):
+    """A frame without atoms, which counts as a frame but is no structure."""
+
+
+def headers(lines: Lines, read: Callable[[Lines], H | None]) -> Iterator[H]:
+    """The header of each frame of a text file; atoms are passed over, not parsed.
+
+    A file that is still being written may end within a header: that one is left out and said, if
+    a whole frame stands before it.
+
+    Args:
+        lines: the file.
+        read: reads the next header, None after the last.
+
+    Raises:
+        InputError: a header is wrong, or the first is cut.
+    """
+    count = 0
+    while True:
+        before = lines.number
+        try:
+            header = read(lines)
+        except InputError:
+            if not count or not lines.ended:
+                raise
+            _say_cut(lines, before, count)
+            return
+        if header is None:
+            return
+        # a line of column names may be cut in itself, which shows only in what does not follow
+        if count and lines.ended and header.atoms:
+            _say_cut(lines, before, count)
+            return
+        count += 1
+        yield header
+        lines.go(header.start)
+        lines.skip(header.atoms)
+
+
+def _say_cut(lines: Lines, before: int, count: int) -> None:
+    warnings.warn(
+        f"{lines.path}: the file ends within the header after line {before}, which is left out; "
+        f"whole frames before it: {count}",
+        InputWarning,
+        stacklevel=3,
+    )
 
 
 def parse_frames(text: str) -> slice:

@@ -1,7 +1,7 @@
 """LAMMPS data files (`read_data`, `write_data`): one structure in `units metal`.
 
-Which element a type is comes from the user's mapping, else from comments in Masses (`1 63.546 #
-Cu`), type labels, or the mass itself. A data file does not say what is periodic: every direction
+Which element a type is comes from the user's mapping, comments in Masses (`1 63.546 # Cu`), type
+labels and the masses (formats.species). A data file does not say what is periodic: every direction
 is taken to be. Image flags, velocities, bonds and the like are passed over.
 """
 
@@ -33,8 +33,8 @@ from mgsym.data_tools.formats.source import (
     Lines,
     Source,
 )
-from mgsym.data_tools.formats.species import by_type, distinct, whole_numbers
-from mgsym.elements import ATOMIC_NUMBER, MASS, element_of_mass
+from mgsym.data_tools.formats.species import Species, distinct, species_of, whole_numbers
+from mgsym.elements import MASS
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
@@ -76,7 +76,8 @@ class _Content:
     types: int = 0
     box: dict[str, list[float]] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
-    elements: dict[int, str] = field(default_factory=dict)
+    comments: dict[int, str] = field(default_factory=dict)
+    masses: dict[int, float] = field(default_factory=dict)
     table: dict[str, Array] = field(default_factory=dict)
 
 
@@ -146,7 +147,7 @@ def _section(lines: Lines, what: str) -> str:
 
 
 def _masses(lines: Lines, content: _Content) -> None:
-    """Elements of the types, by the comment or the mass on each line."""
+    """Mass of each type, and the first word of the comment beside it, which may be its name."""
     for index in range(content.types):
         line = _section(lines, "masses") if index == 0 else lines.expect("a mass")
         text, _, comment = line.partition("#")
@@ -154,15 +155,13 @@ def _masses(lines: Lines, content: _Content) -> None:
         number = content.labels.get(words[0]) if words else None
         if number is None:
             number = lines.whole(words[0] if words else "", "atom type")
-        mass = lines.numbers(1, "the mass in amu", " ".join(words[1:]))[0]
-        hints = [*comment.split()[:1], *(k for k, v in content.labels.items() if v == number)]
-        element = next((h for h in hints if h in ATOMIC_NUMBER), None) or element_of_mass(mass)
-        if element is not None:
-            content.elements[number] = element
+        content.masses[number] = lines.numbers(1, "the mass in amu", " ".join(words[1:]))[0]
+        if comment.strip():
+            content.comments[number] = comment.split()[0]
 
 
 def _labels(lines: Lines, content: _Content) -> None:
-    """Names of the types, which are elements if they look so."""
+    """Names of the types."""
     for index in range(content.types):
         line = _section(lines, "type labels") if index == 0 else lines.expect("a type label")
         words = line.partition("#")[0].split()
@@ -170,8 +169,6 @@ def _labels(lines: Lines, content: _Content) -> None:
             raise lines.error(f"expected a type number and its label, found {line.strip()!r}")
         number = lines.whole(words[0], "atom type")
         content.labels[words[1]] = number
-        if words[1] in ATOMIC_NUMBER:
-            content.elements.setdefault(number, words[1])
 
 
 def _atoms(lines: Lines, content: _Content, comment: str) -> None:
@@ -213,8 +210,7 @@ def _names(lines: Lines, style: str, width: int) -> list[str]:
 
 def _structure(lines: Lines, content: _Content, source: Source) -> Structure:
     box = _box(lines, content.box)
-    elements = {**content.elements, **(source.types or {})}
-    species, types = by_type(_type_numbers(content), elements)
+    species, types = _species(content, source)
     positions = np.stack([content.table[axis] for axis in "xyz"], axis=1)
     return Structure(
         positions=torch.from_numpy(positions),
@@ -224,6 +220,21 @@ def _structure(lines: Lines, content: _Content, source: Source) -> Structure:
         origin=torch.from_numpy(box.origin),
         ids=torch.from_numpy(whole_numbers(content.table["id"], "id")),
     )
+
+
+def _species(content: _Content, source: Source) -> Species:
+    """From what Masses, their comments and the type labels say of each type."""
+    numbers = whole_numbers(_type_numbers(content), "type")
+    given, index = np.unique(numbers, return_inverse=True)
+    masses = np.array([content.masses.get(number, 0.0) for number in given.tolist()])
+    label = {number: name for name, number in content.labels.items()}
+    # a comment is a name only where it can be one: 1 63.546 # 12 atoms
+    names = [
+        np.array(["" if (name := hints.get(n, "")).isdecimal() else name for n in given.tolist()])
+        for hints in (content.comments, label)
+    ]
+    species, types = species_of(source.types, source.path, given, names, masses)
+    return species, types[torch.from_numpy(index.reshape(-1))]
 
 
 def _type_numbers(content: _Content) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mgsym.data_tools.formats.columns import column, rows, scalar_columns, texts
+from mgsym.data_tools.formats.frames import NoAtoms, headers
 from mgsym.data_tools.formats.lammps_box import (
     Box,
     bounds,
@@ -33,9 +34,8 @@ from mgsym.data_tools.formats.source import (
     Lines,
     Mark,
     Source,
-    Types,
 )
-from mgsym.data_tools.formats.species import Species, by_symbol, by_type, whole_numbers
+from mgsym.data_tools.formats.species import MASSES, Species, species_of, whole_numbers
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
@@ -68,30 +68,30 @@ def matches(head: bytes) -> bool:
 def read(source: Source) -> Iterator[Frame]:
     """The frames of a dump; passing over one does not parse its atoms."""
     lines = Lines(source)
-    while (header := _header(lines)) is not None:
-        yield partial(_frame, lines, header, source.types)
-        lines.go(header.start)
-        lines.skip(header.atoms)
+    for header in headers(lines, _header):
+        yield partial(_frame, lines, header, source)
 
 
 def _header(lines: Lines) -> Header | None:
     """The next frame's header, or None at the end of the file."""
-    atoms, box, periodic = 0, None, (True, True, True)
+    atoms: int | None = None
+    box, periodic, begun = None, (True, True, True), False
     while True:
-        line = lines.read() if not atoms else lines.expect("ITEM: ATOMS")
+        line = lines.expect("ITEM: ATOMS") if begun else lines.read()
         if line is None:
             return None
         item = line.strip()
+        begun = begun or bool(item)
         if item == "ITEM: UNITS":
             _check_units(lines, lines.expect("the units").strip())
         elif item in ("ITEM: TIMESTEP", "ITEM: TIME"):
             lines.expect("the time")
         elif item == "ITEM: NUMBER OF ATOMS":
-            atoms = lines.count("number of atoms")
+            atoms = lines.count("number of atoms", least=0)
         elif item.startswith("ITEM: BOX BOUNDS"):
             box, periodic = _box(lines, item.split()[3:])
         elif item.startswith("ITEM: ATOMS"):
-            if not atoms or box is None:
+            if atoms is None or box is None:
                 raise lines.error("ITEM: ATOMS before NUMBER OF ATOMS and BOX BOUNDS")
             return Header(atoms, box, periodic, item.split()[2:], lines.mark())
         elif item:
@@ -124,9 +124,11 @@ def _box(lines: Lines, words: list[str]) -> tuple[Box, tuple[bool, bool, bool]]:
     return from_edges(numbers[:, 0], numbers[:, 1], tilt=(0, 0, 0)), (px, py, pz)
 
 
-def _frame(lines: Lines, header: Header, types: Types | None) -> Structure:
+def _frame(lines: Lines, header: Header, source: Source) -> Structure:
     """The atoms of one frame."""
     lines.go(header.start)
+    if not header.atoms:
+        raise NoAtoms("there are no atoms: choose other --frames")
     fields = [(name, WORD if name in WORDS else REAL) for name in header.names]
     if len(set(header.names)) < len(header.names):
         raise lines.error(f"ITEM: ATOMS names a column twice: {' '.join(header.names)}")
@@ -135,7 +137,7 @@ def _frame(lines: Lines, header: Header, types: Types | None) -> Structure:
     positions = np.stack([table[name] for name in finder], axis=1)
     if fractional:
         positions = header.box.origin + positions @ header.box.cell
-    species, indices = _species(table, types)
+    species, indices = _species(table, source)
     return Structure(
         positions=torch.from_numpy(positions),
         cell=torch.from_numpy(header.box.cell),
@@ -164,19 +166,25 @@ def _coordinates(lines: Lines, names: list[str]) -> tuple[tuple[str, ...], bool]
     )
 
 
-def _species(table: dict[str, Array], types: Types | None) -> Species:
-    """By the user's mapping of types if there is one, else by the element column."""
-    if "type" in table and (types or "element" not in table):
-        return by_type(table["type"], types)
-    if "element" in table:
-        species, indices = by_symbol(table["element"])
-        if species == ("C",) and len(np.unique(table.get("type", 0))) > 1:
+def _species(table: dict[str, Array], source: Source) -> Species:
+    """From type numbers, labels, elements and masses, whichever there are."""
+    numbers, label, element = table.get("type"), table.get("typelabel"), table.get("element")
+    masses = next((table[name] for name in MASSES if name in table), None)
+    if element is not None and bool((element == "C").all()):
+        several = len(np.unique(table.get("type", 0))) > 1
+        if label is not None or (several and source.types):
+            element = None  # better is known than what LAMMPS writes unless told otherwise
+        elif several and masses is None:
             raise InputError(
                 "every element is C, which LAMMPS writes unless told (dump_modify element), but "
                 "there are several types: add --types 1=Cu,2=Zr"
             )
-        return species, indices
-    raise InputError("no column type or element: add one of them to the dump command")
+    names = [words for words in (label, element) if words is not None]
+    if numbers is None and not names:
+        raise InputError(
+            "no column type or element: add one of them, or typelabel, to the dump command"
+        )
+    return species_of(source.types, source.path, numbers, names, masses)
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from mgsym.arrays import read_arrays
 from mgsym.data_tools.formats.source import Array, Format, Frame, Source
+from mgsym.data_tools.formats.species import checked_species
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
 
@@ -41,9 +42,10 @@ def _read(source: Source) -> Structure:
     content = io.BytesIO(source.file.read())
     arrays = read_arrays(content, KIND, VERSION, NEEDED, "write or copy it again")
     try:
-        return _structure(arrays)
+        structure = _structure(arrays)
     except (TypeError, ValueError) as error:  # an array of words, or of a wrong shape
         raise InputError(f"an array is not what it should be: {error}") from error
+    return checked_species(structure, source.types, source.path)
 
 
 def _structure(arrays: Mapping[str, Array]) -> Structure:

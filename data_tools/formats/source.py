@@ -129,10 +129,12 @@ class Lines:
 
     Attributes:
         number: of the line read last, from 1.
+        ended: whether the file ends at this line, or within it.
     """
 
     def __init__(self, source: Source) -> None:
         self.path, self._file, self.number = source.path, source.file, 0
+        self.ended = False
 
     def mark(self) -> Mark:
         """This place, to come back to."""
@@ -146,6 +148,7 @@ class Lines:
     def read(self) -> str | None:
         """The next line without its end, or None after the last."""
         line = self._file.readline()
+        self.ended = not line.endswith(b"\n")
         if not line:
             return None
         self.number += 1
@@ -186,22 +189,23 @@ class Lines:
             raise self.error(f"expected {count} numbers ({what}), found {shown(text)}")
         return values
 
-    def count(self, what: str) -> int:
-        """The whole number on the next line, at least 1.
+    def count(self, what: str, least: int = 1) -> int:
+        """The whole number on the next line, at least `least`.
 
         Raises:
             InputError: it is not.
         """
-        return self.whole(self.expect(what), what)
+        return self.whole(self.expect(what), what, least)
 
-    def whole(self, text: str, what: str) -> int:
-        """`text` of the line read last as a whole number of at least 1."""
+    def whole(self, text: str, what: str, least: int = 1) -> int:
+        """`text` of the line read last as a whole number of at least `least`."""
         try:
             value = int(text)
         except ValueError:
-            value = 0
-        if value < 1:
-            raise self.error(f"expected the {what}, a whole number above 0, found {shown(text)}")
+            value = least - 1
+        if value < least:
+            bound = "above 0" if least == 1 else f"of at least {least}"
+            raise self.error(f"expected the {what}, a whole number {bound}, found {shown(text)}")
         return value
 
     def table(

@@ -1,10 +1,14 @@
 """Potential files: LAMMPS' eam/alloy and eam/fs (DYNAMO setfl).
 
-Three lines of comment, a line ``n symbol ...``, a line ``nrho drho nr dr cutoff``. Then for each
+Three lines of comment, a line ``n symbol ...``, then ``nrho drho nr dr cutoff``. Then for each
 element a line ``number mass lattice-constant structure``, F at ρ = 0, drho, ... and densities at
 r = 0, dr, ...: one table in eam/alloy; in eam/fs one per element b, the density that this element
-gives at an atom of b. Last r·φ for the pairs (1,1), (2,1), (2,2), (3,1), ... Tables may break into
-lines anywhere.
+gives at an atom of b. Last r·φ for the pairs (1,1), (2,1), (2,2), (3,1), ...
+
+They are read as LAMMPS reads them: a table begins on a line of its own and ends with its last
+value; what else stands on that line, after the five sizes or after the last table is passed over.
+Files whose tables follow one another within lines, which LAMMPS cannot read, are read where their
+number of values is exact.
 
 https://docs.lammps.org/pair_eam.html
 """
@@ -13,9 +17,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -25,22 +28,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgsym.atomic import atomic_path
-from mgsym.data_tools.formats.source import opened, placed, shown
-from mgsym.data_tools.simulation.eam import (
-    EAM,
-    FEWEST_POINTS,
-    check_positive,
-    check_species,
-    knots,
-    tabulated,
+from mgsym.data_tools.formats.source import opened, shown
+from mgsym.data_tools.simulation.eam import EAM, check_positive, knots, tabulated
+from mgsym.data_tools.simulation.potential_header import (
+    ALLOY,
+    FS,
+    Header,
+    Words,
+    is_number,
+    looks_like_element,
+    read_header,
+    refuse_funcfl,
 )
 from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.elements import ATOMIC_NUMBER
-from mgsym.errors import InputError
+from mgsym.errors import InputWarning
 
-COMMENT_LINES = 3
-ALLOY, FS = "eam/alloy", "eam/fs"
 VARIABLE = "MGSYM_POTENTIAL"
+# what editors and web pages make of blanks, minus and plus, read as LAMMPS does (utf8_subst)
+_LOOKALIKES = {
+    **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x2060, 0xFEFF], " "),
+    **dict.fromkeys([0x2D7, 0x2212], "-"),
+    **dict.fromkeys([0x2D6, 0x2064], "+"),
+}
 
 
 def load_potential(path: str | Path | None = None) -> EAM:
@@ -58,7 +68,8 @@ def load_potential(path: str | Path | None = None) -> EAM:
 def read_potential(path: str | Path) -> EAM:
     """Read an eam/alloy or eam/fs file, plain or compressed with gzip.
 
-    Which of the two it is shows in the number of values.
+    Which of the two it is shows in the number of values. Names that are no elements' are left out
+    of the potential. An `InputWarning` says how many values were passed over.
 
     Raises:
         InputError: the file is missing, is neither, or has wrong counts or values; the message
@@ -66,169 +77,154 @@ def read_potential(path: str | Path) -> EAM:
     """
     path = Path(path)
     with opened(path) as file:
-        lines = file.read().decode("utf-8", errors="replace").split("\n")
-        _refuse_funcfl(lines)
-        words = _Words(path, lines)
-        header = _read_header(words)
+        text = file.read().decode("utf-8", errors="replace")
+        lines = text.translate(_LOOKALIKES).split("\n")
+        refuse_funcfl(lines)
+        words = Words(path, lines)
+        header = read_header(words)
         return _read_tables(words, header)
-
-
-class _Words:
-    """The words of a file's lines after the comment, without empty lines.
-
-    Attributes:
-        path: the file.
-        rows: the words of each line.
-        number: the number of each line in the file.
-        start: where each line begins among all words; last how many words there are.
-    """
-
-    def __init__(self, path: Path, lines: Sequence[str]) -> None:
-        body = [line.partition("#")[0].split() for line in lines[COMMENT_LINES:]]
-        numbered = [(i, row) for i, row in enumerate(body, start=COMMENT_LINES + 1) if row]
-        self.path = path
-        self.number = [i for i, _ in numbered]
-        self.rows = [row for _, row in numbered]
-        self.start = np.cumsum([0, *(len(row) for row in self.rows)])
-
-    def refuse(self, row: int, message: str) -> NoReturn:
-        """Raise an error about a line."""
-        raise InputError(message, path=self.path, where=f"line {self.number[row]}")
-
-    def placed(self, row: int) -> AbstractContextManager[None]:
-        """Errors raised inside are about this line."""
-        return placed(self.path, f"line {self.number[row]}")
-
-
-class _Header(NamedTuple):
-    """The file's first two lines after the comment."""
-
-    species: tuple[str, ...]
-    densities: int  # points of each embedding table, nrho
-    density_spacing: float
-    points: int  # of each radial table, nr
-    spacing: float
-    cutoff: float
-
-    def block(self, style: str) -> int:
-        """How many values stand between an element's line and the next one's."""
-        return self.densities + self.points * (1 if style == ALLOY else len(self.species))
-
-    @property
-    def pairs(self) -> int:
-        """How many values the pair tables have."""
-        return len(self.species) * (len(self.species) + 1) // 2 * self.points
-
-
-# --- header ----------------------------------------------------------------------------------
-
-
-def _refuse_funcfl(lines: Sequence[str]) -> None:
-    """Tell setfl's relative of one element, whose sizes stand a line or two higher, by its look."""
-    element, sizes = (line.split() for line in (*lines[1:3], "", "")[:2])
-    of_five = len(sizes) == 5 and sizes[0].isdecimal() and all(map(_is_number, sizes))
-    if of_five and len(element) >= 2 and element[0].isdecimal():
-        raise InputError(
-            "this is a funcfl file (LAMMPS' pair_style eam, one element), expected setfl: give "
-            "an eam/alloy or eam/fs file",
-            where="line 3",
-        )
-
-
-def _read_header(words: _Words) -> _Header:
-    if len(words.rows) < 2:
-        raise InputError(
-            "expected three lines of comment, then the elements, then the sizes of the tables; "
-            "the file ends before: give an eam/alloy or eam/fs file"
-        )
-    count, *species = words.rows[0]
-    if not count.isdecimal() or int(count) != len(species):
-        words.refuse(
-            0,
-            "expected the number of elements and their symbols, such as 2 Cu Zr, found "
-            f"{shown(' '.join(words.rows[0]))}: give an eam/alloy or eam/fs file",
-        )
-    with words.placed(0):
-        check_species(species)
-    sizes = words.rows[1]
-    whole = len(sizes) == 5 and sizes[0].isdecimal() and sizes[2].isdecimal()
-    if not whole or not all(map(_is_number, sizes)):
-        words.refuse(
-            1,
-            "expected nrho drho nr dr cutoff, such as 10000 0.03 10000 0.00076 7.6, found "
-            f"{shown(' '.join(sizes))}: give an eam/alloy or eam/fs file",
-        )
-    densities, points = int(sizes[0]), int(sizes[2])
-    header = _Header(
-        tuple(species), densities, float(sizes[1]), points, float(sizes[3]), float(sizes[4])
-    )
-    _check_sizes(words, header)
-    return header
-
-
-def _check_sizes(words: _Words, header: _Header) -> None:
-    with words.placed(1):
-        check_positive(header.density_spacing, "spacing of densities, drho,")
-        check_positive(header.spacing, "spacing of distances, dr,")
-        check_positive(header.cutoff, "cutoff")
-    for name, points in (("nrho", header.densities), ("nr", header.points)):
-        if points < FEWEST_POINTS:
-            words.refuse(
-                1,
-                f"{name} is {points}, expected at least {FEWEST_POINTS} points: tabulate the "
-                "potential more finely",
-            )
 
 
 # --- tables ----------------------------------------------------------------------------------
 
 
-def _read_tables(words: _Words, header: _Header) -> EAM:
-    for style in (ALLOY, FS):
-        heads = _element_lines(words, header, style)
-        if heads is not None:
-            break
-    else:
-        _explain_counts(words, header)
-    masses = tuple(_mass(words, row) for row in heads)
-    values = _values(words, set(heads))
+class _Tables(NamedTuple):
+    """All tables as arrays: embedding [s, nrho], density [s, 1 or s, nr], pair [pairs, nr]."""
+
+    heads: list[int]
+    embedding: NDArray[np.float64]
+    density: NDArray[np.float64]
+    pair: NDArray[np.float64]
+    passed: int
+
+
+class _Cursor:
+    """Takes tables out of a file's rows.
+
+    Args:
+        rows: the words of each line.
+        row: the first to take.
+        flowing: whether a table may begin where another ends on a line; else, as LAMMPS does it,
+            the rest of a table's last line is passed over.
+
+    Attributes:
+        row: the next one.
+        passed: how many numbers were passed over.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[str]], row: int, flowing: bool) -> None:
+        self.rows, self.row, self.flowing = rows, row, flowing
+        self.rest: list[str] = []
+        self.passed = 0
+
+    def head(self) -> int | None:
+        """The row of an element's line; None where none begins here."""
+        if self.rest or self.row >= len(self.rows):
+            return None
+        self.row += 1
+        return self.row - 1
+
+    def table(self, count: int) -> list[float] | None:
+        """The next `count` numbers; None where there are not so many finite ones."""
+        found, self.rest = self.rest, []  # both lists are this cursor's own
+        while len(found) < count and self.row < len(self.rows):
+            found += self.rows[self.row]
+            self.row += 1
+        if self.flowing:
+            self.rest = found[count:]
+        else:
+            self.passed += sum(map(is_number, found[count:]))
+        try:
+            values = [float(word) for word in found[:count]]
+        except ValueError:
+            return None
+        return values if len(values) == count and np.isfinite(values).all() else None
+
+    def at_end(self) -> bool:
+        """Whether every value was taken, where tables flow; LAMMPS reads no further."""
+        if not self.flowing:
+            self.passed += sum(is_number(w) for row in self.rows[self.row :] for w in row)
+            return True
+        return not self.rest and self.row == len(self.rows)
+
+
+def _read_tables(words: Words, header: Header) -> EAM:
+    tables = _find_tables(words, header)
+    if tables.passed:
+        warnings.warn(
+            f"{words.path}: {tables.passed} values more than the sizes in line "
+            f"{words.number[1]} call for were passed over, as LAMMPS does",
+            InputWarning,
+            stacklevel=3,
+        )
     n = len(header.species)
-    elements, pairs = np.split(values, [n * header.block(style)])
-    elements = elements.reshape(n, -1)
-    density = elements[:, header.densities :].reshape(n, -1, header.points)
     i, j = np.tril_indices(n)
     pair = np.empty((n, n, header.points))
-    pair[i, j] = pair[j, i] = pairs.reshape(-1, header.points)
+    pair[i, j] = pair[j, i] = tables.pair
+    density = np.broadcast_to(tables.density, (n, n, header.points))
+    known = [k for k, name in enumerate(header.species) if name in ATOMIC_NUMBER]
     with words.placed(1):
         return tabulated(
-            header.species,
-            masses,
+            tuple(header.species[k] for k in known),
+            tuple(_mass(words, tables.heads[k]) for k in known),
             header.cutoff,
             header.spacing,
             header.density_spacing,
-            torch.from_numpy(pair),
-            torch.from_numpy(density).expand(n, n, header.points),
-            torch.from_numpy(elements[:, : header.densities]),
+            torch.from_numpy(pair[np.ix_(known, known)]),
+            torch.from_numpy(density[np.ix_(known, known)]),
+            torch.from_numpy(tables.embedding[known]),
             words.path.name,
         )
 
 
-def _element_lines(words: _Words, header: _Header, style: str) -> list[int] | None:
-    """The rows of the elements' lines if the file has just the values of this style."""
-    heads, position = [], int(words.start[2])
-    for _ in header.species:
-        row = int(np.searchsorted(words.start, position))
-        if row >= len(words.rows) or words.start[row] != position:
+def _find_tables(words: Words, header: Header) -> _Tables:
+    """The tables in the style that fits: of as many values as it has, else as LAMMPS takes them."""
+    styles = (FS, ALLOY) if ".fs" in words.path.name.lower() else (ALLOY, FS)
+    for flowing in (True, False):
+        for style in styles:
+            tables = _take_tables(words, header, style, flowing)
+            if tables is not None:
+                return tables
+    _explain_counts(words, header)
+
+
+def _take_tables(words: Words, header: Header, style: str, flowing: bool) -> _Tables | None:
+    """The tables of this style; None where the file has them not."""
+    cursor = _Cursor(words.rows, header.first, flowing)
+    heads, embedding, density = [], [], []
+    for name in header.species:
+        head = cursor.head()
+        if head is None or not (flowing or _is_head(words.rows[head], name)):
             return None
-        heads.append(row)
-        position = int(words.start[row + 1]) + header.block(style)
-    return heads if position + header.pairs == words.start[-1] else None
+        heads.append(head)
+        embedding.append(cursor.table(header.densities))
+        density += [cursor.table(header.points) for _ in range(header.radial(style))]
+        if embedding[-1] is None or density[-1] is None:
+            return None
+    n = len(header.species)
+    pair = [cursor.table(header.points) for _ in range(n * (n + 1) // 2)]
+    if None in [*embedding, *density, *pair] or not cursor.at_end():
+        return None
+    return _Tables(
+        heads,
+        np.array(embedding, dtype=np.float64),
+        np.array(density, dtype=np.float64).reshape(n, -1, header.points),
+        np.array(pair, dtype=np.float64),
+        cursor.passed,
+    )
 
 
-def _mass(words: _Words, row: int) -> float:
+def _is_head(line: Sequence[str], name: str) -> bool:
+    """Whether this can be the line of an element: a whole number and a mass, 0 of no element."""
+    if len(line) < 2 or not line[0].isdecimal() or not is_number(line[1]):
+        return False
+    return float(line[1]) > 0 or name not in ATOMIC_NUMBER
+
+
+def _mass(words: Words, row: int) -> float:
     """The mass in an element's line, amu."""
     line = words.rows[row]
-    if len(line) < 2 or not line[0].isdecimal() or not _is_number(line[1]):
+    if len(line) < 2 or not line[0].isdecimal() or not is_number(line[1]):
         words.refuse(
             row,
             "expected atomic number, mass, lattice constant and structure of an element, such as "
@@ -239,35 +235,22 @@ def _mass(words: _Words, row: int) -> float:
     return float(line[1])
 
 
-def _values(words: _Words, heads: set[int]) -> NDArray[np.float64]:
-    """All numbers after the header but those in the elements' lines."""
-    rows = [r for r in range(2, len(words.rows)) if r not in heads]
-    try:
-        values = np.array([float(w) for w in chain.from_iterable(words.rows[r] for r in rows)])
-    except ValueError:
-        values = np.array([np.nan])
-    if not np.isfinite(values).all():
-        for row in rows:
-            _refuse_words(words, row)
-    return values
-
-
-def _refuse_words(words: _Words, row: int) -> None:
+def _refuse_words(words: Words, row: int) -> None:
     """Complain about a value that is no finite number, if the line has one."""
     for word in words.rows[row]:
-        if not _is_number(word) or not np.isfinite(float(word)):
+        if not is_number(word) or not np.isfinite(float(word)):
             words.refuse(row, f"expected numbers, found {shown(word)}: write the file again")
 
 
-def _explain_counts(words: _Words, header: _Header) -> NoReturn:
+def _explain_counts(words: Words, header: Header) -> NoReturn:
     """Say what is wrong in a file that has as many values as neither style."""
-    rows = range(2, len(words.rows))
-    heads = [row for row in rows if _looks_like_element(words.rows[row])]
+    rows = range(header.first, len(words.rows))
+    heads = [row for row in rows if looks_like_element(words.rows[row])]
     for row in rows:
         if row not in heads:
             _refuse_words(words, row)
     sizes = {style: header.block(style) for style in (ALLOY, FS)}
-    if len(heads) == len(header.species) and heads[0] == 2:
+    if len(heads) == len(header.species) and heads[0] == header.first:
         ends = [*(int(words.start[head]) for head in heads[1:]), int(words.start[-1])]
         for symbol, head, end in zip(header.species, heads, ends, strict=True):
             pairs = header.pairs if head == heads[-1] else 0
@@ -279,28 +262,13 @@ def _explain_counts(words: _Words, header: _Header) -> NoReturn:
     _refuse_count(words, 1, "tables for these sizes", total, found)
 
 
-def _refuse_count(
-    words: _Words, row: int, what: str, sizes: dict[str, int], found: int
-) -> NoReturn:
+def _refuse_count(words: Words, row: int, what: str, sizes: dict[str, int], found: int) -> NoReturn:
     expected = " or ".join(f"{size} ({style})" for style, size in sizes.items())
     words.refuse(
         row,
         f"expected {expected} values in {what}, found {max(found, 0)}: the file was cut short or "
         "its sizes are wrong, copy or write it again",
     )
-
-
-def _looks_like_element(line: Sequence[str]) -> bool:
-    numbers = [_is_number(word) for word in line]
-    return 3 <= len(line) <= 5 and numbers[:2] == [True, True] and not numbers[-1]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 # --- writing ---------------------------------------------------------------------------------

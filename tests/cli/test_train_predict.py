@@ -179,6 +179,39 @@ def test_unfamiliar_structures_are_warned_of(capsys: Captured, tmp_path: Path) -
     assert "mgsym: warning: stretched has 0.0473 atoms/Å³, the training structures 0.06" in notes
 
 
+def test_graphs_are_predicted_as_their_structures(tmp_path: Path) -> None:
+    line = ["predict", "--run", "runs/one", "--device", "cpu", "-q", "-o"]
+    test = next(str(f) for f in sample_files() if "test" in f.name)
+    assert main([*line, str(tmp_path / "structure.xyz"), test]) == 0
+    assert main([*line, str(tmp_path / "graph.xyz"), "graphs/test.npz"]) == 0
+    a, b = read(tmp_path / "structure.xyz"), read(tmp_path / "graph.xyz")
+    assert torch.equal(a.ids, b.ids)
+    for name in ("barrier_predicted", "barrier"):
+        there, here = a.columns[name].values, b.columns[name].values
+        assert torch.allclose(there.double(), here.double(), atol=1e-5, equal_nan=True)
+    assert main([*line, str(tmp_path / "all"), "graphs"]) == 0
+    assert len(list((tmp_path / "all").iterdir())) == 5
+
+
+def test_types_for_graphs_are_said(capsys: Captured, tmp_path: Path) -> None:
+    line = ["predict", "graphs/test.npz", "--run", "runs/one", "--types", "1=Cu", "-q"]
+    assert main([*line, "-o", str(tmp_path / "a.xyz")]) == 0
+    assert "graphs/test.npz: --types is not used" in capsys.readouterr().err
+
+
+def test_a_resumed_run_knows_its_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").symlink_to(Path("graphs").resolve())
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "mine", "--epochs", "1", "-o", "run", "-q", *SMALL]) == 0
+    assert (
+        main(["train", "mine", "--epochs", "1", "--seeds", "1,2", "-o", "two", "-q", *SMALL]) == 0
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for run in ("../run", "../two"):
+        assert main(["train", "--resume", run, "-q", "--device", "cpu"]) == 0
+
+
 def test_evaluation_of_graphs_and_structures_agrees(capsys: Captured) -> None:
     assert main(["evaluate", "runs/one", "graphs/test.npz", "--json"]) == 0
     of_graph = json.loads(capsys.readouterr().out)["pooled"]

@@ -47,6 +47,60 @@ def test_nested_arrays_are_lattices_too(tmp_path: Path) -> None:
     assert structure.periodic == (True, False, True)
 
 
+@pytest.mark.parametrize(
+    ("pbc", "periodic"),
+    [
+        ("", (True, True, True)),
+        ("pbc=TTF", (True, True, False)),
+        ("pbc=T", (True, True, True)),
+        ("pbc=F", (False, False, False)),
+        ('pbc="t t f"', (True, True, False)),
+        ("PBC=True,True,False", (True, True, False)),
+        ('Pbc="True False True"', (True, False, True)),
+        ("pbc=[T, F, F]", (True, False, False)),
+        ("pBc=0,1,1", (False, True, True)),
+        ("pbc=110", (True, True, False)),
+        ('pbc="FALSE, TRUE, true"', (False, True, True)),
+    ],
+)
+def test_periodic_flags_as_people_write_them(
+    tmp_path: Path, pbc: str, periodic: tuple[bool, bool, bool]
+) -> None:
+    assert read_text(tmp_path, f"{LATTICE} {pbc}", "Cu 1 1 1").periodic == periodic
+
+
+@pytest.mark.parametrize(
+    ("lattice", "cell"),
+    [
+        ('"5 6 7"', [[5, 0, 0], [0, 6, 0], [0, 0, 7]]),
+        ("5,6,7", [[5, 0, 0], [0, 6, 0], [0, 0, 7]]),
+        ('"5,0,0, 1,6,0, 0,2,7"', [[5, 0, 0], [1, 6, 0], [0, 2, 7]]),
+    ],
+)
+def test_lattices_with_commas_or_of_three_numbers(
+    tmp_path: Path, lattice: str, cell: list[list[float]]
+) -> None:
+    for key in ("Lattice", "lattice"):
+        assert read_text(tmp_path, f"{key}={lattice}", "Cu 1 1 1").cell.tolist() == cell
+
+
+def test_energies_of_atoms_are_ases_energies(tmp_path: Path) -> None:
+    io = pytest.importorskip("ase.io")
+    structure = read_text(tmp_path, LATTICE, "Cu 1 1 1", "Zr 2 2 2")
+    structure = structure.with_column("energy", torch.tensor([-3.5, -6.25]).double(), "eV")
+    mgsym.write(structure, tmp_path / "b.xyz")
+    atoms = io.read(tmp_path / "b.xyz")
+    assert atoms.get_potential_energies().tolist() == [-3.5, -6.25]
+    assert atoms.get_potential_energy() == -9.75
+    back = mgsym.read(tmp_path / "b.xyz").columns
+    assert list(back) == ["energy"]
+    assert (back["energy"].values.tolist(), back["energy"].unit) == ([-3.5, -6.25], "eV")
+    old = read_text(
+        tmp_path, f"{LATTICE} Properties=species:S:1:pos:R:3:energy:R:1", "Cu 1 1 1 -3.5"
+    )
+    assert old.columns["energy"].values.tolist() == [-3.5]
+
+
 def test_header_words_of_the_sample(tmp_path: Path) -> None:
     structure = read_text(
         tmp_path,
@@ -83,7 +137,14 @@ def test_logical_and_wide_columns(tmp_path: Path) -> None:
     ("comment", "atom", "message"),
     [
         ("a comment", "Cu 1 1 1", r"a\.xyz, line 2: there is no Lattice, but a cell is needed"),
-        ('Lattice="1 2 3"', "Cu 1 1 1", "line 2: expected 9 numbers .Lattice., found '1 2 3'"),
+        ('Lattice="1 2"', "Cu 1 1 1", "line 2: expected 9 numbers .Lattice., found '1 2'"),
+        (
+            f"{LATTICE} pbc=T F T",
+            "Cu 1 1 1",
+            "line 2: pbc is 'T' and more flags follow",
+        ),
+        (f"{LATTICE} pbc=TT", "Cu 1 1 1", "line 2: pbc is 'TT', expected three of T and F"),
+        (LATTICE, "1 1 1 1", "type 1 has no element: add --types 1=Cu,2=Zr"),
         (f"{LATTICE} pbc=yes", "Cu 1 1 1", "line 2: pbc is 'yes', expected three of T and F"),
         (f"{LATTICE} energy_unit=meV", "Cu 1 1 1", "energy_unit is meV, expected eV"),
         (f"{LATTICE} length_unit=nm", "Cu 1 1 1", "length_unit is nm, expected A"),
