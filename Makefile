@@ -8,10 +8,12 @@
 # make test-emulated-cuda   everything that has a --device, on an emulated GPU (needs g++)
 # make test-cuda    on a machine with a GPU: the tests that need one
 # make bench-cuda   on a machine with a GPU: its times, as a table in benchmark-gpu.md
+# make docs   make the documentation's site, site/index.html; a broken link or reference fails
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+DOCS_READY = $(VENV)/.docs-ready
 # where `make demo` works; a fresh temporary folder unless given
 DEMO ?=
 N ?= 1000
@@ -20,7 +22,7 @@ REFINE ?= 0
 JOBS ?= 1
 
 .PHONY: demo shipped-model public-test-predictions test test-slow fuzz test-emulated-cuda \
-	test-cuda bench-cuda check format clean
+	test-cuda bench-cuda docs check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +65,14 @@ bench-cuda: $(READY)
 	$(BIN)/python tests/benchmarks/gpu.py --out benchmark-gpu.md
 	@cat benchmark-gpu.md
 
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open site/index.html"
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 # The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
 # folder of links in which they do.
 check: $(READY)
@@ -79,4 +89,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist site *.egg-info

@@ -1,4 +1,4 @@
-"""`mgsym evaluate`: a model against labels."""
+"""`mgsym evaluate`: a model, or a table of predictions, against labels."""
 
 from __future__ import annotations
 
@@ -39,18 +39,25 @@ def evaluate(
 ) -> None:
     """Score RUN (a run, checkpoint, ensemble or 'shipped') on structures or graphs with labels.
 
+    RUN may also be a CSV table of predictions (id, barrier), or several, one for each structure.
     Correlations are given within each structure and over all atoms pooled, which flatters where
     structures differ. The ceiling is what a perfect model would reach, given the labels' errors.
     Of several models or a calibrated one, predicted standard deviations are compared with errors.
     """
     from mgsym.cli.views import agreement_table, reliability_table
+    from mgsym.data_tools.labels import is_table
     from mgsym.data_tools.models import run_or_shipped
-    from mgsym.data_tools.predictions import evaluate_files
+    from mgsym.data_tools.predictions import evaluate_files, evaluate_tables
 
-    with console.progress("Predicting") as step:
-        asked: dict[str, Any] = {"figure": figure, "overwrite": overwrite, "device": device}
-        asked.update(noise=noise, potential=potential, progress=step)
-        found = evaluate_files(paths, run_or_shipped(run), types, frames, labels, **asked)
+    asked: dict[str, Any] = {"noise": noise, "figure": figure, "overwrite": overwrite}
+    if is_table(run):
+        tables = [path for path in (run, *paths) if is_table(path)]
+        paths = tuple(path for path in paths if not is_table(path))
+        found = evaluate_tables(tables, paths, types, frames, labels, **asked)
+    else:
+        with console.progress("Predicting") as step:
+            asked.update(potential=potential, device=device, progress=step)
+            found = evaluate_files(paths, run_or_shipped(run), types, frames, labels, **asked)
     if as_json:
         console.emit_json(found.as_dict())
     else:

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Test explainers on reasons that are known.",
     ),
     "predict": ("mgsym.cli.predict", "Predict the barrier of every atom."),
-    "evaluate": ("mgsym.cli.evaluate", "Score a model against labels."),
+    "evaluate": ("mgsym.cli.evaluate", "Score a model, or a table of predictions."),
     "report": ("mgsym.cli.report", "Write one HTML page about a run."),
     "ensemble": ("mgsym.cli.ensemble", "Merge models into one predictor with an error bar."),
     "benchmark": ("mgsym.cli.benchmark", "Compare models over seeds and glasses, in one table."),

@@ -1,4 +1,4 @@
-"""Labels that come as a table beside the structure."""
+"""Labels and predictions that come as a table beside the structure."""
 
 from __future__ import annotations
 
@@ -37,28 +37,50 @@ def with_labels(structure: Structure, path: str | Path, target: str = "barrier")
         InputError: a column is missing, an id is unknown or comes twice, or a value is not a
             number that float32 holds, or a standard error negative.
     """
+    for name, column in atom_table(path, structure.ids, (target,), "stderr").items():
+        structure = structure.with_column(name, column, "eV")
+    return structure
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a file is a CSV table (or a .gz of one), by its name."""
+    return Path(path).name.lower().endswith((".csv", ".csv.gz"))
+
+
+def atom_table(
+    path: str | Path, ids: Tensor, columns: Sequence[str], error: str
+) -> dict[str, Tensor]:
+    """Read one column of energies per atom id, and its errors where the table has them.
+
+    Args:
+        path: CSV file (or .gz of one), one row per atom, energies in eV.
+        ids: [n] int64, the atoms' ids.
+        columns: names that the column may have; the first that is there is taken.
+        error: what follows the column's name, after ``_``, in that of its errors.
+
+    Returns:
+        [n] float64 eV by column name, first the column, then its errors if they are there; NaN for
+        atoms that the table leaves out.
+
+    Raises:
+        InputError: a column is missing, an id is unknown or comes twice, or a value is not a
+            number that float32 holds, or a standard error negative.
+    """
     path = Path(path)
     with _rows(path) as rows:
-        return _with_labels(structure, path, rows, target)
-
-
-def _with_labels(
-    structure: Structure, path: Path, rows: Iterator[list[str]], target: str
-) -> Structure:
-    names = _columns(path, next(rows, []))
-    for needed in ("id", target):
-        if needed not in names:
+        names = _columns(path, next(rows, []))
+        column = next((name for name in columns if name in names), None)
+        if column is None or "id" not in names:
+            absent = " or ".join(map(repr, columns)) if "id" in names else "'id'"
             raise InputError(
-                f"no column {needed!r}, expected id,{target}[,{target}_stderr]; found "
+                f"no column {absent}, expected id,{columns[0]}[,{columns[0]}_{error}]; found "
                 f"{shown(','.join(names))[1:-1]}",
                 path=path,
                 where="line 1",
             )
-    wanted = [name for name in (target, f"{target}_stderr") if name in names]
-    values = _values(structure, path, rows, names, wanted)
-    for name, column in zip(wanted, values.T, strict=True):
-        structure = structure.with_column(name, column.contiguous(), "eV")
-    return structure
+        wanted = [name for name in (column, f"{column}_{error}") if name in names]
+        values = _values(ids, path, rows, names, wanted)
+    return {name: each.contiguous() for name, each in zip(wanted, values.T, strict=True)}
 
 
 @contextmanager
@@ -90,15 +112,15 @@ def _columns(path: Path, header: Sequence[str]) -> list[str]:
 
 
 def _values(
-    structure: Structure,
+    ids: Tensor,
     path: Path,
     lines: Iterator[list[str]],
     names: Sequence[str],
     wanted: Sequence[str],
 ) -> Tensor:
     """[n, wanted] float64: the values of each atom, NaN where the file has none."""
-    rows = {atom: row for row, atom in enumerate(structure.ids.tolist())}
-    values = torch.full((len(structure), len(wanted)), math.nan, dtype=torch.float64)
+    rows = {atom: row for row, atom in enumerate(ids.tolist())}
+    values = torch.full((len(ids), len(wanted)), math.nan, dtype=torch.float64)
     seen: dict[int, int] = {}
     for number, cells in enumerate(lines, start=2):
         if not any(cell.strip() for cell in cells):
@@ -131,8 +153,8 @@ def _atom(text: str, rows: dict[int, int], path: Path, where: str) -> int:
         ) from None
     if atom not in rows:
         raise InputError(
-            f"the structure has no atom with id {str(atom)[:40]}: are these another structure's "
-            "labels?",
+            f"the structure has no atom with id {str(atom)[:40]}: is this another structure's "
+            "table?",
             path=path,
             where=where,
         )

@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 
+from mgsym.calibration import Calibration
 from mgsym.data_tools.graphs import BARRIER, labelled_structure, read_systems
+from mgsym.data_tools.labels import atom_table
 from mgsym.data_tools.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.outputs import output_paths, write_all
 from mgsym.ensemble import Ensemble
-from mgsym.errors import InputError
+from mgsym.errors import InputError, UsageError
 from mgsym.familiarity import Familiarity, familiarity
 from mgsym.figures import check_figure, parity_figure
 from mgsym.graph import Graph, match_species
 from mgsym.metrics import SplitScores, score_graphs
 from mgsym.models import Invariance
+from mgsym.noise import label_noise
 from mgsym.prediction import (
     Prediction,
     RotationSpread,
@@ -185,7 +188,8 @@ def evaluate_files(
         run: a run, a folder of seeds (their mean is scored), a checkpoint or an ensemble.
         types, frames, potential: as for `predict_files`.
         labels: a table of labels per atom id, for structures without.
-        noise: eV, standard error of the labels; see `mgsym.reliability.reliability`.
+        noise: eV, standard error of the labels; see `mgsym.reliability.reliability`. The ceiling
+            takes it too, else the labels' own, else that of a glass labelled twice (mgsym.noise).
         figure: a picture of predictions against labels to write, too.
         overwrite: replace an existing figure.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -197,12 +201,7 @@ def evaluate_files(
     if figure is not None:
         check_figure(figure, overwrite)
     ensemble = load_ensemble(run, device)
-    systems = read_systems(paths, types, frames, labels)
-    if not any(map(_has_labels, systems)):
-        raise InputError(
-            "no atom has a label to score against: give files with a column barrier (eV), or "
-            "--labels TABLE"
-        )
+    systems = _labelled_systems(paths, types, frames, labels)
     graphs, found = [], []
     for i, system in enumerate(systems):
         step = _within(progress, i, len(systems))
@@ -210,11 +209,92 @@ def evaluate_files(
         found += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:
             progress(i + 1, len(systems))
+    return _evaluation(found, graphs, ensemble.calibration, noise, figure)
+
+
+def evaluate_tables(
+    tables: Sequence[str | Path],
+    paths: Sequence[str | Path],
+    types: Mapping[int, str] | None = None,
+    frames: str | None = None,
+    labels: str | Path | None = None,
+    *,
+    noise: float | None = None,
+    figure: str | Path | None = None,
+    overwrite: bool = False,
+) -> Evaluation:
+    """Score tables of predictions, whoever made them, on labelled structures or graphs.
+
+    Args:
+        tables: CSV files with the columns ``id`` and ``barrier_predicted`` or ``barrier`` (eV),
+            one for each structure and in the same order. A column ``…_std`` beside it is the
+            predicted standard deviation of the true barrier, and is put to the proof.
+        paths, types, frames, labels, noise, figure, overwrite: as for `evaluate_files`.
+
+    Raises:
+        InputError: a file is missing or damaged, a table does not fit its structure or lacks a
+            labelled atom, or no atom has a label.
+        UsageError: there are not as many tables as structures, or the figure exists.
+    """
+    if figure is not None:
+        check_figure(figure, overwrite)
+    systems = _labelled_systems(paths, types, frames, labels)
+    if len(tables) != len(systems):
+        raise UsageError(
+            f"tables of predictions: {len(tables)}, structures: {len(systems)}; give one table "
+            "for each structure, in the same order"
+        )
+    graphs = [as_graph(system, cutoff=5.0) for system in systems]  # edges are of no account
+    found = [_table_prediction(*pair) for pair in zip(tables, graphs, strict=True)]
+    has_error = any(bool((one.std > 0).any()) for one in found)
+    return _evaluation(found, graphs, Calibration() if has_error else None, noise, figure)
+
+
+def _labelled_systems(
+    paths: Sequence[str | Path],
+    types: Mapping[int, str] | None,
+    frames: str | None,
+    labels: str | Path | None,
+) -> list[Structure | Graph]:
+    systems = read_systems(paths, types, frames, labels)
+    if not any(map(_has_labels, systems)):
+        raise InputError(
+            "no atom has a label to score against: give files with a column barrier (eV), or "
+            "--labels TABLE"
+        )
+    return systems
+
+
+def _table_prediction(table: str | Path, graph: Graph) -> Prediction:
+    """What a table predicts for the atoms of one structure; std is 0 where it tells none."""
+    columns = atom_table(table, graph.ids, (PREDICTED, BARRIER), "std")
+    mean, *error = (column.float() for column in columns.values())
+    missing = graph.ids[graph.labelled & mean.isnan()].tolist()
+    if missing:
+        raise InputError(
+            f"no prediction for {len(missing)} labelled atoms of {graph.names[0]}, the first has "
+            f"id {missing[0]}: the table must have them all",
+            path=Path(table),
+        )
+    return Prediction(mean, error[0].nan_to_num() if error else torch.zeros_like(mean))
+
+
+def _evaluation(
+    found: Sequence[Prediction],
+    graphs: list[Graph],
+    calibration: Calibration | None,
+    noise: float | None,
+    figure: str | Path | None,
+) -> Evaluation:
+    """Scores of one prediction per structure, with the ceiling that the labels' noise sets."""
     graphs = _distinct(graphs)
     means, spreads = [one.mean for one in found], [one.std for one in found]
     if figure is not None:
         parity_figure(means, graphs, figure)
-    honest = reliability(means, spreads, graphs, ensemble.calibration, noise)
+    honest = reliability(means, spreads, graphs, calibration, noise)
+    error = label_noise(graphs) if noise is None else noise
+    if error is not None:
+        graphs = [g.replace(target_stderr=torch.full_like(g.target, error)) for g in graphs]
     return Evaluation(score_graphs(means, graphs), honest)
 
 

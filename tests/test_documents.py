@@ -1,0 +1,294 @@
+"""What README.md and docs/ show is run: commands, programs, and the output printed beside them.
+
+A page is run from top to bottom in one folder: of its ``sh`` blocks the ``mgsym`` lines, of its
+``python`` blocks everything. A ``text`` block below a block of commands is what they print: each
+line must be printed, with other numbers perhaps, and ``…`` stands for any lines. A comment before a
+block says what else is to be known of it:
+
+    <!-- slow -->             run by `make test-slow` alone
+    <!-- as it stands -->     not shortened by the quick tests, which else train for two epochs
+    <!-- not run: reason -->  only its options are checked
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+import click
+import pytest
+
+import mgsym
+from mgsym.cli.main import cli, main
+from mgsym.data_tools.sample import sample_structures
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
+)
+BLOCK = re.compile(r"^(?:<!-- ([^\n]*?) -->\n)?```(\w+)\n(.*?)^```$", re.M | re.S)
+MARKS = re.compile(r"|slow|as it stands|not run: .+")
+
+# options that the quick tests, and the slow ones of pages that make glasses, give or change
+Changes = dict[str, dict[str, str]]
+FASTER: Changes = {"train": {"--epochs": "2"}, "explain": {"--set": "steps=4"}}
+LABEL = {"label": {"--searches": "3", "--atoms": "0:8"}}
+SMALLER: Changes = {"quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5"}, **LABEL}
+COOLER: Changes = {"quench": {"--temperature": "800", "--melt": "0.5"}, **LABEL}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page, and the mark before it."""
+
+    mark: str
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The arguments of every mgsym command, lines that go on joined."""
+        if self.language not in ("sh", "bash"):
+            return []
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("mgsym ")]
+
+
+def blocks(page: str, title: str | None = None) -> list[Block]:
+    """The blocks of a page, or of one of its sections."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if title is not None:
+        match = re.search(rf"^## {re.escape(title)}$(.*?)(?=^## |\Z)", text, re.M | re.S)
+        assert match, f"{page} has no section {title!r}"
+        text = match[1]
+    return [Block(mark, language, body) for mark, language, body in BLOCK.findall(text)]
+
+
+def changed(command: list[str], changes: Changes) -> list[str]:
+    """A command with other values of some options, and patterns of file names replaced by files."""
+    kept = [name for part in command for name in (sorted(glob(part)) or [part])]
+    for option, value in changes.get(command[0], {}).items():
+        if option in kept:
+            del kept[kept.index(option) : kept.index(option) + 2]
+        kept += [option, value]
+    return kept
+
+
+def shape(line: str) -> str:
+    """A line without what differs between machines: numbers, elements and runs of blanks."""
+    line = re.sub(r"\b(Cu|Zr)\b", "El", line)
+    return " ".join(re.sub(r"[-+−]?\d[\d.]*(e[-+]?\d+)?", "#", line).split())
+
+
+def assert_shown(expected: str, printed: str, where: str) -> None:
+    """Every line of `expected` was printed, in this order; next to each other without … between."""
+    lines, at, gap = [shape(line) for line in printed.splitlines()], 0, True
+    for wanted in map(shape, expected.splitlines()):
+        if wanted == "…":
+            gap = True
+            continue
+        end = len(lines) if gap else at + 1
+        found = next((i for i in range(at, min(end, len(lines))) if lines[i] == wanted), None)
+        assert found is not None, f"{where}: {wanted!r} is not printed in\n{printed}"
+        at, gap = found + 1, False
+
+
+def run(
+    parts: list[Block], capsys: pytest.CaptureFixture[str], changes: Changes, slow: bool
+) -> tuple[str, dict[str, object]]:
+    """Run blocks one after the other; what was printed, and the names of the programs."""
+    whole, last, space = "", "", {}
+    ran = True
+    for block in parts:
+        if block.language == "text":
+            if ran:
+                assert_shown(block.text, last, block.text.splitlines()[0])
+            continue
+        ran = not block.mark.startswith("not run") and (slow or block.mark != "slow")
+        if not ran:
+            continue
+        if block.language == "python":
+            exec(compile(block.text, "documentation", "exec"), space)  # our own pages
+        if block.commands:
+            last = ""
+        for command in block.commands:
+            line = changed(command, {} if block.mark == "as it stands" else changes)
+            code = main(line)
+            printed = capsys.readouterr()
+            assert code == 0, f"mgsym {' '.join(line)}: {printed.err}"
+            last += printed.out
+            whole += printed.out
+    return whole, space
+
+
+@pytest.fixture
+def page_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, dict[str, object]]]:
+    """Runs the blocks of a page in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.delenv("MGSYM_POTENTIAL", raising=False)
+
+    def runner(
+        page: str, title: str | None = None, *, changes: Changes = FASTER, slow: bool = False
+    ) -> tuple[str, dict[str, object]]:
+        return run(blocks(page, title), capsys, changes, slow)
+
+    return runner
+
+
+Runner = Callable[..., tuple[str, dict[str, object]]]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_program_is_understood(page: str) -> None:
+    """Options exist and have values of their kind; programs compile; marks are known ones."""
+    for block in blocks(page):
+        assert MARKS.fullmatch(block.mark), f"{page}: no block is marked {block.mark!r}"
+        if block.language == "python":
+            tree = ast.parse(block.text, page)
+            tree.body = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
+            exec(compile(tree, page, "exec"), {})  # what it imports is there
+        for command in block.commands:
+            line = [re.sub(r"\$\{?\w+\}?", "1", part) for part in command]
+            group = click.Context(cli, info_name="mgsym")
+            known = cli.get_command(group, line[0])
+            assert known is not None, f"{page}: no command is called {line[0]}"
+            known.make_context(line[0], line[1:], parent=group)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M):
+        assert f"\n{target}:" in makefile, f"{page}: make {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page: str) -> None:
+    """`make docs` checks the site's links; README.md is no part of it, and is read elsewhere."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in link:
+            assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_lines_shown_are_compared_by_their_shape() -> None:
+    printed = "a 1.5 Cu\nb 2\nc\nd 3\n"
+    assert_shown("a 9 Zr\nb -1\n…\nd 0.1\n", printed, "")
+    for wrong in ("a 1\n", "b 2\nd 3\n", "c\nb 2\n", "…\ne\n"):
+        with pytest.raises(AssertionError):
+            assert_shown(wrong, printed, "")
+
+
+def test_the_readme(tmp_path: Path, page_runner: Runner) -> None:
+    of_glass = {s.glass: s.replace(split="") for s in sample_structures()}
+    *labelled, other = of_glass.values()
+    for structure, file in zip(labelled, ("slow.xyz", "medium.xyz", "fast.dump"), strict=True):
+        mgsym.write(structure, tmp_path / file)
+    mgsym.write(other.replace(columns={}), tmp_path / "other.dump")
+
+    (three, *_) = (block for block in blocks("README.md", "Three commands") if block.commands)
+    assert [" ".join(line) for line in three.commands] == [
+        "build-graph", "train", "explain --node 42 --topk 50",
+    ]  # fmt: skip
+    shown, space = page_runner("README.md")
+    assert "Edges by importance" in shown
+    assert len(list(tmp_path.glob("graphs/*.npz"))) == 5
+    (first,) = tmp_path.glob("runs/2*")
+    assert (first / "explanations" / "test-node42.csv").read_text().count("\n") == 51
+    test = re.search(r"^test +test +250 +([\d.]+)", shown, re.M)
+    assert test, shown
+    # what the sample must give at least; a ridge on invariants reaches 0.555
+    assert float(test[1]) >= 0.40
+
+    assert (tmp_path / "edges.png").stat().st_size > 10_000
+    assert "barrier_predicted" in mgsym.read(tmp_path / "other.extxyz").columns
+    assert space["barriers"].shape == (500,)  # type: ignore[attr-defined]
+
+
+def test_ci_runs_the_tests_and_builds_the_site() -> None:
+    steps = (ROOT / ".ci" / "run").read_text()
+    assert "make test" in steps
+    assert "make docs" in steps
+
+
+def test_the_tutorial_on_the_sample(tmp_path: Path, page_runner: Runner) -> None:
+    page_runner("docs/tutorials/sample.md")
+    for figure in ("edges.png", "nearest.png", "barriers.png"):
+        assert (tmp_path / figure).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_tutorial_on_the_sample_as_it_stands(tmp_path: Path, page_runner: Runner) -> None:
+    page_runner("docs/tutorials/sample.md", changes={}, slow=True)
+    assert (tmp_path / "runs/first/report.html").exists()
+
+
+def test_the_tutorial_on_an_alloy(tmp_path: Path, page_runner: Runner) -> None:
+    """From the labels on, glasses of the sample in the place of those that it makes."""
+    glasses = {s.glass: s for s in sample_structures()}.values()
+    for number, structure in enumerate(glasses):
+        name = f"Cu50Zr50_1e14_seed{number}"  # as mgsym quench names them
+        own = structure.replace(name=name, glass=name, split="")
+        if number < 3:
+            mgsym.write(own, tmp_path / "labelled" / f"glass{number}.xyz")
+    mgsym.write(own.replace(columns={}), tmp_path / "relaxed" / f"{name}.extxyz")
+    page_runner("docs/tutorials/own-alloy.md")
+    assert (tmp_path / "edges.png").stat().st_size > 10_000
+
+
+def test_the_guides_program(tmp_path: Path, page_runner: Runner) -> None:
+    page_runner("docs/guide/python.md")
+    assert (tmp_path / "predicted.extxyz").exists()
+
+
+@pytest.mark.slow
+def test_the_public_data(
+    public_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As shown, with the folder that holds the data in place of the download."""
+    monkeypatch.chdir(tmp_path)
+    parts = blocks("docs/guide/public-data.md")
+    assert main(["fetch", "--base", str(public_data)]) == 0
+    shown = parts[0].text.replace("mgsym fetch\n", "")
+    if not Path("data/cu64zr36/test0.pickle").exists():  # a folder with the dumps alone
+        test0 = mgsym.read(public_data / "test0.dump", types={1: "Cu", 2: "Zr"})
+        mgsym.write(test0, "data/cu64zr36/test0.xyz")
+        shown = shown.replace("test0.pickle", "test0.xyz")
+    capsys.readouterr()
+    run([Block("slow", "sh", shown), *parts[1:]], capsys, {}, slow=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "title", "changes"),
+    [
+        ("docs/physics.md", "From a composition to an explanation", SMALLER),
+        ("docs/tutorials/own-alloy.md", None, COOLER),
+    ],
+)
+def test_a_glass_that_did_not_exist_before(
+    page: str, title: str | None, changes: Changes, tmp_path: Path, page_runner: Runner
+) -> None:
+    page_runner(page, title, changes=changes, slow=True)
+    for labelled in (*tmp_path.glob("labelled.xyz"), *tmp_path.glob("labelled/*.xyz")):
+        structure = mgsym.read(labelled)
+        assert len(structure) == 200
+        assert int(structure.columns["events"].values.sum()) > 0
+    assert list(tmp_path.glob("runs/*/explanations/*-node42.csv"))
