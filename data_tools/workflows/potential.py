@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.eam import EAM, knots
+from mgsym.data_tools.simulation.eam_forces import evaluate_structures
 from mgsym.data_tools.simulation.relax import relax
 from mgsym.errors import MgsymError
 from mgsym.figures import COLOURS, new_figure
@@ -130,7 +131,7 @@ def _crystal(
     """Lattice, constants and cohesive energy; None where there is no minimum."""
     distances = torch.linspace(*NEAREST, TRIED, dtype=torch.float64).tolist()
     tried = [LATTICES[lattice](d, element) for d in distances]
-    energies = potential(tried).energy / len(tried[0])
+    energies = evaluate_structures(potential, tried).energy / len(tried[0])
     best = int(energies.argmin())
     if best in (0, TRIED - 1) or not bool(energies[best].isfinite()):
         return None
