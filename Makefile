@@ -38,7 +38,7 @@ demo: $(READY)
 	echo "Everything was written to $$folder"
 
 shipped-model: $(READY)
-	$(BIN)/python -m mgsym.data_tools.models.make $(DATA)
+	$(BIN)/python -m mgsym.data_tools.models.make $(DATA) data_tools/models
 
 public-test-predictions: $(READY)
 	$(BIN)/python -m mgsym.data_tools.public_predictions --data $(DATA) --potential $(POTENTIAL) \

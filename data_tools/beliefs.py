@@ -97,7 +97,10 @@ def believe(
     ensemble = load_ensemble(run, device)
     graph = graph_for(structure, ensemble, potential, device, progress)
     (found,) = predict_with_spread([graph], ensemble)
-    warnings = (*familiarity(graph, ensemble.metadata).warnings, *physics_warning(graph, ensemble))
+    warnings = (
+        *familiarity(graph, ensemble.training_set).warnings,
+        *physics_warning(graph, ensemble),
+    )
     calibration = ensemble.calibration
     if calibration is None:
         error = _validation_error(ensemble)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mgsym.checkpoint import Metadata
+from mgsym.checkpoint import Metadata, TrainingSet
 from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.graphs import read_graphs, read_systems
 from mgsym.data_tools.model_inputs import Potential, graph_for
@@ -40,6 +40,11 @@ class ExplainedSystem:
     home: Path
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def training_set(self) -> TrainingSet | None:
+        """What the model was trained on."""
+        return None if self.metadata is None else self.metadata.training_set
 
 
 def explained_system(

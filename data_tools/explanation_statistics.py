@@ -22,7 +22,7 @@ from mgsym.explanation.proof import Proof, prove
 from mgsym.explanation.receptive import check_node
 from mgsym.explanation.statistics import EdgeStatistics, edge_statistics
 from mgsym.explanation_figures import curves_figure, statistics_figure
-from mgsym.familiarity import familiarity_warnings
+from mgsym.familiarity import familiarity
 from mgsym.figures import check_figure
 from mgsym.graph import Graph
 from mgsym.names import file_in
@@ -108,7 +108,7 @@ def explain_statistics(
         proven,
         tuple(paths.values()),
         tuple(system.notes),
-        (*system.warnings, *familiarity_warnings(graph, system.metadata)),
+        (*system.warnings, *familiarity(graph, system.training_set).warnings),
     )
     _write(result, paths)
     return result

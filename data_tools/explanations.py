@@ -27,7 +27,7 @@ from mgsym.explanation.local_view import NearAtom, nearest_atoms
 from mgsym.explanation.receptive import check_node
 from mgsym.explanation_figures import local_figure
 from mgsym.explanation_page import check_page, explanation_page
-from mgsym.familiarity import familiarity_warnings
+from mgsym.familiarity import familiarity
 from mgsym.figures import check_figure, explanation_figure
 from mgsym.graph import Graph
 from mgsym.names import file_in
@@ -130,7 +130,7 @@ def explain_atom(
         near,
         tuple(paths),
         tuple(system.notes),
-        (*system.warnings, *familiarity_warnings(graph, system.metadata)),
+        (*system.warnings, *familiarity(graph, system.training_set).warnings),
     )
     top.save(paths[0], overwrite, **found.measured())
     top.save(paths[1], overwrite)

@@ -123,7 +123,7 @@ def predict_files(
         step = _within(progress, i, len(structures))
         graph = graph_for(system, ensemble, potential, device, step)
         (found,) = predict_with_spread([graph], ensemble)
-        found, known = calibrated_error(found, ensemble), familiarity(graph, ensemble.metadata)
+        found, known = calibrated_error(found, ensemble), familiarity(graph, ensemble.training_set)
         predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
         warnings = (*known.warnings, *physics_warning(graph, ensemble))
         summaries.append(_summary(structure, found, known, ensemble, paths[i], warnings))

@@ -34,7 +34,7 @@ from mgsym.explanation.atoms import atom_importance, ranked_atoms
 from mgsym.explanation.controls import distance_between_atoms
 from mgsym.explanation.receptive import check_node
 from mgsym.explanation.statistics import choose_nodes
-from mgsym.familiarity import familiarity_warnings
+from mgsym.familiarity import familiarity
 from mgsym.graph import Graph
 from mgsym.names import file_in
 from mgsym.prediction import predict_graph
@@ -212,7 +212,7 @@ class _Preparation:
             tuple(disturbances),
             structures,
             (*system.notes, *self._told(relaxation)),
-            (*system.warnings, *familiarity_warnings(graph, system.metadata)),
+            (*system.warnings, *familiarity(graph, system.training_set).warnings),
         )
 
     def _tell(self, total: int, done: int, share: float) -> None:

@@ -213,7 +213,7 @@ def gather(
     for graph, role in chosen:
         (found,) = predict_with_spread([graph], ensemble)
         agreed = score(found.mean, graph.target, graph.target_stderr)
-        known = familiarity(graph, ensemble.metadata)
+        known = familiarity(graph, ensemble.training_set)
         structures.append(ReportedStructure(graph, role, found, agreed, known))
         warnings += [*known.warnings, *physics_warning(graph, ensemble)]
         steps.one()

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -183,7 +184,8 @@ def load_checkpoint(
         InputError: no such file, not a checkpoint, damaged, or of another version.
     """
     path = Path(path)
-    return rebuilt(load_safely(path, FORMAT, FORMAT_VERSION), path, device)
+    others = {ENSEMBLE_FORMAT: "holds several models, expected one: name a run of one seed"}
+    return rebuilt(load_safely(path, FORMAT, FORMAT_VERSION, others=others), path, device)
 
 
 def rebuilt(
@@ -299,6 +301,7 @@ def load_safely(
     wanted: str = "a file that mgsym train wrote (best.pt)",
     *,
     or_kind: str | None = None,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Read what `save_safely` wrote, onto the CPU, executing nothing.
 
@@ -308,6 +311,7 @@ def load_safely(
         version: what its ``format_version`` must say.
         wanted: what to ask for in errors.
         or_kind: another ``format`` that will do.
+        others: what to say of a file of another ``format``, by it.
 
     Raises:
         InputError: no such file, not such a file, damaged, or of another version.
@@ -326,8 +330,8 @@ def load_safely(
         raise InputError(f"cannot be read safely: {hint}", path=path) from error
     found = content.get("format") if isinstance(content, dict) else None
     found = found[:80] if isinstance(found, str) else None
-    if found == ENSEMBLE_FORMAT and or_kind is None:
-        raise InputError("holds several models, expected one: name a run of one seed", path=path)
+    if found is not None and found in others:
+        raise InputError(others[found], path=path)
     if found not in (kind, or_kind) or found is None:
         raise InputError(f"holds {found or 'something else'}, expected {kind}: {hint}", path=path)
     if content.get("format_version") != version:

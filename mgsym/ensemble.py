@@ -96,6 +96,11 @@ class Ensemble:
             return None
         return replace(known[0], training_set=TrainingSet.union([m.training_set for m in known]))
 
+    @property
+    def training_set(self) -> TrainingSet | None:
+        """What its models were trained on; None for models that were never saved."""
+        return None if self.metadata is None else self.metadata.training_set
+
     def combined(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted mean and standard deviation over the models.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mgsym.checkpoint import Metadata, TrainingSet, number_density
+from mgsym.checkpoint import TrainingSet, number_density
 from mgsym.graph import Graph
 from mgsym.prediction import narrowed
 
@@ -38,21 +38,21 @@ class Familiarity:
     warnings: tuple[str, ...] = ()
 
 
-def familiarity(graph: Graph, metadata: Metadata | None) -> Familiarity:
+def familiarity(graph: Graph, known: TrainingSet | None) -> Familiarity:
     """Compare a structure with the training set.
 
     Args:
         graph: one structure, with the model's cutoff or a larger one.
-        metadata: of the model; without any nothing is known.
+        known: what the model was trained on; without any nothing is known.
 
     Returns:
         With one warning for each of: number density more than 5 % outside the training
         structures' range, shortest distance more than 0.15 Å outside it, more than 15 % of the
         atoms farther than 95 % of the training atoms. (An unknown element is an error.)
     """
-    if metadata is None:
+    if known is None:
         return Familiarity()
-    known, name = metadata.training_set, graph.names[0] or "the structure"
+    name = graph.names[0] or "the structure"
     found = [_density_warning(graph, known), _distance_warning(graph, known)]
     around = known.surroundings
     if around is None or graph.num_nodes == 0:
@@ -68,11 +68,6 @@ def familiarity(graph: Graph, metadata: Metadata | None) -> Familiarity:
         )
     warnings = tuple(f"{name} {text}" for text in found if text)
     return Familiarity(distance, median, upper, unusual, warnings)
-
-
-def familiarity_warnings(graph: Graph, metadata: Metadata | None) -> list[str]:
-    """The warnings of `familiarity`."""
-    return list(familiarity(graph, metadata).warnings)
 
 
 def _density_warning(graph: Graph, known: TrainingSet) -> str:

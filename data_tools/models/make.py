@@ -1,8 +1,8 @@
 """Makes the model that ships with mgsym, and its card, from the public dataset.
 
-    python -m mgsym.data_tools.models.make FOLDER [OUT]
+    python -m mgsym.data_tools.models.make FOLDER OUT
 
-FOLDER holds the public dataset (mgsym fetch); OUT is data_tools/models in the tree unless given.
+FOLDER holds the public dataset (mgsym fetch); OUT is the folder for model and card.
 """
 
 from __future__ import annotations
@@ -194,10 +194,10 @@ standard deviation of an atom suggests.
 
 def main(arguments: Sequence[str]) -> None:
     """Make the model from the folder that the first argument names."""
-    if not arguments:
+    if len(arguments) != 2:
         raise SystemExit(__doc__)
     data = Path(arguments[0])
-    out = Path(arguments[1]) if len(arguments) > 1 else Path(__file__).parent
+    out = Path(arguments[1])
     make_model(data, out, preset("fast"), SEEDS, sys.stderr.write)
 
 

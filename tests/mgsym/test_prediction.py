@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from mgsym.checkpoint import Metadata, TrainingSet, load_checkpoint
-from mgsym.config import Config, ModelConfig
+from mgsym.checkpoint import TrainingSet, load_checkpoint
+from mgsym.config import Config
 from mgsym.errors import InputError
-from mgsym.familiarity import familiarity_warnings
+from mgsym.familiarity import familiarity
 from mgsym.graph import Graph, collate
 from mgsym.models import BarrierModel, create_model
 from mgsym.prediction import (
@@ -155,19 +154,19 @@ def test_transformed_turns_positions_and_edges_alike(five_graphs: list[Graph]) -
 
 
 def test_warnings_say_what_is_unfamiliar(five_graphs: list[Graph], make_graph: Make) -> None:
-    metadata = Metadata(ModelConfig(), ("Cu", "Zr"), 4.0, 1.5, 0.3, TrainingSet.of(five_graphs[:3]))
-    assert familiarity_warnings(five_graphs[4], metadata) == []
+    facts = TrainingSet.of(five_graphs[:3])
+    assert familiarity(five_graphs[4], facts).warnings == ()
     # 4 % longer each way: 12 % thinner
     thin = make_graph("thin", spacing=2.6 * 1.04)
-    warning, around = familiarity_warnings(thin, metadata)
+    warning, around = familiarity(thin, facts).warnings
     assert "of its atoms in surroundings farther from the training set" in around
     assert warning.startswith("thin has 0.0506 atoms/Å³, the training structures 0.0569–0.0569")
     close = thin.replace(
         cell=five_graphs[0].cell, edge_vector=five_graphs[0].edge_vector[: thin.num_edges] * 0.8
     )
-    warning, _ = familiarity_warnings(close, metadata)
+    warning, _ = familiarity(close, facts).warnings
     assert "shortest distance" in warning
-    assert familiarity_warnings(thin, replace(metadata, training_set=TrainingSet())) == []
+    assert familiarity(thin, TrainingSet()).warnings == ()
 
 
 def test_an_unknown_element_is_an_error(model: BarrierModel, five_graphs: list[Graph]) -> None:

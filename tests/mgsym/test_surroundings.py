@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.checkpoint import Metadata, TrainingSet
-from mgsym.config import ModelConfig
+from mgsym.checkpoint import TrainingSet
 from mgsym.familiarity import familiarity
 from mgsym.graph import Graph, build_graph
 from mgsym.structure import Structure
@@ -107,8 +106,7 @@ def test_one_structure_and_few_atoms_do() -> None:
 
 def test_a_structure_is_compared_with_the_training_set(graphs: list[Graph]) -> None:
     facts = TrainingSet.of(graphs[:3])
-    metadata = Metadata(ModelConfig(), ("Cu", "Zr"), 4.5, 1.5, 0.3, facts)
-    usual = familiarity(graphs[3], metadata)
+    usual = familiarity(graphs[3], facts)
     assert usual.warnings == ()
     assert usual.distance is not None
     assert usual.unusual == pytest.approx(0.05, abs=0.04)
@@ -116,9 +114,9 @@ def test_a_structure_is_compared_with_the_training_set(graphs: list[Graph]) -> N
     assert usual.upper is not None
     assert usual.median < usual.upper
     # with a larger cutoff, only what the model sees counts
-    wide = familiarity(build_graph(glass(3), 5.5), metadata)
+    wide = familiarity(build_graph(glass(3), 5.5), facts)
     assert wide.distance is not None
     torch.testing.assert_close(wide.distance, usual.distance)
-    *_, warning = familiarity(build_graph(glass(9, jitter=0.8), 4.5), metadata).warnings
+    *_, warning = familiarity(build_graph(glass(9, jitter=0.8), 4.5), facts).warnings
     assert "of its atoms in surroundings farther from the training set" in warning
     assert familiarity(graphs[3], None).distance is None
