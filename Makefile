@@ -38,10 +38,10 @@ demo: $(READY)
 	echo "Everything was written to $$folder"
 
 shipped-model: $(READY)
-	$(BIN)/python -m mgsym.data_tools.models.make $(DATA) data_tools/models
+	$(BIN)/python -m mgsym.data_tools.workflows.shipped_model $(DATA) data_tools/models
 
 public-test-predictions: $(READY)
-	$(BIN)/python -m mgsym.data_tools.public_predictions --data $(DATA) --potential $(POTENTIAL) \
+	$(BIN)/python -m mgsym.data_tools.workflows.public_predictions --data $(DATA) --potential $(POTENTIAL) \
 		--refine $(REFINE) --jobs $(JOBS)
 
 test: check

@@ -50,7 +50,7 @@ def benchmark(graphs: Path | None, out: Path | None, as_json: bool, **chosen: An
     from mgsym.benchmark import default_benchmark, latest_benchmark, load_plan, run_benchmark
     from mgsym.benchmark.plan import make_plan
     from mgsym.cli.benchmark_view import benchmark_view
-    from mgsym.data_tools.graphs import read_graphs, sample_graphs
+    from mgsym.data_tools.workflows.graphs import read_graphs, sample_graphs
 
     before = None
     if chosen["resume"] is not None:

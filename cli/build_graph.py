@@ -54,8 +54,8 @@ def build_graph(
     the structures with its potential first (mgsym relax).
     """
     from mgsym.cli.views import graph_table
-    from mgsym.data_tools.graphs import build_graphs, join_labels, read_structures
-    from mgsym.devices import resolve_device
+    from mgsym.data_tools.workflows.graphs import build_graphs, join_labels, read_structures
+    from mgsym.utils.devices import resolve_device
 
     place = resolve_device(device)
     if not files:

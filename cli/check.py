@@ -42,7 +42,7 @@ def check(
     or graphs, by default the folder graphs. Deviations are from an atom's mean over the
     transforms, over all atoms, in eV and in standard deviations of the training labels.
     """
-    from mgsym.data_tools.predictions import check_rotations
+    from mgsym.data_tools.workflows.predictions import check_rotations
 
     chosen = opt.chosen_run(run)
     with console.progress("Rotating") as step:

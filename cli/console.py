@@ -293,7 +293,7 @@ def _text(cell: Cell) -> str:
 
 def _visible(text: str) -> str:
     """Text without control characters that a file put into it; its own line ends stay."""
-    from mgsym.names import visible
+    from mgsym.utils.names import visible
 
     return visible(text)
 

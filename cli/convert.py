@@ -40,7 +40,7 @@ def convert(
     ASE reads. Writes .dump, .data, .xyz, .npz and tables of atoms as .csv, each also as .gz. All
     frames go into one output file; into a folder goes one file for each.
     """
-    from mgsym.data_tools.conversion import convert
+    from mgsym.data_tools.workflows.conversion import convert
 
     written = convert(files, out, types, frames, labels, target, format, overwrite)
     if as_json:

@@ -48,7 +48,7 @@ def ensemble(
     between them becomes the standard deviation of the true barrier.
     """
     from mgsym.cli.views import ensemble_view
-    from mgsym.data_tools.ensembles import merge_runs
+    from mgsym.data_tools.workflows.ensembles import merge_runs
 
     with console.progress("Calibrating") as step:
         found = merge_runs(

@@ -45,9 +45,9 @@ def evaluate(
     Of several models or a calibrated one, predicted standard deviations are compared with errors.
     """
     from mgsym.cli.views import agreement_table, reliability_table
-    from mgsym.data_tools.labels import is_table
-    from mgsym.data_tools.models import run_or_shipped
-    from mgsym.data_tools.predictions import evaluate_files, evaluate_tables
+    from mgsym.data_tools.formats.label_table import is_table
+    from mgsym.data_tools.shipped_model import run_or_shipped
+    from mgsym.data_tools.workflows.predictions import evaluate_files, evaluate_tables
 
     asked: dict[str, Any] = {"noise": noise, "figure": figure, "overwrite": overwrite}
     if is_table(run):

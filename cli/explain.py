@@ -52,7 +52,7 @@ def explain(
     go to a .json and a .csv file; --export atoms.extxyz and edges.local (dump local) are for OVITO.
     """
     from mgsym.cli.explanation_views import explanation_view
-    from mgsym.data_tools.explanations import explain_atom
+    from mgsym.data_tools.workflows.explanation import explain_atom
     from mgsym.explanation import parse_settings
 
     if steps is not None:

@@ -36,7 +36,7 @@ def explain_benchmark(
     were planted.
     """
     from mgsym.cli.explanation_views import planted_view
-    from mgsym.data_tools.explanation_statistics import planted_graph
+    from mgsym.data_tools.workflows.explanation_statistics import planted_graph
     from mgsym.explanation.planted import planted_benchmark
 
     graph = planted_graph(structure, cutoff, types)

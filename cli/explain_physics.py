@@ -54,10 +54,10 @@ def explain_physics(
     before, and against the model's predictions. Written are physics.json and .csv, and the minima.
     """
     from mgsym.cli.physics_view import physics_view
-    from mgsym.data_tools.explanation_physics import measure
-    from mgsym.data_tools.prepared_physics import Request, prepare
-    from mgsym.data_tools.simulation.labelling import artn_settings
-    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.displacement_test.measure import measure
+    from mgsym.data_tools.displacement_test.prepare import Request, prepare
+    from mgsym.data_tools.simulation.potentials.files import load_potential
+    from mgsym.data_tools.workflows.labelling import artn_settings
     from mgsym.explanation import parse_settings
 
     artn = artn_settings(change for change in changes if change.startswith("artn."))

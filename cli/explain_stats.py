@@ -47,7 +47,7 @@ def explain_stats(
     intervals over atoms. Written are statistics.json, statistics.csv and figures.
     """
     from mgsym.cli.explanation_views import proof_view, statistics_view
-    from mgsym.data_tools.explanation_statistics import explain_statistics
+    from mgsym.data_tools.workflows.explanation_statistics import explain_statistics
     from mgsym.explanation import parse_settings
 
     which, settings = opt.chosen_run(run), parse_settings(method, changes)

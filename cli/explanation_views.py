@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from mgsym.cli import console
 
 if TYPE_CHECKING:
-    from mgsym.data_tools.explanations import Explained
+    from mgsym.data_tools.workflows.explanation import Explained
     from mgsym.explanation import Explanation
-    from mgsym.explanation.local_view import NearAtom
+    from mgsym.explanation.neighbors import NearAtom
     from mgsym.explanation.planted import PlantedScores
     from mgsym.explanation.proof import Proof
     from mgsym.explanation.statistics import EdgeStatistics
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def explanation_view(found: Explained) -> None:
     """The atom, the edges behind its prediction, and what they are worth."""
-    from mgsym import tables
+    from mgsym.rendering import tables
 
     told, worth = found.explanation, found.fidelity
     masked = told.masked_prediction
@@ -95,7 +95,7 @@ def planted_view(found: PlantedScores) -> None:
 
 def proof_view(proof: Proof) -> None:
     """What explanations are worth beside other edges: medians over atoms."""
-    from mgsym import tables
+    from mgsym.rendering import tables
 
     title = (
         f"Change of the prediction in label sd ({proof.label_scale:.3f} eV), "
@@ -113,7 +113,7 @@ def proof_view(proof: Proof) -> None:
 
 def statistics_view(found: EdgeStatistics) -> None:
     """Properties of selected edges against those of matched edges."""
-    from mgsym import tables
+    from mgsym.rendering import tables
 
     title = (
         f"The {found.k} edges of each atom by {found.method} against others as far away; "

@@ -25,7 +25,7 @@ def info(
     Structure files, graph files, checkpoints, ensembles, run folders, and folders of graphs or
     runs. Of a trajectory, the last frame is described.
     """
-    from mgsym.data_tools.inspection import inspect
+    from mgsym.data_tools.workflows.inspection import inspect
 
     found = [inspect(path, types, frames) for path in paths]
     if as_json:
@@ -39,8 +39,8 @@ def info(
 
 def _show(item: dict[str, Any]) -> None:
     from mgsym.cli import views
-    from mgsym.data_tools.ensembles import ensemble_summary
-    from mgsym.data_tools.graphs import GraphSummary
+    from mgsym.data_tools.workflows.ensembles import ensemble_summary
+    from mgsym.data_tools.workflows.graphs import GraphSummary
 
     match item["kind"]:
         case "structures":

@@ -53,7 +53,7 @@ def label(
     of the sample's test glass show how it goes.
     """
     from mgsym.cli.label_view import label_view
-    from mgsym.data_tools.simulation.labelling import artn_settings, label_file
+    from mgsym.data_tools.workflows.labelling import artn_settings, label_file
 
     settings = artn_settings(changes, radius)
     files = (file,) if file else ()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from mgsym.cli import console
 
 if TYPE_CHECKING:
-    from mgsym.data_tools.repeated_labels import AveragedLabels
-    from mgsym.data_tools.simulation.barriers import Labels
-    from mgsym.data_tools.simulation.labelling import Labelled
+    from mgsym.data_tools.simulation.labelling.barriers import Labels
+    from mgsym.data_tools.workflows.label_averages import AveragedLabels
+    from mgsym.data_tools.workflows.labelling import Labelled
 
 
 def label_view(found: Labelled, as_json: bool = False) -> None:

@@ -21,10 +21,10 @@ from typing import Any, TextIO
 
 import click
 
-from mgsym import __version__
 from mgsym.cli import console
 from mgsym.cli.options import verbosity_options
 from mgsym.errors import MgsymError
+from mgsym.version import __version__
 
 # name: (module, what it does); the module holds a click command under the same name with _ for -
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -43,8 +43,8 @@ def merge(
     averaged by inverse variance, and FILE is written with them.
     """
     from mgsym.cli.label_view import average_view, label_view
-    from mgsym.data_tools.repeated_labels import average_files
-    from mgsym.data_tools.simulation.labelling import merge_files
+    from mgsym.data_tools.workflows.label_averages import average_files
+    from mgsym.data_tools.workflows.labelling import merge_files
 
     if labels:
         if searches is not None or events is not None:

@@ -23,13 +23,13 @@ from click.core import ParameterSource
 from mgsym.cli import console
 
 if TYPE_CHECKING:
-    from mgsym.data_tools.simulation.eam import EAM
+    from mgsym.data_tools.simulation.potentials.eam import EAM
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
-# device: str; give it to mgsym.devices.resolve_device
+# device: str; give it to mgsym.utils.devices.resolve_device
 device_option = click.option(
     "--device",
     default="auto",
@@ -62,7 +62,7 @@ run_option = click.option(
 
 def chosen_run(run: Path | None) -> Path:
     """The run that is asked for, the latest, or the shipped model; says so where it is that."""
-    from mgsym.data_tools.models import run_or_shipped, shipped_card, shipped_model
+    from mgsym.data_tools.shipped_model import run_or_shipped, shipped_card, shipped_model
 
     found = run_or_shipped(run)
     if found == shipped_model():
@@ -124,8 +124,8 @@ def chosen_potential(
     elements: Sequence[str] = (),
 ) -> EAM:
     """The potential that is asked for, or the analytic one of the elements; says so then."""
-    from mgsym.data_tools.graphs import read_structures
-    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.simulation.potentials.files import load_potential
+    from mgsym.data_tools.workflows.graphs import read_structures
 
     if potential is not None:
         return load_potential(potential)
@@ -152,7 +152,7 @@ def physics_potential(potential: Path | None, physics: bool) -> EAM | None:
     source = click.get_current_context().get_parameter_source("potential")
     if not physics and source is not ParameterSource.COMMANDLINE:
         return None
-    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.simulation.potentials.files import load_potential
 
     eam = load_potential(potential)
     console.say(f"Physical inputs from the potential {eam.name}")

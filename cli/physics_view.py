@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from mgsym.cli import console
 
 if TYPE_CHECKING:
-    from mgsym.data_tools.explanation_physics import PhysicsCheck
-    from mgsym.data_tools.physics_changes import NodeChanges, Overall
+    from mgsym.data_tools.displacement_test.changes import NodeChanges, Overall
+    from mgsym.data_tools.displacement_test.measure import PhysicsCheck
 
 KINDS = ("selected", "matched")
 

@@ -24,9 +24,9 @@ def potential(file: Path | None, figure: Path | None, overwrite: bool, as_json: 
     of the minimum without pressure; compare them with what you know of the metals. Without FILE,
     the potential that other commands would take.
     """
-    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.simulation.potentials.files import load_potential
     from mgsym.data_tools.workflows.potential import describe_potential, potential_figure
-    from mgsym.figures import check_figure, write_figure
+    from mgsym.rendering.figures import check_figure, write_figure
 
     if figure is not None:
         check_figure(figure, overwrite)

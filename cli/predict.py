@@ -44,7 +44,7 @@ def predict(
     --potential; structures must be at a minimum of it (mgsym relax). With --refine, searches from
     the atoms (as of mgsym label) and the prediction are combined.
     """
-    from mgsym.data_tools.predictions import predict_files
+    from mgsym.data_tools.workflows.predictions import predict_files
 
     chosen = opt.chosen_run(run)
     if searches["refine"] is not None:

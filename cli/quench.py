@@ -48,10 +48,9 @@ METHODS = click.Choice(["fire", "cg"])
 def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> None:
     """Make glasses: melt random atoms, cool them at a constant rate, and relax what results."""
     from mgsym.cli.views import glasses_table
-    from mgsym.data_tools.simulation.composition import parse_composition
-    from mgsym.data_tools.simulation.quench_files import quench
-    from mgsym.data_tools.simulation.recipe import Recipe
-    from mgsym.devices import resolve_device
+    from mgsym.data_tools.simulation.dynamics.recipe import Recipe, parse_composition
+    from mgsym.data_tools.workflows.quenching import quench
+    from mgsym.utils.devices import resolve_device
 
     first, glasses, seeds = (chosen.pop(name) for name in ("seed", "glasses", "seeds"))
     if seeds and (first is not None or glasses is not None):

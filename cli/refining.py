@@ -13,7 +13,7 @@ from mgsym.cli import options as opt
 from mgsym.cli.label_view import label_facts
 
 if TYPE_CHECKING:
-    from mgsym.data_tools.refinement import Refined
+    from mgsym.data_tools.workflows.refinement import Refined
 
 ONLY_WITH_REFINE = (
     "share", "atoms", "changes", "search_scale", "search_shift", "events_out",
@@ -51,9 +51,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 def refined(files: tuple[Path, ...], run: Path, out: Path, **chosen: Any) -> None:
     """Do what ``--refine`` asks for and show it."""
-    from mgsym.data_tools.refinement import refine_file
-    from mgsym.data_tools.simulation.labelling import artn_settings
-    from mgsym.data_tools.simulation.potential_files import load_potential
+    from mgsym.data_tools.simulation.potentials.files import load_potential
+    from mgsym.data_tools.workflows.labelling import artn_settings
+    from mgsym.data_tools.workflows.refinement import refine_file
     from mgsym.errors import UsageError
 
     if len(files) != 1:

@@ -51,7 +51,7 @@ def relax(
     fire needs fewer steps where atoms overlap; near a minimum cg often does.
     """
     from mgsym.cli.views import relaxation_table
-    from mgsym.data_tools.simulation.relaxed_files import check_converged, relax_files
+    from mgsym.data_tools.workflows.relaxation import check_converged, relax_files
 
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")

@@ -55,7 +55,7 @@ def report(
     barriers; 0 explains none.
     """
     from mgsym.data_tools.report import write_report
-    from mgsym.data_tools.report_facts import ReportSettings
+    from mgsym.data_tools.report.facts import ReportSettings
 
     chosen = opt.chosen_run(run)
     settings = ReportSettings(nodes, topk, method, rotations, seed or 0)

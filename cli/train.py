@@ -46,11 +46,12 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     test is scored once, at the end.
     """
     from mgsym.cli.views import training_view
-    from mgsym.config import load_config, parse_override
-    from mgsym.data_tools.graphs import read_graphs
-    from mgsym.runs import default_run, latest_run, run_config, run_graphs, run_seeds
+    from mgsym.data_tools.workflows.graphs import read_graphs
+    from mgsym.prediction.seeds import train_seeds
     from mgsym.training import train as train_one
-    from mgsym.training import train_seeds
+    from mgsym.training.config import load_config
+    from mgsym.training.runs import default_run, latest_run, run_config, run_graphs, run_seeds
+    from mgsym.utils.settings import parse_override
 
     resume, seeds = chosen["resume"] is not None, chosen["seeds"]
     if resume:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mgsym.cli import console
 
 if TYPE_CHECKING:
-    from mgsym.data_tools.ensembles import EnsembleSummary
-    from mgsym.data_tools.graphs import GraphSummary
-    from mgsym.data_tools.simulation.quench_files import Glass
-    from mgsym.data_tools.simulation.relaxed_files import RelaxedFile
-    from mgsym.metrics import SplitScores
-    from mgsym.reliability import Reliability
-    from mgsym.trainer import TrainedRun
+    from mgsym.data_tools.workflows.ensembles import EnsembleSummary
+    from mgsym.data_tools.workflows.graphs import GraphSummary
+    from mgsym.data_tools.workflows.quenching import Glass
+    from mgsym.data_tools.workflows.relaxation import RelaxedFile
+    from mgsym.evaluation.metrics import SplitScores
+    from mgsym.training.runs import TrainedRun
+    from mgsym.uncertainty.reliability import Reliability
 
 # fmt: off
 GRAPH_COLUMNS = (
@@ -26,7 +26,7 @@ GRAPH_COLUMNS = (
 
 def graph_table(title: str, summaries: Collection[GraphSummary]) -> None:
     """What each graph holds, one row a graph."""
-    from mgsym.tables import formula, mean_sd
+    from mgsym.rendering.tables import formula, mean_sd
 
     rows = [
         (
@@ -54,8 +54,8 @@ def _features(units: Mapping[str, str]) -> str:
 
 
 def structure_view(path: str, kind: str, structure: Mapping[str, Any]) -> None:
-    """What a structure holds, as `mgsym.data_tools.inspection.describe` tells it."""
-    from mgsym.tables import formula
+    """What a structure holds, as `mgsym.data_tools.workflows.inspection.describe` tells it."""
+    from mgsym.rendering.tables import formula
 
     lengths = " × ".join(f"{length:.4f}" for length in structure["cell_lengths"])
     angles = " ".join(f"{angle:.2f}" for angle in structure["cell_angles"])
@@ -116,7 +116,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
 
 def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
     """What a saved model is and was trained on."""
-    from mgsym.tables import mean_sd
+    from mgsym.rendering.tables import mean_sd
 
     trained = checkpoint["training_set"]
     items = {
@@ -157,7 +157,7 @@ def ensemble_view(found: EnsembleSummary) -> None:
 
 def reliability_table(found: Reliability) -> None:
     """Predicted standard deviations beside what was found."""
-    from mgsym import tables
+    from mgsym.rendering import tables
 
     what = "calibrated" if found.calibrated else "spread between the models, not calibrated"
     title = f"Predicted standard deviation ({what})"
@@ -167,14 +167,14 @@ def reliability_table(found: Reliability) -> None:
 
 def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:
     """Scores of each structure, their mean, and all atoms pooled; by role where there are some."""
-    from mgsym import tables
+    from mgsym.rendering import tables
 
     console.table(title, *tables.agreement(scores))
 
 
 def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:
     """Mean and standard deviation over seeds, by role."""
-    from mgsym import tables
+    from mgsym.rendering import tables
 
     console.table(title, *tables.seeds(summary))
 
@@ -182,7 +182,7 @@ def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:
 def training_view(runs: Sequence[TrainedRun], out: Path, as_json: bool) -> None:
     """Scores of one run, or their mean and spread over seeds; why training stopped, what it
     wrote."""
-    from mgsym.training import summarize
+    from mgsym.prediction.seeds import summarize
 
     if as_json:
         scores = {r.config.seed: {k: s.as_dict() for k, s in r.scores.items()} for r in runs}

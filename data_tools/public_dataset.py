@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 
-from mgsym.atomic import atomic_path
 from mgsym.errors import InputError, MgsymError, UsageError
+from mgsym.utils.files import atomic_path
 
 URL = "https://github.com/haoyuli02/SymGNN/raw/main/datasets/raw_data"
 TIMEOUT = 30.0  # s without a byte

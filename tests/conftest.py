@@ -48,8 +48,8 @@ def fake_searches(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A search engine that draws its events takes the place of the real one (fakes/)."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "fakes"))  # workers look there too
     fake = import_module("fake_searches")
-    barriers = import_module("mgsym.data_tools.simulation.barriers")
-    labelling = import_module("mgsym.data_tools.simulation.labelling")
+    barriers = import_module("mgsym.data_tools.simulation.labelling.barriers")
+    labelling = import_module("mgsym.data_tools.workflows.labelling")
     monkeypatch.setattr(barriers, "run_searches", fake.run_searches)
     monkeypatch.setattr(labelling, "ArtnSettings", fake.FakeSettings)
     return fake

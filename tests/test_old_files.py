@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from mgsym.config import load_config
 from mgsym.data_tools.formats import read
-from mgsym.data_tools.simulation.event_files import read_events
-from mgsym.ensemble import read_ensemble
+from mgsym.data_tools.simulation.labelling.event_files import read_events
 from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.prediction import predict_graph
-from mgsym.runs import run_config
+from mgsym.prediction.ensemble import read_ensemble
 from mgsym.training import train
+from mgsym.training.config import load_config
+from mgsym.training.runs import run_config
 
 FILES = Path(__file__).parent / "reference" / "version_0_1"
 PHYSICS = ("energy", "pressure", "stiffness_1")

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mgsym.atomic import atomic_path, refuse_existing
 from mgsym.data_tools.formats import (
     ase_formats,
     csv_table,
@@ -26,9 +25,10 @@ from mgsym.data_tools.formats import (
 )
 from mgsym.data_tools.formats.frames import NoAtoms, choose
 from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, opened, placed
-from mgsym.elements import ATOMIC_NUMBER
 from mgsym.errors import InputError, InputWarning, UsageError
 from mgsym.structure import Structure
+from mgsym.structure.elements import ATOMIC_NUMBER
+from mgsym.utils.files import atomic_path, refuse_existing
 
 FORMATS: tuple[Format, ...] = (
     lammps_dump.FORMAT,

@@ -1,7 +1,7 @@
 """Tables of per-atom values for spreadsheets and scripts: written only.
 
 Columns are id, element, x [A], y [A], z [A] and the structure's own, each with its unit in
-brackets; `mgsym.data_tools.labels.with_labels` reads labels back from such a table.
+brackets; `mgsym.data_tools.formats.label_table.with_labels` reads labels back from such a table.
 """
 
 from __future__ import annotations

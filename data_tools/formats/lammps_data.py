@@ -34,9 +34,9 @@ from mgsym.data_tools.formats.source import (
     Source,
 )
 from mgsym.data_tools.formats.species import Species, distinct, species_of, whole_numbers
-from mgsym.elements import MASS
 from mgsym.errors import InputError
 from mgsym.structure import Structure
+from mgsym.structure.elements import MASS
 
 # what stands before image flags on a line of Atoms (LAMMPS read_data); hybrid begins like atomic
 _MOLECULE = ["id", "molecule", "type", "x", "y", "z"]

@@ -14,11 +14,11 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from mgsym.arrays import read_arrays
 from mgsym.data_tools.formats.source import Array, Format, Frame, Source
 from mgsym.data_tools.formats.species import checked_species
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
+from mgsym.utils.files import read_arrays
 
 KIND = "mgsym-structure"
 VERSION = 1

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgsym.data_tools.formats.source import Array, Types
-from mgsym.elements import ATOMIC_NUMBER, MASS, SYMBOLS, element_of_mass
 from mgsym.errors import InputError, InputWarning
 from mgsym.structure import Structure, index_species
+from mgsym.structure.elements import ATOMIC_NUMBER, MASS, SYMBOLS, element_of_mass
 
 # element symbols, and [n] int64 indices into them
 Species: TypeAlias = tuple[tuple[str, ...], Tensor]

@@ -32,8 +32,8 @@ from mgsym.data_tools.formats.source import (
 from mgsym.data_tools.formats.species import by_type
 from mgsym.data_tools.public_dataset import identify
 from mgsym.errors import InputError
-from mgsym.pickles import names_asked_for
 from mgsym.structure import Column, Structure
+from mgsym.utils.pickles import names_asked_for
 
 ELEMENTS: Types = {1: "Cu", 2: "Zr"}
 # key in the file, name here, unit

@@ -10,20 +10,19 @@ from typing import Any
 
 import torch
 
-from mgsym.atomic import atomic_path, refuse_existing
 from mgsym.data_tools.formats import extxyz
 from mgsym.data_tools.formats import write as write_structures
-from mgsym.data_tools.graphs import read_structures
 from mgsym.data_tools.simulation.deformation.batch import Deformed
 from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.run import deform, frame_structures
-from mgsym.data_tools.simulation.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.deformation_figures import (
     d2min_map,
     foretelling_figure,
     stress_strain_figure,
 )
+from mgsym.data_tools.workflows.graphs import read_structures
 from mgsym.data_tools.workflows.plasticity import (
     Foretold,
     Sample,
@@ -32,8 +31,9 @@ from mgsym.data_tools.workflows.plasticity import (
     scores_of,
     summarise,
 )
-from mgsym.figures import check_figure, write_figure
+from mgsym.rendering.figures import check_figure, write_figure
 from mgsym.structure import Structure
+from mgsym.utils.files import atomic_path, refuse_existing
 
 SUFFIXES = {"extxyz": ".xyz", "dump": ".dump"}
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")

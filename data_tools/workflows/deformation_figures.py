@@ -10,7 +10,7 @@ import torch
 from mgsym.data_tools.simulation.deformation.batch import VOIGT, Deformed
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.plasticity import Foretold
-from mgsym.figures import COLOURS, new_figure
+from mgsym.rendering.figures import COLOURS, new_figure
 from mgsym.structure import Structure
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.deformation.batch import Deformed
-from mgsym.data_tools.simulation.eam import EAM
-from mgsym.data_tools.simulation.glass_structure import coordination
-from mgsym.data_tools.simulation.stiffness import compliance
+from mgsym.data_tools.simulation.dynamics.glass_structure import coordination
+from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.vibrations.compliance import compliance
 from mgsym.errors import InputError
-from mgsym.metrics import spearman
-from mgsym.optimization import derived_seed
+from mgsym.evaluation.metrics import spearman
 from mgsym.structure import Structure
+from mgsym.utils.seeds import derived_seed
 
 SHARE = 0.05  # of the atoms: the most mobile, and the softest
 CLUSTER = 6.0  # Å, around an atom, for its compliance

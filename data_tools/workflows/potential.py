@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.eam import EAM, knots
-from mgsym.data_tools.simulation.eam_forces import evaluate_structures
-from mgsym.data_tools.simulation.relax import relax
+from mgsym.data_tools.simulation.optimizers.relax import relax
+from mgsym.data_tools.simulation.potentials.eam import EAM, knots
+from mgsym.data_tools.simulation.potentials.eam_forces import evaluate_structures
 from mgsym.errors import MgsymError
-from mgsym.figures import COLOURS, new_figure
+from mgsym.rendering.figures import COLOURS, new_figure
 from mgsym.structure import Structure
 
 if TYPE_CHECKING:

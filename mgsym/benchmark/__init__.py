@@ -1,22 +1,9 @@
-"""Compare models: train each over seeds and glasses under one protocol and budget.
-
-A benchmark is a folder: ``plan.json`` what is trained · ``trials/`` one JSON record per finished
-training · ``runs/`` their run directories · ``table.md``, ``table.csv``, ``table.json`` what came
-of it, written anew after each training.
-"""
+"""Compare models: train each over seeds and glasses under one protocol and budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-
 from mgsym.benchmark.plan import (
     CHOSEN_ON_TEST,
-    PLAN,
     PROTOCOLS,
     BenchmarkPlan,
     Fold,
@@ -24,16 +11,9 @@ from mgsym.benchmark.plan import (
     load_plan,
     make_folds,
 )
-from mgsym.benchmark.table import Table, make_table
-from mgsym.benchmark.trial import Planned, Trial, finished_trial, hashes_of, run_trial
-from mgsym.config import Config
-from mgsym.devices import resolve_device
-from mgsym.errors import InputError, Interrupted, UsageError
-from mgsym.graph import Graph, match_species
-from mgsym.models import create_model
-from mgsym.runs import clear_run
-from mgsym.structure import index_species
-from mgsym.training import refuse_equal_names
+from mgsym.benchmark.run import default_benchmark, latest_benchmark, run_benchmark
+from mgsym.benchmark.table import Table
+from mgsym.benchmark.trial import Planned, Trial
 
 __all__ = [
     "CHOSEN_ON_TEST",
@@ -50,188 +30,3 @@ __all__ = [
     "make_folds",
     "run_benchmark",
 ]
-
-BENCHMARKS = "benchmarks"
-TABLES = ("table.md", "table.csv", "table.json")
-PILOT_ATOMS = 100
-
-
-class Progress(Protocol):
-    """Told how many trainings are done, with the part of the running one, of how many to do."""
-
-    def __call__(self, done: float, total: float, **info: object) -> None: ...
-
-
-def default_benchmark(plan: BenchmarkPlan, folder: str = BENCHMARKS) -> Path:
-    """``benchmarks/<date>-<time>-<protocol>``: names sort by time."""
-    return Path(folder) / f"{datetime.now():%Y%m%d-%H%M%S}-{plan.protocol}"
-
-
-def latest_benchmark(folder: str | Path = BENCHMARKS) -> Path:
-    """The benchmark in `folder` whose name sorts last.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = sorted(Path(folder).glob(f"*/{PLAN}"))
-    if not found:
-        raise UsageError(f"no benchmark in {folder}/: name its folder")
-    return found[-1].parent
-
-
-def run_benchmark(
-    graphs: Sequence[Graph],
-    plan: BenchmarkPlan,
-    folder: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Table:
-    """Train every model of a plan on every fold with every seed, and make a table of it.
-
-    Models take turns within a fold, so that what is there when time runs out can be compared. A
-    training that diverges is recorded as failed, and the others go on; resuming tries it again.
-
-    Args:
-        graphs: one structure each, with distinct names.
-        plan: see BenchmarkPlan.
-        folder: written as it goes; nothing finished is lost when the process is killed.
-        device: as for `mgsym.training.train`.
-        resume: keep the trainings that are finished, and go on with the one that was cut.
-        overwrite: replace a benchmark that exists.
-        progress: see Progress.
-        should_stop: asked after each step of a training.
-
-    Raises:
-        UsageError: the folder holds a benchmark, or another one than is to be resumed.
-        InputError: a model cannot be trained on the graphs; told before any training.
-        Interrupted: `should_stop` said so; the message tells how to go on.
-    """
-    folder, where = Path(folder), resolve_device(device)
-    refuse_equal_names(graphs)
-    folds = make_folds(graphs, plan)
-    planned = _trainings(plan, folds)
-    check_models(plan, folds)
-    _open(folder, plan, resume, overwrite)
-    done = [finished_trial(folder / "trials" / f"{p.name}.json", p) for p in planned]
-    waiting = [p for p, trial in zip(planned, done, strict=True) if trial is None]
-    trials = [trial for trial in done if trial is not None]
-    table = make_table(plan, folds, trials)
-    for number, one in enumerate(waiting):
-        told = _one_of(progress, number, len(waiting), one)
-        run = folder / "runs" / one.name
-        try:
-            if should_stop is not None and should_stop():  # not every model asks it
-                raise Interrupted("before a training")
-            trials.append(run_trial(one, plan, run, where, told, should_stop))
-        except Interrupted as error:
-            raise Interrupted(
-                f"the benchmark was interrupted, {len(trials)} of {len(planned)} trainings are "
-                f"done; go on with: mgsym benchmark --resume {folder}"
-            ) from error
-        trials[-1].save(folder / "trials" / f"{one.name}.json")
-        (run / "last.pt").unlink(missing_ok=True)  # the record is safe
-        table = make_table(plan, folds, trials)
-        table.save(folder)
-    table.save(folder)
-    return table
-
-
-def check_models(plan: BenchmarkPlan, folds: Sequence[Fold]) -> None:
-    """Try every model on a few atoms of every structure, so that no night is lost to a mistake.
-
-    Raises:
-        InputError: a model lacks an input, or a fold trains without an element that it tests.
-        UsageError: a model cannot be made with its options.
-    """
-    for fold in folds:
-        train, *others = [members for _, members in fold.split.items()]
-        species, _ = index_species([s for g in train for s in g.species])
-        for graph in (g for members in others for g in members):
-            match_species(graph, species)
-    members = {g.names[0]: g for fold in folds for _, gs in fold.split.items() for g in gs}
-    pilots = [_pilot(graph) for graph in members.values()]
-    for label, config in plan.models.items():
-        try:
-            _try_model(config, pilots)
-        except InputError as error:
-            raise InputError(f"model {label}: {error}") from error
-        except UsageError as error:
-            raise UsageError(f"model {label}: {error}") from error
-
-
-def _try_model(config: Config, pilots: Sequence[Graph]) -> None:
-    species, _ = index_species([s for g in pilots for s in g.species])
-    alike = [match_species(g, species) for g in pilots]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        complete = config.model.for_graphs(alike)
-        model = create_model(complete.name, species, pilots[0].cutoff, complete.options)
-        model.fit_statistics(alike)
-        model.eval()
-        for graph in alike:
-            model(graph)
-
-
-def _pilot(graph: Graph) -> Graph:
-    """A ball of some atoms around the first that has a label."""
-    first, limit = int(graph.labelled.nonzero()[0]), 1
-    inside = graph.hops_to(first, limit) >= 0
-    while int(inside.sum()) < min(PILOT_ATOMS, graph.num_nodes):
-        limit += 1
-        wider = graph.hops_to(first, limit) >= 0
-        if torch.equal(wider, inside):
-            break
-        inside = wider
-    return graph.subgraph(inside.nonzero().squeeze(1))[0]
-
-
-def _trainings(plan: BenchmarkPlan, folds: list[Fold]) -> list[Planned]:
-    hashes = hashes_of(folds)
-    planned = [
-        Planned(label, fold, seed, plan.settings(label, seed), plan.protocol, hashes)
-        for seed in plan.seeds
-        for fold in folds
-        for label in plan.models
-    ]
-    names = [p.name for p in planned]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"two trainings would be called {min(twice)}: rename a model or a glass")
-    return planned
-
-
-def _open(folder: Path, plan: BenchmarkPlan, resume: bool, overwrite: bool) -> None:
-    """Have the folder ready: empty, or holding what is to be resumed."""
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file, expected a folder: choose another with -o")
-    if not resume and (folder / PLAN).exists():
-        if not overwrite:
-            raise UsageError(
-                f"{folder} holds a benchmark already: go on with --resume {folder}, choose "
-                "another folder with -o, or add --overwrite"
-            )
-        _clear(folder)
-    plan.save(folder)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier benchmark wrote, and nothing else."""
-    for file in (*(folder / "trials").glob("*.json"), *(folder / name for name in TABLES)):
-        file.unlink(missing_ok=True)
-    for run in (folder / "runs").glob("*/"):
-        clear_run(run)
-
-
-def _one_of(progress: Progress | None, index: int, count: int, one: Planned) -> Any:
-    """Progress of one training told as a part of all."""
-    if progress is None:
-        return None
-    about = {"model": one.label, "glass": one.fold.name, "seed": one.seed}
-
-    def told(done: int, total: int, **info: object) -> None:
-        loss = {"loss": info["loss"]} if "loss" in info else {}
-        progress(round(index + done / max(total, 1), 2), count, **about, **loss)
-
-    return told

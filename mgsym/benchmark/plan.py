@@ -14,23 +14,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mgsym.config import PRESETS, Config, ModelConfig, load_config, parse_override
 from mgsym.errors import InputError, UsageError, short
+from mgsym.evaluation.splits import Split, leave_one_group_out, split_by_glass
 from mgsym.graph import Graph
+from mgsym.graph.operations import glass_of
 from mgsym.models import MODELS
-from mgsym.runs import (
-    COUNT,
-    NAMES,
-    NUMBER,
-    SEEDS,
-    TABLE,
-    TEXT,
-    Kinds,
-    check_kinds,
-    read_json,
-    write_json,
-)
-from mgsym.splits import Split, glass_of, leave_one_group_out, split_by_glass
+from mgsym.training.config import PRESETS, Config, ModelConfig, load_config
+from mgsym.training.runs import COUNT, NAMES, NUMBER, SEEDS, TABLE, TEXT, Kinds, check_kinds
+from mgsym.utils.files import read_json, write_json
+from mgsym.utils.settings import parse_override
 
 PLAN = "plan.json"
 FORMAT, VERSION = "mgsym-benchmark", 1

@@ -17,8 +17,8 @@ from typing import Any
 from mgsym.benchmark.plan import CHOSEN_ON_TEST, PROTOCOLS, BenchmarkPlan, Fold
 from mgsym.benchmark.trial import Trial
 from mgsym.errors import MgsymError
-from mgsym.noise import Ceiling, ceiling, label_variance, repeated_labels
-from mgsym.runs import write_json, write_text
+from mgsym.evaluation.label_noise import Ceiling, ceiling, label_variance, repeated_labels
+from mgsym.utils.files import write_json, write_text
 
 METRICS = ("pearson", "spearman", "mae", "rmse")
 HEADINGS = ("Pearson", "Spearman", "MAE/eV", "RMSE/eV")

@@ -11,26 +11,27 @@ from typing import Any
 import torch
 
 from mgsym.benchmark.plan import CHOSEN_ON_TEST, BenchmarkPlan, Fold, as_json, trial_name
-from mgsym.config import Config, differing
-from mgsym.devices import PeakMemory, device_name
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
+from mgsym.graph.operations import graph_hash
 from mgsym.prediction import rotation_spread
-from mgsym.runs import (
+from mgsym.training import train
+from mgsym.training.config import Config
+from mgsym.training.runs import (
     COUNT,
     NUMBER,
     SCORES,
     TABLE,
     TEXT,
     Kinds,
+    TrainedRun,
     check_kinds,
     clear_run,
-    graph_hash,
-    read_json,
     read_run,
-    write_json,
 )
-from mgsym.trainer import Progress, TrainedRun
-from mgsym.training import train
+from mgsym.training.trainer import Progress
+from mgsym.utils.devices import PeakMemory, device_name
+from mgsym.utils.files import read_json, write_json
+from mgsym.utils.settings import differing
 from mgsym.version import __version__
 
 FORMAT, VERSION = "mgsym-benchmark-trial", 1

@@ -1,33 +1,19 @@
-"""Explain a prediction: which edges does the barrier of an atom rest on?
-
-    structure → graph → model → explanation
-
-`explain` cuts out what the prediction can depend on (receptive.py), lets a method weigh the
-edges, and returns an Explanation; `fidelity` measures what it is worth. Add a method by writing
-one function that returns an Explanation, and one line in METHODS.
-"""
+"""Explain a prediction: which edges does the barrier of an atom rest on?"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
-
-import torch
-
-from mgsym.errors import UsageError
 from mgsym.explanation.agreement import mean_agreement, method_agreement, rank_agreement
-from mgsym.explanation.attention import attention
-from mgsym.explanation.edge_mask import edge_mask
+from mgsym.explanation.computation_graph import node_of_id
+from mgsym.explanation.explain import (
+    METHODS,
+    explain,
+    explain_nodes,
+    method_settings,
+    parse_settings,
+)
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
-from mgsym.explanation.parameterised_mask import ParameterisedExplainer, parameterised_mask
-from mgsym.explanation.receptive import borrowed, model_cone, node_of_id, one_model
-from mgsym.explanation.sampled_mask import sampled_mask
-from mgsym.explanation.simple import gradient, integrated_gradients, leave_one_out, random
-from mgsym.explanation.soft_mask import soft_mask
-from mgsym.graph import Graph
-from mgsym.prediction import OneModel
+from mgsym.explanation.methods.parameterised_mask import ParameterisedExplainer
 
 __all__ = [
     "METHODS",
@@ -45,126 +31,3 @@ __all__ = [
     "parse_settings",
     "rank_agreement",
 ]
-
-# name: method(model, cone, generator, progress, *, its settings) → Explanation
-METHODS: dict[str, Callable[..., Explanation]] = {
-    "edge-mask": edge_mask,
-    "sampled-mask": sampled_mask,
-    "soft-mask": soft_mask,
-    "parameterised-mask": parameterised_mask,
-    "gradient": gradient,
-    "integrated-gradients": integrated_gradients,
-    "attention": attention,
-    "leave-one-out": leave_one_out,
-    "random": random,
-}
-
-
-def explain(
-    graph: Graph,
-    model: OneModel,
-    node: int,
-    method: str = "edge-mask",
-    *,
-    topk: int | None = None,
-    device: str | torch.device = "auto",
-    seed: int = 0,
-    progress: Callable[..., None] | None = None,
-    **settings: Any,
-) -> Explanation:
-    """Find the edges on which the predicted barrier of one atom rests.
-
-    Args:
-        graph: one structure or a batch.
-        model: a model, which is given back as it was, or a run directory or checkpoint.
-        node: the atom, as its zero-based row (`node_of_id` finds it by its id).
-        method: one of METHODS.
-        topk: keep only so many edges, most important first; None keeps all that can matter.
-        device: ``auto`` (where the model is), ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: of everything random.
-        progress: called as progress(done, total) on the way.
-        settings: options of the method (`method_settings`).
-
-    Raises:
-        UsageError: no such node, method or setting; the model uses no edges; the atom has none.
-        InputError: graph and model do not fit together, or the checkpoint cannot be read.
-    """
-    (found,) = explain_nodes(
-        graph, model, [node], method, topk=topk, device=device, seed=seed, progress=progress,
-        **settings,
-    )  # fmt: skip
-    return found
-
-
-def explain_nodes(
-    graph: Graph,
-    model: OneModel,
-    nodes: Sequence[int],
-    method: str = "edge-mask",
-    *,
-    topk: int | None = None,
-    device: str | torch.device = "auto",
-    seed: int = 0,
-    progress: Callable[..., None] | None = None,
-    **settings: Any,
-) -> Iterator[Explanation]:
-    """Explain many atoms, one after the other, with the model loaded once; as `explain`.
-
-    The model is lent between one explanation and the next: take them all, or close the iterator.
-    Each atom's random numbers depend on the seed alone, so that it is explained as it would be
-    on its own. Progress is told per node when there are several.
-    """
-    if topk is not None and topk < 1:
-        raise UsageError(f"asked for the {topk} most important edges, expected at least 1")
-    if topk is not None and "budget" in method_settings(method):
-        settings.setdefault("budget", topk)  # look for as many edges as are asked for
-    complete = method_settings(method, settings)
-    lent = one_model(model, device)
-    with borrowed(lent) as where:
-        here = lent.prepare_whole(graph.to(where))
-        for done, node in enumerate(nodes, start=1):
-            part = model_cone(here, lent, node)
-            generator = torch.Generator().manual_seed(seed)
-            inner = progress if len(nodes) == 1 else None
-            found = METHODS[method](lent, part, generator, inner, **complete)
-            found = found.with_settings(seed=seed, **complete)
-            if progress is not None and inner is None:
-                progress(done, len(nodes))
-            yield found if topk is None else found.topk(topk)
-
-
-def parse_settings(method: str, texts: Sequence[str]) -> dict[str, Any]:
-    """``["steps=200", "size=0.2"]`` as settings of a method, each of its default's type.
-
-    Raises:
-        UsageError: not of the form NAME=VALUE, no such method or setting, or not its type.
-    """
-    defaults, settings = method_settings(method), {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"{text!r} is no setting: expected NAME=VALUE")
-        method_settings(method, {name: value})  # refuses names that it does not know
-        kind = type(defaults[name])
-        try:
-            settings[name] = kind(value)
-        except ValueError:
-            raise UsageError(f"{name} is {value!r}, expected {kind.__name__}") from None
-    return settings
-
-
-def method_settings(method: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Every setting of a method, defaults filled in.
-
-    Raises:
-        UsageError: no such method, or no such setting; the message lists those there are.
-    """
-    if method not in METHODS:
-        raise UsageError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
-    parameters = inspect.signature(METHODS[method]).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    for key in settings or {}:
-        if key not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"method {method} has no setting {key!r}; {has}")
-    return {**known, **(settings or {})}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import InputError
+from mgsym.evaluation.metrics import spearman
 from mgsym.explanation.explanation import Explanation
-from mgsym.metrics import spearman
 
 
 def rank_agreement(first: Tensor, second: Tensor, k: int) -> float:

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgsym.explanation.receptive import Cone
-from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 
 BIN = 0.25  # Å, width of the bins of distance
@@ -26,27 +24,6 @@ class Matched(NamedTuple):
 
     rows: Tensor
     missing: int
-
-
-def distance_to_atom(part: Cone) -> Tensor:
-    """[m] Å, from the atom to the middle of each edge, taking each target's nearest image."""
-    graph = part.graph
-    target = _vectors_from(graph, part.node)[graph.destination]
-    return (target + graph.edge_vector.double() / 2).norm(dim=1)
-
-
-def distance_between_atoms(graph: Graph, node: int) -> Tensor:
-    """[n] Å, from an atom to the nearest image of each atom of its structure, itself included."""
-    return _vectors_from(graph, node).norm(dim=1)
-
-
-def _vectors_from(graph: Graph, node: int) -> Tensor:
-    """[n, 3] Å, from an atom to the nearest image of each."""
-    structure = int(graph.structure_index[node])
-    cell, periodic = graph.cell[structure], graph.periodic[structure].double()
-    away = graph.positions - graph.positions[node]
-    fraction = torch.linalg.solve(cell.T, away.T).T
-    return away - (fraction.round() * periodic) @ cell
 
 
 def random_edges(count: int, chosen: Tensor, generator: torch.Generator) -> Tensor:

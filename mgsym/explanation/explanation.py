@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgsym.atomic import atomic_path
 from mgsym.errors import InputError, UsageError
+from mgsym.utils.files import atomic_path
 
 FORMAT = "mgsym-explanation"
 FORMAT_VERSION = 1

@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import InputError, UsageError
+from mgsym.explanation.computation_graph import Cone, borrowed, full_prediction, model_cone
 from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.receptive import (
-    Cone,
-    borrowed,
-    full_prediction,
-    model_cone,
-    one_model,
-)
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 from mgsym.prediction import OneModel
+from mgsym.prediction.predict import one_model
 
 SIZES = (10, 20, 50, 100)
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsym.attention import attention_scale
 from mgsym.errors import UsageError
-from mgsym.explanation import METHODS, explain, method_settings
+from mgsym.explanation.explain import METHODS, explain, method_settings
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
-from mgsym.scatter import segment_sum
+from mgsym.nn.egat import attention_scale
+from mgsym.nn.scatter import segment_sum
 
 SHARE = 0.12  # of all edges that are planted, and again that are decoys
 REACH = 0.2  # how much the second hop counts beside the first

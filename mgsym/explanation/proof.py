@@ -12,25 +12,21 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation import explain_nodes
 from mgsym.explanation.agreement import rank_agreement
-from mgsym.explanation.controls import (
-    distance_to_atom,
-    matched_rows,
-    random_edges,
-    shuffled_weights,
-)
-from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.fidelity import in_cone, without_and_alone
-from mgsym.explanation.receptive import (
+from mgsym.explanation.computation_graph import (
     borrowed,
+    distance_to_atom,
     full_prediction,
     model_cone,
-    one_model,
 )
+from mgsym.explanation.controls import matched_rows, random_edges, shuffled_weights
+from mgsym.explanation.explain import explain_nodes
+from mgsym.explanation.explanation import Explanation
+from mgsym.explanation.fidelity import in_cone, without_and_alone
 from mgsym.graph import Graph
-from mgsym.models.base import BarrierModel
-from mgsym.prediction import OneModel, device_of
+from mgsym.models.base import BarrierModel, device_of
+from mgsym.prediction import OneModel
+from mgsym.prediction.predict import one_model
 
 SIZES = (5, 10, 20, 50, 100, 200)
 KINDS = ("explanation", "matched", "random", "shuffled")

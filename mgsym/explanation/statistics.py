@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation import explain_nodes
-from mgsym.explanation.controls import distance_to_atom, matched_rows, random_edges
+from mgsym.explanation.computation_graph import Cone, borrowed, distance_to_atom, model_cone
+from mgsym.explanation.controls import matched_rows, random_edges
+from mgsym.explanation.explain import explain_nodes
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import in_cone
-from mgsym.explanation.receptive import Cone, borrowed, model_cone, one_model
 from mgsym.graph import Graph
-from mgsym.models.base import BarrierModel
-from mgsym.prediction import OneModel, device_of, predict_graph
+from mgsym.models.base import BarrierModel, device_of
+from mgsym.prediction import OneModel, predict_graph
+from mgsym.prediction.predict import one_model
 
 NULLS = ("matched", "random")
 GROUPS = ("high", "middle", "low")

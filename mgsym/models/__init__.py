@@ -30,21 +30,31 @@ Entry = tuple[str, str, str] | tuple[str, str, str, Mapping[str, Any]]
 
 # name: (module, model class, dataclass of its options, and defaults where they are others)
 MODELS: dict[str, Entry] = {
-    "symgnn": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions"),
-    "egat": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions", {"transforms": "none"}),
-    "egat-augmented": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions", {"transforms": "augment"}),
-    "egat-length": ("mgsym.models.symgnn", "SymGNN", "SymGNNOptions", {"edge_input": "length"}),
-    "egnn": ("mgsym.models.egnn", "EGNN", "EGNNOptions"),
-    "gcn": ("mgsym.models.gcn", "GCN", "GCNOptions"),
-    "gcn-edges": ("mgsym.models.gcn", "EdgeGCN", "EdgeGCNOptions"),
-    "mlp": ("mgsym.models.mlp", "MLP", "MLPOptions"),
-    "ridge": ("mgsym.models.ridge", "Ridge", "RidgeOptions"),
-    "boosting": ("mgsym.models.boosting", "Boosting", "BoostingOptions"),
-    "schnet": ("mgsym.models.schnet", "SchNet", "SchNetOptions"),
-    "mgcn": ("mgsym.models.mgcn", "MGCN", "MGCNOptions"),
-    "faenet": ("mgsym.models.faenet", "FAENet", "FAENetOptions"),
-    "bapst": ("mgsym.models.bapst", "Bapst", "BapstOptions"),
-    "ace": ("mgsym.models.ace", "Ace", "AceOptions"),
+    "symgnn": ("mgsym.models.networks.symgnn", "SymGNN", "SymGNNOptions"),
+    "egat": ("mgsym.models.networks.symgnn", "SymGNN", "SymGNNOptions", {"transforms": "none"}),
+    "egat-augmented": (
+        "mgsym.models.networks.symgnn",
+        "SymGNN",
+        "SymGNNOptions",
+        {"transforms": "augment"},
+    ),
+    "egat-length": (
+        "mgsym.models.networks.symgnn",
+        "SymGNN",
+        "SymGNNOptions",
+        {"edge_input": "length"},
+    ),
+    "egnn": ("mgsym.models.networks.egnn", "EGNN", "EGNNOptions"),
+    "gcn": ("mgsym.models.networks.gcn", "GCN", "GCNOptions"),
+    "gcn-edges": ("mgsym.models.networks.gcn", "EdgeGCN", "EdgeGCNOptions"),
+    "mlp": ("mgsym.models.networks.mlp", "MLP", "MLPOptions"),
+    "ridge": ("mgsym.models.regression.ridge", "Ridge", "RidgeOptions"),
+    "boosting": ("mgsym.models.regression.boosting", "Boosting", "BoostingOptions"),
+    "schnet": ("mgsym.models.networks.schnet", "SchNet", "SchNetOptions"),
+    "mgcn": ("mgsym.models.networks.mgcn", "MGCN", "MGCNOptions"),
+    "faenet": ("mgsym.models.networks.faenet", "FAENet", "FAENetOptions"),
+    "bapst": ("mgsym.models.networks.bapst", "Bapst", "BapstOptions"),
+    "ace": ("mgsym.models.networks.ace", "Ace", "AceOptions"),
 }
 
 REMOVED = ("kernel",)  # models that mgsym 0.1.0 had

@@ -1,6 +1,6 @@
 """What every model is: a function from a Graph to one barrier per atom, with its properties said.
 
-The shared tests in tests/mgsym/test_model_contract.py hold each model to what it declares.
+The shared tests in tests/mgsym/models/test_model_contract.py hold each model to what it declares.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mgsym.errors import InputError
 from mgsym.graph import Graph, match_species
-from mgsym.prepared import Owner, Prepared
+from mgsym.graph.prepared import Owner, Prepared
 
 LEAST_SPREAD = 1e-6  # eV, standard deviation of labels that differ at all
 
@@ -193,3 +193,22 @@ def _infinite(graphs: Sequence[Graph]) -> str:
             name, atom = graph.names[0] or "a structure", int(graph.ids[row])
             return f"{name}: the label of atom id {atom} is {float(graph.target[row])}, expected eV"
     return "the labels are too large for their spread to be a number"
+
+
+def device_of(model: BarrierModel) -> torch.device:
+    """Where a model's numbers are."""
+    return model.label_mean.device
+
+
+@contextmanager
+def evaluating(model: BarrierModel) -> Iterator[None]:
+    """Have a model in eval mode; its modes and the random state are put back after."""
+    modes = [(module, module.training) for module in model.modules()]
+    device = device_of(model)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mgsym.data_tools.formats import read
-from mgsym.data_tools.simulation.event_files import read_events
+from mgsym.data_tools.simulation.labelling.event_files import read_events
 
 NUMBERS = (2, 5, 10, 20, 30, 40)
 BOOTSTRAPS = 2000

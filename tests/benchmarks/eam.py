@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from mgsym.data_tools.formats import read, write
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.potential_files import load_potential
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.structure import Structure
 
 CALLS, ROUNDS = 20, 5

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 
-from mgsym.environments import Environment
+from mgsym.descriptors.neighborhoods import gaussian_mean
+from mgsym.descriptors.power_spectrum import Environment
 from mgsym.graph import Graph, build_graph
-from mgsym.neighborhoods import gaussian_mean
 from mgsym.structure import Structure
 
 CASES = {

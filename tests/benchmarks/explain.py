@@ -16,14 +16,14 @@ from statistics import median
 
 import torch
 
-from mgsym.checkpoint import load_checkpoint
 from mgsym.data_tools.formats import parse_types
-from mgsym.data_tools.graphs import read_systems
+from mgsym.data_tools.workflows.graphs import read_systems
 from mgsym.explanation import METHODS, explain, fidelity
 from mgsym.graph import Graph
-from mgsym.models import BarrierModel
-from mgsym.prediction import as_graph
-from mgsym.runs import run_checkpoints
+from mgsym.graph.operations import as_graph
+from mgsym.models.base import BarrierModel
+from mgsym.training.checkpoint import load_checkpoint
+from mgsym.training.runs import run_checkpoints
 
 K = 50
 

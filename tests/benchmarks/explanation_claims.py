@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.explained_system import explained_system
 from mgsym.data_tools.formats import parse_types
+from mgsym.data_tools.workflows.explanation_target import explained_system
 from mgsym.explanation import explain_nodes
-from mgsym.explanation.controls import distance_to_atom, matched_edges
+from mgsym.explanation.computation_graph import Cone, distance_to_atom, model_cone
+from mgsym.explanation.controls import matched_edges
 from mgsym.explanation.fidelity import in_cone
-from mgsym.explanation.receptive import Cone, model_cone
-from mgsym.runs import read_json
+from mgsym.utils.files import read_json
 
 STEP, FARTHEST = 0.4, 10.0  # Å
 K = 50

@@ -22,23 +22,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mgsym.config import preset
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation.artn import run_searches
-from mgsym.data_tools.simulation.artn_settings import ArtnSettings
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.events import Search
-from mgsym.data_tools.simulation.region_groups import slots_for
-from mgsym.data_tools.simulation.relax import relax
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
-from mgsym.devices import device_name, resolve_device
+from mgsym.data_tools.simulation.optimizers.relax import relax
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.saddle_search.artn import run_searches
+from mgsym.data_tools.simulation.saddle_search.events import Search
+from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
+from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.explanation import explain
 from mgsym.graph import Graph, build_graph
-from mgsym.models import BarrierModel, create_model
-from mgsym.neighbors import neighbor_pairs
-from mgsym.optimization import update_average
+from mgsym.models import create_model
+from mgsym.models.base import BarrierModel
 from mgsym.prediction import predict_graph
 from mgsym.structure import Structure
+from mgsym.structure.neighbors import neighbor_pairs
+from mgsym.training.config import preset
+from mgsym.training.optimizer import update_average
+from mgsym.utils.devices import device_name, resolve_device
 
 CUTOFF, SPACING = 5.0, 2.513  # Å; the density of a metallic glass
 

@@ -20,12 +20,12 @@ from statistics import fmean
 
 import torch
 
-from mgsym.data_tools.graphs import read_graphs
+from mgsym.data_tools.workflows.graphs import read_graphs
 from mgsym.graph import Graph
+from mgsym.graph.operations import glass_of
 from mgsym.models import create_model
-from mgsym.models.ridge import Ridge
-from mgsym.moments import Moments, ridge_weights
-from mgsym.splits import glass_of
+from mgsym.models.regression.moments import Moments, ridge_weights
+from mgsym.models.regression.ridge import Ridge
 
 SHARES = (1 / 64, 1 / 16, 1 / 4, 1.0)
 STRENGTH = 30.0

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 import mgsym
-from mgsym.neighbors import neighbor_pairs
+from mgsym.structure.neighbors import neighbor_pairs
 
 CUTOFF = 5.0
 DENSITY = 0.063

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import mgsym
-from mgsym.data_tools.simulation.potential_files import read_potential
-from mgsym.data_tools.simulation.stiffness import compliance, physical_inputs
+from mgsym.data_tools.simulation.potentials.files import read_potential
+from mgsym.data_tools.simulation.vibrations.compliance import compliance, physical_inputs
 
 
 def centred(values: Tensor, types: Tensor) -> Tensor:

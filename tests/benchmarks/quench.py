@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.dynamics import Dynamics, maxwell_boltzmann
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.forces import Forces
-from mgsym.data_tools.simulation.melt_quench import SKIN
-from mgsym.data_tools.simulation.packing import push_off, random_packing, starting_edge
-from mgsym.data_tools.simulation.potential_files import load_potential
-from mgsym.data_tools.simulation.recipe import Recipe
+from mgsym.data_tools.simulation.dynamics.integrator import Dynamics, maxwell_boltzmann
+from mgsym.data_tools.simulation.dynamics.melt_quench import SKIN
+from mgsym.data_tools.simulation.dynamics.packing import push_off, random_packing, starting_edge
+from mgsym.data_tools.simulation.dynamics.recipe import Recipe
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.files import load_potential
+from mgsym.data_tools.simulation.potentials.force_field import Forces
 
 
 @dataclass

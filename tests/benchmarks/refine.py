@@ -29,19 +29,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgsym.calibration import Calibration
-from mgsym.data_tools.beliefs import observed_in
-from mgsym.data_tools.graphs import read_graphs
-from mgsym.data_tools.simulation.barriers import aggregate
-from mgsym.data_tools.simulation.event_files import Events, read_events
-from mgsym.data_tools.simulation.schedule import Plan
-from mgsym.fusion import Observed, fuse
+from mgsym.data_tools.simulation.labelling.barriers import aggregate
+from mgsym.data_tools.simulation.labelling.event_files import Events, read_events
+from mgsym.data_tools.simulation.labelling.schedule import Plan
+from mgsym.data_tools.workflows.graphs import read_graphs
+from mgsym.data_tools.workflows.posterior import observed_in
+from mgsym.evaluation.label_noise import SUCCESS, TYPICAL_VARIANCE
+from mgsym.evaluation.metrics import pearson
+from mgsym.evaluation.splits import leave_one_group_out
 from mgsym.graph import Graph
-from mgsym.label_noise import SUCCESS, TYPICAL_VARIANCE
-from mgsym.metrics import pearson
-from mgsym.models.ridge import Ridge, RidgeOptions
-from mgsym.splits import leave_one_group_out
+from mgsym.models.regression.ridge import Ridge, RidgeOptions
 from mgsym.structure import Structure
+from mgsym.uncertainty.calibration import Calibration
+from mgsym.uncertainty.posterior import Observed, fuse
 
 PHYSICAL = ("energy", "pressure", "von_mises", "compliance_6", "compliance_9")
 PHYSICAL += tuple(f"stiffness_{axis}" for axis in (1, 2, 3))

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from mgsym.data_tools.formats import read
-from mgsym.data_tools.simulation.artn import active_radius, barriers_by_radius
-from mgsym.data_tools.simulation.artn_settings import ArtnSettings
-from mgsym.data_tools.simulation.events import Search
-from mgsym.data_tools.simulation.potential_files import load_potential
+from mgsym.data_tools.simulation.potentials.files import load_potential
+from mgsym.data_tools.simulation.saddle_search.artn import active_radius, barriers_by_radius
+from mgsym.data_tools.simulation.saddle_search.events import Search
+from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 
 RADII = (12.0, 14.0, 18.0, 22.0, 1e3)
 PAIRS = ((10.0, 14.0), (12.0, 14.0), (14.0, 18.0))

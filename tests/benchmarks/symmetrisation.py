@@ -18,8 +18,8 @@ from typing import Any
 
 from mgsym.benchmark import run_benchmark
 from mgsym.benchmark.plan import BenchmarkPlan
-from mgsym.config import Config, ModelConfig, preset
-from mgsym.data_tools.graphs import read_graphs
+from mgsym.data_tools.workflows.graphs import read_graphs
+from mgsym.training.config import Config, ModelConfig, preset
 
 CASES: dict[str, dict[str, Any]] = {
     "edge-von-mises-2": {},

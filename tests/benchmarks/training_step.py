@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 import mgsym
-from mgsym.config import preset
 from mgsym.graph import Graph
 from mgsym.models import create_model
 from mgsym.structure import Structure
+from mgsym.training.config import preset
 
 HEADS, WIDTH = (8, 4, 2, 1), 32
 

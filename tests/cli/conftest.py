@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsym.config import preset
 from mgsym.graph import build_graph
 from mgsym.structure import Column, Structure
 from mgsym.training import train
+from mgsym.training.config import preset
 
 
 @pytest.fixture(scope="session")

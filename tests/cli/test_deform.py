@@ -14,8 +14,8 @@ import torch
 import mgsym
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import read_frames
-from mgsym.data_tools.simulation.relax import relax
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou, zhou_cu_zr
+from mgsym.data_tools.simulation.optimizers.relax import relax
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou, zhou_cu_zr
 from mgsym.data_tools.workflows.plasticity import foretelling
 from mgsym.structure import Column, Structure
 

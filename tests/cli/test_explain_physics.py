@@ -13,7 +13,7 @@ import pytest
 
 from mgsym.cli import console
 from mgsym.cli.main import main
-from mgsym.data_tools.simulation.relax import Relaxation
+from mgsym.data_tools.simulation.optimizers.relax import Relaxation
 from mgsym.structure import Structure
 
 Captured = pytest.CaptureFixture[str]
@@ -29,8 +29,8 @@ def _place(
 ) -> None:
     monkeypatch.chdir(trained_folder)
     monkeypatch.delenv("MGSYM_POTENTIAL", raising=False)
-    monkeypatch.setattr("mgsym.data_tools.disturbances.relax", at_rest)
-    monkeypatch.setattr("mgsym.data_tools.prepared_physics.relax", at_rest)
+    monkeypatch.setattr("mgsym.data_tools.displacement_test.displace.relax", at_rest)
+    monkeypatch.setattr("mgsym.data_tools.displacement_test.prepare.relax", at_rest)
 
 
 def line(*options: object) -> list[str]:

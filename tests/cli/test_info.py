@@ -15,8 +15,8 @@ import torch
 
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import write
-from mgsym.data_tools.inspection import describe
 from mgsym.data_tools.sample import sample_files
+from mgsym.data_tools.workflows.inspection import describe
 from mgsym.structure import Column, Structure
 
 Captured = pytest.CaptureFixture[str]

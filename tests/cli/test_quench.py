@@ -51,7 +51,7 @@ def test_an_interrupted_quench_says_how_to_go_on(
     def at_once() -> Iterator[Callable[[], bool]]:
         yield lambda: True
 
-    monkeypatch.setattr("mgsym.data_tools.simulation.melt_quench.SEGMENT", 40)
+    monkeypatch.setattr("mgsym.data_tools.simulation.dynamics.melt_quench.SEGMENT", 40)
     monkeypatch.setattr("mgsym.cli.console.interruptible", at_once)
     here = Path.cwd()
     command = [*FAST, "-o", "glass.xyz"]

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 import mgsym
-from mgsym.calibration import Calibration
 from mgsym.cli import console
 from mgsym.cli.main import main
-from mgsym.data_tools.simulation.event_files import read_events
-from mgsym.ensemble import read_ensemble, save_ensemble
+from mgsym.data_tools.simulation.labelling.event_files import read_events
+from mgsym.prediction.ensemble import read_ensemble, save_ensemble
 from mgsym.structure import Structure
+from mgsym.uncertainty.calibration import Calibration
 
 Captured = pytest.CaptureFixture[str]
 REFINE = ["predict", "glass.xyz", "--run", "model.pt", "--device", "cpu"]

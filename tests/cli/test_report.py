@@ -63,7 +63,7 @@ def page(workplace: Path) -> str:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are made but not rendered, which takes longer than all the rest."""
-    monkeypatch.setattr("mgsym.report_page.svg_source", lambda figure: "data:,")
+    monkeypatch.setattr("mgsym.rendering.page.svg_source", lambda figure: "data:,")
 
 
 def without_scripts(text: str) -> str:
@@ -261,8 +261,8 @@ def test_the_extra_is_named(capsys: Captured, monkeypatch: pytest.MonkeyPatch, m
 
 
 def test_curves_are_those_of_the_file(workplace: Path) -> None:
-    from mgsym.data_tools.report_facts import run_records
-    from mgsym.data_tools.report_sections import histories_of
+    from mgsym.data_tools.report.facts import run_records
+    from mgsym.data_tools.report.sections import histories_of
 
     (curves,) = histories_of(run_records(workplace / "runs/first")).values()
     with (workplace / "runs/first/metrics.csv").open(newline="") as file:

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsym.checkpoint import load_checkpoint
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import read
 from mgsym.data_tools.sample import sample_files
 from mgsym.prediction import predict
+from mgsym.training.checkpoint import load_checkpoint
 
 Captured = pytest.CaptureFixture[str]
 
@@ -333,7 +333,7 @@ def test_without_a_run_the_shipped_model_predicts(
 
 
 def test_the_shipped_model_is_small_and_has_a_card() -> None:
-    from mgsym.data_tools.models import shipped_card, shipped_model
+    from mgsym.data_tools.shipped_model import shipped_card, shipped_model
 
     assert shipped_model().stat().st_size <= 2_000_000
     card = shipped_card().read_text(encoding="utf-8")

@@ -12,11 +12,11 @@ import pytest
 
 import mgsym
 from mgsym.cli.main import main
-from mgsym.config import preset
 from mgsym.data_tools.formats import write
 from mgsym.graph import Graph
 from mgsym.structure import Structure
 from mgsym.training import train
+from mgsym.training.config import preset
 
 pytestmark = pytest.mark.cuda
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from mgsym.data_tools.simulation.region_groups import slots_for
-from mgsym.optimization import update_average
-from mgsym.rotations import Transforms, seeded
+from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
+from mgsym.nn.rotations import Transforms, seeded
+from mgsym.training.optimizer import update_average
 
 pytestmark = pytest.mark.cuda
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgsym import layers
 from mgsym.explanation import METHODS, explain
 from mgsym.graph import Graph, collate
-from mgsym.models import MODELS, BarrierModel, create_model, model_options
-from mgsym.models.direct import DirectModel
+from mgsym.models import MODELS, create_model, model_options
+from mgsym.models.base import BarrierModel
+from mgsym.models.regression.base import DirectModel
+from mgsym.nn import layers
 from mgsym.prediction import predict
 
 pytestmark = pytest.mark.cuda

@@ -10,18 +10,18 @@ import torch
 
 from mgsym.data_tools.formats import write
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation import labelling
-from mgsym.data_tools.simulation.artn import run_searches
-from mgsym.data_tools.simulation.artn_settings import ArtnSettings
-from mgsym.data_tools.simulation.assembly_line import Line
-from mgsym.data_tools.simulation.dynamics import Dynamics, maxwell_boltzmann
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.events import Event, Search
-from mgsym.data_tools.simulation.relax import relax
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.dynamics.integrator import Dynamics, maxwell_boltzmann
+from mgsym.data_tools.simulation.optimizers.relax import relax
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.saddle_search.artn import run_searches
+from mgsym.data_tools.simulation.saddle_search.events import Event, Search
+from mgsym.data_tools.simulation.saddle_search.pipeline import Line
+from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.data_tools.workflows import labelling
 from mgsym.errors import Interrupted, UsageError
-from mgsym.neighbors import neighbor_pairs
 from mgsym.structure import Structure
+from mgsym.structure.neighbors import neighbor_pairs
 
 pytestmark = pytest.mark.cuda
 

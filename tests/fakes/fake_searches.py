@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mgsym.data_tools.simulation.events import Event, Search
+from mgsym.data_tools.simulation.saddle_search.events import Event, Search
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 

@@ -13,11 +13,8 @@ import numpy as np
 import torch
 
 import mgsym
-from mgsym.checkpoint import TrainingSet, save_checkpoint
-from mgsym.config import ModelConfig, preset
 from mgsym.data_tools.formats import csv_table
-from mgsym.data_tools.simulation.artn_settings import ArtnSettings
-from mgsym.data_tools.simulation.event_files import (
+from mgsym.data_tools.simulation.labelling.event_files import (
     EVENT_TYPE,
     Heading,
     event_lines,
@@ -25,13 +22,18 @@ from mgsym.data_tools.simulation.event_files import (
     structure_hash,
     write_events,
 )
-from mgsym.data_tools.simulation.events import STATUSES
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
-from mgsym.ensemble import Ensemble, Member, save_ensemble
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.saddle_search.events import STATUSES
+from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.graph import build_graph
 from mgsym.models import create_model
-from mgsym.runs import write_history, write_json
+from mgsym.prediction.ensemble import Ensemble, Member, save_ensemble
 from mgsym.structure import Column, Structure
+from mgsym.training.checkpoint import save_checkpoint
+from mgsym.training.config import ModelConfig, preset
+from mgsym.training.runs import write_history
+from mgsym.uncertainty.out_of_distribution import TrainingSet
+from mgsym.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _checkpoint(path: Path) -> None:
 
 
 def _ensemble(path: Path) -> None:
-    from mgsym.checkpoint import load_checkpoint
+    from mgsym.training.checkpoint import load_checkpoint
 
     members = []
     for seed in (0, 1):

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mgsym.config import Config, ModelConfig, TrainingConfig
 from mgsym.graph import Graph
-from mgsym.models import MODELS, BarrierModel
-from mgsym.neighbors import neighbor_pairs
-from mgsym.scatter import segment_sum
+from mgsym.models import MODELS
+from mgsym.models.base import BarrierModel
+from mgsym.nn.scatter import segment_sum
 from mgsym.structure import Structure
+from mgsym.structure.neighbors import neighbor_pairs
+from mgsym.training.config import Config, ModelConfig, TrainingConfig
 
 CUTOFF = 4.0
 

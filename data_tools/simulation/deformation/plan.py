@@ -9,7 +9,7 @@ from typing import Any
 
 from mgsym.data_tools.simulation.deformation.nonaffine import RADIUS
 from mgsym.data_tools.simulation.deformation.strain import MODES, Direction
-from mgsym.data_tools.simulation.minimize import METHODS, Method
+from mgsym.data_tools.simulation.optimizers.minimize import METHODS, Method
 from mgsym.errors import UsageError
 
 MOST_STRAIN = 10.0

@@ -10,7 +10,12 @@ import torch
 
 from mgsym.data_tools.simulation.deformation.batch import Batch, Row, Watch, stress_rows
 from mgsym.data_tools.simulation.deformation.strain import transverse_lengths
-from mgsym.data_tools.simulation.minimize import FMAX, STRESS_TOLERANCE, Minimum, minimize
+from mgsym.data_tools.simulation.optimizers.minimize import (
+    FMAX,
+    STRESS_TOLERANCE,
+    Minimum,
+    minimize,
+)
 from mgsym.data_tools.simulation.units import GPA
 
 NAN = float("nan")

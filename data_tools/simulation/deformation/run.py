@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from mgsym.checkpoint import load_safely, save_safely
 from mgsym.data_tools.simulation.deformation.batch import Batch, Deformed
 from mgsym.data_tools.simulation.deformation.finite_rate import DynamicsBatch
 from mgsym.data_tools.simulation.deformation.nonaffine import NonAffine
 from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.quasistatic import QuasistaticBatch
 from mgsym.data_tools.simulation.deformation.strain import reduced
-from mgsym.data_tools.simulation.eam import EAM
-from mgsym.data_tools.simulation.melt_quench import fingerprint
-from mgsym.data_tools.simulation.minimize import Diverged
-from mgsym.devices import resolve_device
+from mgsym.data_tools.simulation.dynamics.melt_quench import fingerprint
+from mgsym.data_tools.simulation.optimizers.minimize import Diverged
+from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Column, Structure
+from mgsym.utils.devices import resolve_device
+from mgsym.utils.files import load_safely, save_safely
 
 FORMAT, FORMAT_VERSION = "mgsym-deform", 1
 SAVE_SECONDS = 60.0

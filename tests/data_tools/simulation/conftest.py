@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mgsym.data_tools.simulation.eam import EAM, tabulated
+from mgsym.data_tools.simulation.potentials.eam import EAM, tabulated
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mgsym.attention import attention_scale
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
+from mgsym.nn.egat import attention_scale
 
 NODE = 43  # the atom that the planted edges lead to
 SIDE = 6

@@ -9,17 +9,12 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation import explain
-from mgsym.explanation.controls import (
-    BIN,
-    distance_to_atom,
-    matched_rows,
-    random_edges,
-    shuffled_weights,
-)
+from mgsym.explanation.computation_graph import distance_to_atom, model_cone
+from mgsym.explanation.controls import BIN, matched_rows, random_edges, shuffled_weights
 from mgsym.explanation.proof import KINDS, NodeProof, prove
-from mgsym.explanation.receptive import model_cone
 from mgsym.graph import Graph
-from mgsym.models import BarrierModel, create_model
+from mgsym.models import create_model
+from mgsym.models.base import BarrierModel
 
 
 def test_distances_are_to_the_middle_of_the_nearest_image(

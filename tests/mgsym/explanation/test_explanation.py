@@ -12,7 +12,7 @@ import torch
 from mgsym.errors import InputError, UsageError
 from mgsym.explanation import Explanation, explain
 from mgsym.graph import Graph
-from mgsym.models import BarrierModel
+from mgsym.models.base import BarrierModel
 
 
 @pytest.fixture

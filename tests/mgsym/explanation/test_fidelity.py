@@ -7,10 +7,10 @@ import torch
 
 from mgsym.errors import InputError, UsageError
 from mgsym.explanation import explain, fidelity
+from mgsym.explanation.computation_graph import full_prediction, model_cone
 from mgsym.explanation.fidelity import without_and_alone
-from mgsym.explanation.receptive import full_prediction, model_cone
 from mgsym.graph import Graph
-from mgsym.models import BarrierModel
+from mgsym.models.base import BarrierModel
 
 
 def test_all_edges_suffice_and_none_are_not_needed(

@@ -9,9 +9,8 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation import explain
-from mgsym.explanation.controls import distance_to_atom
+from mgsym.explanation.computation_graph import distance_to_atom, model_cone
 from mgsym.explanation.planted import PlantedModel, planted_benchmark, planted_truth
-from mgsym.explanation.receptive import model_cone
 from mgsym.explanation.statistics import (
     choose_nodes,
     cycle_rank,
@@ -19,7 +18,8 @@ from mgsym.explanation.statistics import (
     edge_statistics,
 )
 from mgsym.graph import Graph
-from mgsym.models import BarrierModel, create_model
+from mgsym.models import create_model
+from mgsym.models.base import BarrierModel
 
 
 def test_planted_truth_is_all_that_the_planted_model_looks_at(lattice: Graph) -> None:

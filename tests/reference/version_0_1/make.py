@@ -16,18 +16,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mgsym.checkpoint import FORMAT, FORMAT_VERSION, load_safely, save_safely
-from mgsym.config import Config, ModelConfig, TrainingConfig
 from mgsym.data_tools.formats import read, write
-from mgsym.data_tools.graphs import build_graphs
-from mgsym.data_tools.simulation.labelling import label_file
-from mgsym.data_tools.simulation.potential_files import load_potential
-from mgsym.data_tools.simulation.relaxed_files import relax_files
-from mgsym.ensemble import merge, read_ensemble, save_ensemble
+from mgsym.data_tools.simulation.potentials.files import load_potential
+from mgsym.data_tools.workflows.graphs import build_graphs
+from mgsym.data_tools.workflows.labelling import label_file
+from mgsym.data_tools.workflows.relaxation import relax_files
 from mgsym.graph import Graph
 from mgsym.prediction import predict_graph
+from mgsym.prediction.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.structure import Column, Structure
 from mgsym.training import train
+from mgsym.training.checkpoint import FORMAT, FORMAT_VERSION
+from mgsym.training.config import Config, ModelConfig, TrainingConfig
+from mgsym.utils.files import load_safely, save_safely
 
 HERE = Path(__file__).parent
 CUTOFF = 3.2

@@ -1,0 +1,1 @@
+"""Displace the atoms that an explanation names, and see whether the barrier changes."""

@@ -1,0 +1,132 @@
+"""What a report says of explanations: a few atoms in detail, and statistics of their edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mgsym.data_tools.report.facts import ExplainedNodes, ReportFacts
+from mgsym.rendering import tables
+from mgsym.rendering.explanation_figures import curves_figure, statistics_figure, turning_figure
+from mgsym.rendering.page import Html, folded, heading, paragraph, picture, table, view
+from mgsym.rendering.tables import Cell
+
+HOPS = "An edge of hop 1 arrives at the atom itself, one of hop 2 at a neighbour, and so on."
+
+
+def explanations(found: ReportFacts) -> list[Html]:
+    """The edges behind a few predictions, and what they are worth."""
+    told = found.explained
+    if told is None:
+        return [paragraph(_unexplained(found))]
+    k, scale = found.settings.topk, told.proof.label_scale
+    several = len(found.ensemble) > 1
+    which = f" Of the {len(found.ensemble)} models the first was explained." if several else ""
+    text = (
+        f"Atoms of “{found.shown.name}” with the highest, middle and lowest predicted barriers. "
+        f"For each the method {found.settings.method} found the {k} edges on which the prediction "
+        f"rests.{which} Edges are put to the proof by deleting: the prediction should stay with "
+        "these edges alone (small is good), and move when they are deleted (large is good), more "
+        "than with as many other edges as far away from the atom."
+    )
+    caption = f"Changes of the prediction in standard deviations of the label ({scale:.3f} eV)."
+    parts = [paragraph(text), table(*_atoms(told), caption)]
+    ratios = {name: sorted(values) for name, values in told.proof.ratios().items()}
+    medians = table(
+        *tables.proof_medians(told.proof),
+        f"Medians over {len(told.explanations)} atoms, in label sd. Against edges as far away the "
+        f"explained ones are {_median(ratios['sufficiency']):.1f} times better alone and "
+        f"{_median(ratios['necessity']):.1f} times better deleted (medians). With 50 edges left a "
+        "glass is nothing that a model was trained on, so the second figure tells more.",
+    )
+    parts += [medians, *_examples(told)]
+    return parts
+
+
+def _unexplained(found: ReportFacts) -> str:
+    if found.settings.nodes == 0:
+        return "No explanations were asked for (--nodes 0)."
+    member = found.ensemble.members[0]
+    name = "This model" if member.metadata is None else f"The model {member.metadata.model.name}"
+    return f"{name} makes no use of edges, so there are none to explain its predictions by."
+
+
+def _atoms(told: ExplainedNodes) -> tables.Table:
+    groups = {n: group for group, nodes in told.statistics.nodes.items() for n in nodes}
+    rows: list[list[Cell]] = []
+    for explanation, proof in zip(told.explanations, told.proof.nodes, strict=True):
+        worth = proof.measures()
+        kinds = ("explanation", "matched")
+        rows.append([
+            f"{explanation.element} {explanation.node_id}", explanation.node,
+            groups[explanation.node], f"{explanation.prediction:.3f}",
+            None if explanation.label is None else f"{explanation.label:.3f}", len(explanation),
+            *(f"{worth[m][kind]:.3f}" for m in ("sufficiency", "necessity") for kind in kinds),
+            None if explanation.agreement is None else f"{explanation.agreement:.3f}",
+        ])  # fmt: skip
+    names = (
+        "atom (id)", "node", "barrier", "predicted/eV", "label/eV", "edges", "these alone",
+        "others alone", "these deleted", "others deleted", "agreement",
+    )  # fmt: skip
+    return names, rows
+
+
+def _examples(told: ExplainedNodes) -> list[Html]:
+    """The highest, a middle and the lowest atom in detail; the first one to turn."""
+    firsts = {group: nodes[0] for group, nodes in told.statistics.nodes.items() if nodes}
+    if "low" in firsts:
+        firsts["low"] = told.statistics.nodes["low"][-1]
+    parts: list[Html] = []
+    for group, node in firsts.items():
+        place = [one.node for one in told.explanations].index(node)
+        one, proof = told.explanations[place], told.proof.nodes[place]
+        parts.append(heading(f"{group} barrier: {one.element} atom, id {one.node_id}"))
+        caption = (
+            "How far the prediction moves with so many of the best edges alone (left) and "
+            "without them (right): the explained edges, others as far away (matched), and random "
+            f"ones. At {len(one)} edges, for which they were sought, the explained curve should be "
+            "low on the left and high on the right."
+        )
+        parts.append(picture(curves_figure([proof]), caption, "Insertion and deletion curves"))
+        parts.append(folded(f"The {len(one)} edges", table(*tables.edges(one), HOPS)))
+        if place == 0:
+            caption = (
+                "The atom (diamond), the edges behind its prediction (the darker, the more "
+                "important) and their atoms. Hollow marks are periodic images, drawn where the "
+                "edge really goes. Drag to turn; the pointer shows each atom and edge."
+            )
+            parts.append(view(turning_figure(told.graph, one), caption, "view-edges"))
+    return parts
+
+
+def statistics(found: ReportFacts) -> list[Html]:
+    """What the edges of the explained atoms have in common."""
+    told = found.explained
+    if told is None:
+        return [paragraph(f"{_unexplained(found)} So there are no statistics of them.")]
+    count = len(told.explanations)
+    caption = (
+        "Left and middle: how far from the atom the explained edges lie and how long they are, "
+        "beside edges as far away (matched, so that their distances agree by construction) and any "
+        "others (random). Right: effects against "
+        "matched edges in standard deviations, with 95 % intervals over atoms; an interval that "
+        "leaves out 0 is a difference that these atoms share."
+    )
+    few = (
+        f"{count} atoms are few: take this as a first look, and mgsym explain-stats --nodes 30 "
+        "--proof for a result."
+        if count < 30
+        else f"{count} atoms."
+    )
+    names, rows = tables.effects(told.statistics)
+    everyone = [row for row in rows if row[1] == "all"]
+    more = folded("By group: high, middle and low barriers", table(names, rows))
+    return [
+        paragraph(few),
+        picture(statistics_figure(told.statistics), caption, "Statistics of explained edges"),
+        table(names, everyone, "Means over atoms, and Cohen's d of the difference."),
+        more,
+    ]
+
+
+def _median(ordered: Sequence[float]) -> float:
+    return ordered[len(ordered) // 2]

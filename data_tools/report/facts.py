@@ -1,0 +1,338 @@
+"""What a report says of a trained run: its record, its structures, predictions, explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgsym.data_tools.formats.species import warn_unused_types
+from mgsym.data_tools.sample import sample_structures
+from mgsym.data_tools.shipped_model import shipped_model
+from mgsym.data_tools.workflows.explanation_target import ROLES
+from mgsym.data_tools.workflows.graphs import read_systems
+from mgsym.data_tools.workflows.inspection import inspect
+from mgsym.data_tools.workflows.model_inputs import Potential, graph_for, physics_warning
+from mgsym.errors import InputError, UsageError
+from mgsym.evaluation.metrics import Scores, SplitScores, score, score_graphs
+from mgsym.evaluation.splits import refuse_equal_names
+from mgsym.explanation import Explanation, explain_nodes, method_settings
+from mgsym.explanation.proof import Proof, prove
+from mgsym.explanation.statistics import EdgeStatistics, choose_nodes, edge_statistics
+from mgsym.graph import Graph
+from mgsym.graph.operations import graph_hash, narrowed
+from mgsym.prediction import (
+    Prediction,
+    load_ensemble,
+    predict_graph,
+    predict_with_spread,
+    rotated_predictions,
+)
+from mgsym.prediction.ensemble import Ensemble
+from mgsym.structure import Structure
+from mgsym.training.runs import run_checkpoints, run_graphs, run_home, run_seeds
+from mgsym.uncertainty.out_of_distribution import Familiarity, familiarity
+from mgsym.uncertainty.reliability import Reliability, reliability
+
+HELD_OUT = "held out"  # of a model without a record: it did not train it, no more is known
+SIZES, DRAWS = (5, 20, 50, 200), 2  # of the proof: fewer than explain-stats, which takes minutes
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report is made with.
+
+    Attributes:
+        nodes: how many atoms are explained, a third each of high, middle and low; 0 explains none.
+        topk: edges of each explanation.
+        method: which explainer.
+        rotations: orientations in which a structure is predicted; at least 2.
+        seed: of everything random.
+    """
+
+    nodes: int = 6
+    topk: int = 50
+    method: str = "edge-mask"
+    rotations: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ReportedStructure:
+    """One structure: `role` in the run, what is predicted, how it scores, how usual it is."""
+
+    graph: Graph
+    role: str
+    prediction: Prediction
+    scores: Scores
+    familiarity: Familiarity
+
+    @property
+    def name(self) -> str:
+        return self.graph.names[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedNodes:
+    """Atoms of one structure explained.
+
+    Attributes:
+        graph: with the cutoff of the model that was explained.
+        explanations: `topk` edges each, highest barriers first.
+        proof: what they are worth, in the same order.
+        statistics: of their edges.
+    """
+
+    graph: Graph
+    explanations: tuple[Explanation, ...]
+    proof: Proof
+    statistics: EdgeStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class ReportFacts:
+    """All that a report is drawn from.
+
+    Attributes:
+        run: as it was named.
+        ensemble: the models.
+        records: by the name of each run, what `workflows.inspection.inspect` tells; empty for
+            a file whose run directory is not there.
+        structures: test, validation and training structures, in this order.
+        rotated: [orientations, n] eV, of the structure `shown`.
+        explained: None where nothing was explained.
+        settings: what it was made with.
+        warnings: why something may not be trusted.
+    """
+
+    run: Path
+    ensemble: Ensemble
+    records: Mapping[str, Mapping[str, Any]]
+    structures: tuple[ReportedStructure, ...]
+    rotated: Tensor
+    explained: ExplainedNodes | None
+    settings: ReportSettings
+    warnings: tuple[str, ...]
+
+    @property
+    def shown(self) -> ReportedStructure:
+        """The structure that is mapped, rotated and explained: a test structure if there is one."""
+        return self.structures[0]
+
+    @property
+    def roles(self) -> dict[str, list[ReportedStructure]]:
+        """The structures by role."""
+        found: dict[str, list[ReportedStructure]] = {}
+        for one in self.structures:
+            found.setdefault(one.role, []).append(one)
+        return found
+
+    def scores(self) -> dict[str, SplitScores]:
+        """By role, of structures with labels."""
+        found = {}
+        for role, several in self.roles.items():
+            known = [one for one in several if one.scores.count]
+            if known:
+                graphs = [one.graph for one in known]
+                found[role] = score_graphs([one.prediction.mean for one in known], graphs)
+        return found
+
+    def element_scores(self) -> dict[str, dict[str, Scores]]:
+        """By role and element, over the atoms of that element in all structures of the role."""
+        found: dict[str, dict[str, Scores]] = {}
+        for role, several in self.roles.items():
+            symbols = dict.fromkeys(s for one in several for s in one.graph.species)
+            parts = {symbol: _element(several, symbol) for symbol in symbols}
+            found[role] = {symbol: s for symbol, s in parts.items() if s.count}
+        return {role: parts for role, parts in found.items() if parts}
+
+    def reliabilities(self) -> dict[str, Reliability]:
+        """By role, of structures that did not train; none where no error is predicted."""
+        found = {}
+        for role, several in self.roles.items():
+            means, spreads = zip(*(one.prediction for one in several), strict=True)
+            graphs = [one.graph for one in several]
+            one = reliability(means, spreads, graphs, self.ensemble.calibration)
+            if one is not None and role != "train":
+                found[role] = one
+        return found
+
+
+def gather(
+    run: str | Path,
+    paths: Sequence[str | Path] = (),
+    settings: ReportSettings | None = None,
+    *,
+    types: Mapping[int, str] | None = None,
+    potential: Potential = None,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> ReportFacts:
+    """Predict the structures of a run, rotate one, explain some of its atoms.
+
+    Args:
+        run: a run, a folder of seeds, a checkpoint or an ensemble.
+        paths: graph files, folders of them, or structure files, that hold the run's structures;
+            none takes the folder ``graphs``, and the sample for the model that ships with mgsym.
+        settings: what to make.
+        types: element of each type number, for structure files that have numbers only.
+        potential: for models with physical inputs, where structures are given.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called with the steps done and in all.
+
+    Raises:
+        InputError: the run or its structures are missing or damaged.
+        UsageError: so many atoms cannot be explained, or not by this method.
+    """
+    settings = settings or ReportSettings()
+    method_settings(settings.method)  # refuses an unknown one before the work
+    ensemble, records = load_ensemble(run, device), run_records(run)
+    explains = settings.nodes > 0 and ensemble.models[0].uses_edges
+    if explains and settings.nodes < 3:
+        raise UsageError(
+            f"asked for {settings.nodes} nodes, expected 3 or more (a third each of high, middle "
+            "and low barriers), or 0"
+        )
+    systems = _systems(run, paths, types)
+    graphs = [graph_for(system, ensemble, potential, device) for system in systems]
+    refuse_equal_names(graphs)
+    chosen, warnings = _roles(Path(run), graphs, records, ensemble)
+    if explains and settings.nodes > chosen[0][0].num_nodes:
+        raise UsageError(
+            f"asked for {settings.nodes} nodes, expected 3 … {chosen[0][0].num_nodes}, the atoms "
+            f"of {chosen[0][0].names[0]}"
+        )
+    steps = _Steps(progress, len(chosen) + 1 + (settings.nodes + 1 if explains else 0))
+    structures = []
+    for graph, role in chosen:
+        (found,) = predict_with_spread([graph], ensemble)
+        agreed = score(found.mean, graph.target, graph.target_stderr)
+        known = familiarity(graph, ensemble.training_set)
+        structures.append(ReportedStructure(graph, role, found, agreed, known))
+        warnings += [*known.warnings, *physics_warning(graph, ensemble)]
+        steps.one()
+    generator = torch.Generator().manual_seed(settings.seed)
+    rotated = rotated_predictions(ensemble, chosen[0][0], settings.rotations, generator)
+    steps.one()
+    explained = _explained(ensemble, chosen[0][0], settings, steps) if explains else None
+    return ReportFacts(
+        Path(run), ensemble, records, tuple(structures), rotated, explained, settings,
+        tuple(dict.fromkeys(warnings)),
+    )  # fmt: skip
+
+
+def run_records(run: str | Path) -> dict[str, dict[str, Any]]:
+    """What the run directory of each model says, by its name; empty where there is none.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    home = run_home(run)
+    if home is None:
+        return {}
+    folders = [home] if (home / "run.json").exists() else []
+    if not folders:
+        seeds = run_seeds(home)
+        folders = [home / f"seed{seed}" for seed in seeds] or [
+            path.parent for path in run_checkpoints(home)
+        ]
+    return {
+        folder.resolve().name: inspect(folder)
+        for folder in folders
+        if (folder / "run.json").exists()
+    }
+
+
+class _Steps:
+    """How far the work is."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def one(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _systems(
+    run: str | Path, paths: Sequence[str | Path], types: Mapping[int, str] | None
+) -> list[Structure | Graph]:
+    if paths:
+        return read_systems(paths, types)
+    warn_unused_types(types, run)
+    if Path(run) == shipped_model():
+        return list(sample_structures())
+    folder = run_graphs(run) or Path("graphs")
+    if not folder.is_dir():
+        raise InputError(
+            f"no such folder: name the graphs of {run} with --graphs (a folder, or files of "
+            "graphs or structures)",
+            path=folder,
+        )
+    return read_systems([folder])
+
+
+def _roles(
+    run: Path,
+    graphs: Sequence[Graph],
+    records: Mapping[str, Mapping[str, Any]],
+    ensemble: Ensemble,
+) -> tuple[list[tuple[Graph, str]], list[str]]:
+    """The run's structures with their roles, and warnings; all given ones without a record."""
+    if not records:
+        known = ensemble.metadata
+        trained = known.training_set.names if known is not None else ()
+        marked = [(g, "train" if g.names[0] in trained else HELD_OUT) for g in graphs]
+        order = {"test": 0, "validation": 1}
+        marked.sort(key=lambda one: (one[1] == "train", order.get(one[0].splits[0], 2)))
+        return marked, []
+    record = next(iter(records.values()))
+    by_name = {graph.names[0]: graph for graph in graphs}
+    wanted = [(name, role) for role in ROLES for name in record.get("split", {}).get(role, ())]
+    if missing := [name for name, _ in wanted if name not in by_name]:
+        raise InputError(
+            f"its structures {', '.join(missing)} are not among the {len(graphs)} given "
+            f"({', '.join(by_name)}): name the graphs that it was trained on with --graphs",
+            path=run,
+        )
+    hashes = record.get("graphs_sha256", {})
+    changed = [name for name, _ in wanted if hashes.get(name) != graph_hash(by_name[name])]
+    warnings = [f"{', '.join(changed)}: changed since the run {run}"] if changed else []
+    return [(by_name[name], role) for name, role in wanted], warnings
+
+
+def _explained(
+    ensemble: Ensemble, graph: Graph, settings: ReportSettings, steps: _Steps
+) -> ExplainedNodes:
+    """Of the first model. Each atom is explained once: proof and statistics share it."""
+    model, method, k = ensemble.models[0], settings.method, settings.topk
+    graph = narrowed(graph, model.cutoff)
+    groups = choose_nodes(predict_graph(model, graph), settings.nodes)
+    nodes = [node for group in groups.values() for node in group]
+    options: dict[str, Any] = {"budget": k} if "budget" in method_settings(method) else {}
+    found = []
+    for explanation in explain_nodes(graph, model, nodes, method, seed=settings.seed, **options):
+        found.append(explanation)
+        steps.one()
+    asked: dict[str, Any] = {"k": k, "draws": DRAWS, "seed": settings.seed, "explanations": found}
+    proof = prove(graph, model, nodes, method, sizes=SIZES, shuffled=False, **asked)
+    statistics = edge_statistics(graph, model, settings.nodes, method, **asked)
+    steps.one()
+    return ExplainedNodes(graph, tuple(one.topk(k) for one in found), proof, statistics)
+
+
+def _element(several: Sequence[ReportedStructure], symbol: str) -> Scores:
+    predicted, target = [], []
+    for one in several:
+        if symbol in one.graph.species:
+            own = one.graph.types == one.graph.species.index(symbol)
+            predicted.append(one.prediction.mean[own])
+            target.append(one.graph.target[own])
+    return score(torch.cat(predicted), torch.cat(target))

@@ -1,0 +1,1 @@
+"""Searches around many atoms, and barriers from what they found."""

@@ -1,0 +1,1 @@
+"""Embedded-atom potentials: files, analytic ones, energies, forces and stresses."""

@@ -1,0 +1,374 @@
+"""The inner loop: EAM forces on atoms, from their neighbours in strips of equal length.
+
+Two passes over the strips, as the embedding energy asks for: densities, then forces. Everything
+is a plain function of tensors, so that it runs eagerly in pieces that a core's cache holds, under
+`torch.compile` as two fused loops, on a GPU, and under autograd.
+
+An atom with forces is a *row*; its neighbours take up as many strips as they need. Neighbours are
+*sites*: every atom or periodic image that any row can see. A site moves with the row that owns it
+or, in the frozen rim of a barrier search, not at all. Sites far away fill up strips.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mgsym.data_tools.simulation.potentials.compilation import run_compiled
+from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.nn.scatter import run_sums
+
+VECTOR = 16  # numbers that a processor works on at once, at most
+STRIP = 32  # neighbours in a strip
+FAR = 1e4  # Å; where the site that fills up strips is
+CHUNK = 2**15  # neighbours worked on at once without a compiler: what a core's cache holds
+
+
+class Tables(NamedTuple):
+    """A potential as the kernel reads it: one contiguous array per coefficient.
+
+    Attributes:
+        pair, density: four arrays [s² (bins + 1)] each; the last bin of a pair of species is
+            zero, which is where all distances beyond the cutoff are looked up.
+        embedding: [s, rho_bins, 4].
+        bins: of the radial tables, without the zero one.
+        cutoff: Å, where it cuts the last bin in two; None where that ends with it.
+        inverse_spacing: 1/Å.
+        density_spacing: of the embedding tables.
+        symmetric: whether both atoms of a pair give each other the same density, for all pairs.
+    """
+
+    pair: tuple[Tensor, Tensor, Tensor, Tensor]
+    density: tuple[Tensor, Tensor, Tensor, Tensor]
+    embedding: Tensor
+    bins: int
+    cutoff: float | None
+    inverse_spacing: float
+    density_spacing: float
+    symmetric: bool
+
+
+class Neighborhood(NamedTuple):
+    """Who sees whom.
+
+    Attributes:
+        types: [r] species of the rows.
+        strips: [r, k] int64, the strips of each row; v where it has fewer.
+        row: [v] int64, the row of each strip.
+        neighbor: [STRIP, v] int32, sites.
+        table: [STRIP, v] int32, where the radial table of this pair of species begins: that of
+            the density which the neighbour gives at the row.
+        table_back: the same of the density that the row gives at the neighbour; None where
+            densities are symmetric.
+        embedded: [s] int64, where the embedding slope of a site is: among rows, then rim atoms,
+            then a zero.
+        rim: atoms that stay but feel a changed density; None where every atom is a row.
+    """
+
+    types: Tensor
+    strips: Tensor
+    row: Tensor
+    neighbor: Tensor
+    table: Tensor
+    table_back: Tensor | None
+    embedded: Tensor
+    rim: Rim | None = None
+
+
+class Rim(NamedTuple):
+    """Frozen atoms near enough to rows to feel their density.
+
+    Attributes:
+        types: [q] species.
+        fixed: [q] the density that frozen atoms give.
+        slot: [p] int64, places in the flattened [STRIP, v] where a rim atom is the neighbour.
+        atom: [p] int64, which rim atom it is; ascending where there are `runs`.
+        weight: [s] share of the pair energy that a row counts with this site: a half where the
+            site is a row too, all of it where it is frozen.
+        runs: [q] int64, places of each rim atom, which are then summed in a fixed order; None on
+            CPUs, which have one anyway.
+    """
+
+    types: Tensor
+    fixed: Tensor
+    slot: Tensor
+    atom: Tensor
+    weight: Tensor
+    runs: Tensor | None = None
+
+
+class RowForces(NamedTuple):
+    """What the kernel gives.
+
+    Attributes:
+        energy: [r] eV, embedding and the row's share of the pair energy.
+        forces: [3, r] eV/Å.
+        virial: [6, r] eV (xx, yy, zz, yz, xz, xy), ½ Σ d ⊗ ∂E/∂d over the row's neighbours;
+            None unless asked for.
+        rim_energy: [q] eV, embedding energies of the rim; None without one.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    virial: Tensor | None
+    rim_energy: Tensor | None
+
+
+class _Bonds(NamedTuple):
+    """Rows and their neighbours, after the first pass; each [STRIP, strips]."""
+
+    vector: tuple[Tensor, Tensor, Tensor]  # Å, from row to neighbour
+    length: Tensor  # Å
+    place: Tensor  # in the bin, 0 to 1
+    table: Tensor  # where its coefficients are
+    received: Tensor  # density at the row
+    given: Tensor  # density at the neighbour
+    slope: Tensor  # of `received`, per bin
+    slope_back: Tensor  # of `given`
+
+
+def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
+    """The potential on a device, laid out for the kernel."""
+    reach = float(potential.reach.max())
+    bins = math.ceil(reach / potential.spacing - 1e-6)
+    whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing
+
+    def layout(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows = coefficients.flatten(0, 1)
+        # a table that ends too early holds its last value
+        held = pad(rows[:, -1:].sum(dim=-1, keepdim=True), (0, 3))
+        held = held.expand(-1, max(0, bins - rows.shape[1]), -1)
+        rows = pad(torch.cat((rows[:, :bins], held), dim=1), (0, 0, 0, 1))
+        c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
+        return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
+
+    given = potential.density
+    return Tables(
+        layout(potential.pair),
+        layout(given),
+        potential.embedding.to(device, dtype),
+        bins,
+        None if whole else reach,
+        1.0 / potential.spacing,
+        potential.density_spacing,
+        torch.equal(given, given.transpose(0, 1)),
+    )
+
+
+def table_start(tables: Tables, giver: Tensor, receiver: Tensor) -> Tensor:
+    """Where the radial tables of pairs of species begin, int32."""
+    species = tables.embedding.shape[0]
+    return ((giver * species + receiver) * (tables.bins + 1)).int()
+
+
+def row_forces(
+    tables: Tables,
+    where: Neighborhood,
+    sites: Tensor,
+    rows: Tensor,
+    *,
+    stress: bool = False,
+    compile: bool = True,
+) -> RowForces:
+    """Energies and forces of rows.
+
+    Args:
+        tables: of the potential.
+        where: neighbours.
+        sites: [3, s] Å; the last one is far away.
+        rows: [3, r] Å.
+        stress: whether to give the virial too.
+        compile: use a compiler where there is one (never under autograd).
+    """
+    if compile and not (sites.requires_grad or rows.requires_grad):
+        found = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
+        if found is not None:
+            return RowForces(*found)
+    size = CHUNK if rows.device.type == "cpu" else 2**25
+    length, piece = len(where.row), size // STRIP
+    parts = [slice(first, min(first + piece, length)) for first in range(0, length, piece)]
+    return RowForces(*_in_parts(tables, where, sites, rows, stress, parts))
+
+
+def _whole(
+    tables: Tables, where: Neighborhood, sites: Tensor, rows: Tensor, stress: bool
+) -> tuple[Tensor, ...]:
+    return _in_parts(tables, where, sites, rows, stress, [slice(0, len(where.row))])
+
+
+def _in_parts(
+    tables: Tables,
+    where: Neighborhood,
+    sites: Tensor,
+    rows: Tensor,
+    stress: bool,
+    parts: list[slice],
+) -> tuple[Any, ...]:
+    """Both passes, a few strips at a time."""
+    bonds = [_bonds(tables, where, part, sites, rows) for part in parts]
+    received = _of_rows(torch.cat([bond.received.sum(0) for bond in bonds])[None], where)[0]
+    rim = where.rim
+    rim_energy = None
+    if rim is None:
+        energy, slope = _embedding(tables, where.types, received)
+    else:
+        back = torch.cat([bond.given for bond in bonds], dim=1).view(-1)
+        density = _rim_density(rim, back.index_select(0, rim.slot))
+        energies, slope = _embedding(
+            tables, torch.cat((where.types, rim.types)), torch.cat((received, density))
+        )
+        energy, rim_energy = energies[: len(received)], energies[len(received) :]
+    at_site = torch.cat((slope, slope.new_zeros(1))).index_select(0, where.embedded)
+    sums = [
+        _sums(tables, where, part, bond, slope, at_site, stress)
+        for part, bond in zip(parts, bonds, strict=True)
+    ]
+    joined = _of_rows(sums[0] if len(sums) == 1 else torch.cat(sums, dim=1), where)
+    virial = joined[4:] if stress else None
+    return energy + joined[0], joined[1:4], virial, rim_energy
+
+
+def _rim_density(rim: Rim, given: Tensor) -> Tensor:
+    """The density [q] at rim atoms, with what rows give them [p]."""
+    if rim.runs is None:
+        return rim.fixed.index_add(0, rim.atom, given)
+    return rim.fixed + run_sums(given, rim.runs)
+
+
+def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:
+    """Distances of some strips' rows to their neighbours, and the densities they give."""
+    neighbor, row = where.neighbor[:, part], where.row[part]
+    x = _gather(sites[0], neighbor) - rows[0].index_select(0, row)
+    y = _gather(sites[1], neighbor) - rows[1].index_select(0, row)
+    z = _gather(sites[2], neighbor) - rows[2].index_select(0, row)
+    length = (x * x + y * y + z * z).sqrt()
+    place = length * tables.inverse_spacing
+    bin = place.detach().to(torch.int32)
+    place = place - bin
+    bin = bin.clamp(max=tables.bins)
+    if tables.cutoff is not None:
+        bin = torch.where(length < tables.cutoff, bin, tables.bins)
+    table = bin + where.table[:, part]
+    received, slope = _cubic(tables.density, table, place)
+    if where.table_back is None:
+        given, slope_back = received, slope
+    else:
+        given, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
+    return _Bonds((x, y, z), length, place, table, received, given, slope, slope_back)
+
+
+def _sums(
+    tables: Tables,
+    where: Neighborhood,
+    part: slice,
+    bond: _Bonds,
+    slope: Tensor,
+    at_site: Tensor,
+    stress: bool,
+) -> Tensor:
+    """Sums over some strips: pair energy, force, and virial where asked for.
+
+    Returns:
+        [4 or 10, strips].
+    """
+    x, y, z = bond.vector
+    neighbor = where.neighbor[:, part]
+    inverse = 1.0 / bond.length
+    scaled, scaled_slope = _cubic(tables.pair, bond.table, bond.place)
+    pair = scaled * inverse
+    per_length = (scaled_slope * tables.inverse_spacing - pair) * inverse
+    own = slope.index_select(0, where.row[part])
+    embedded = own * bond.slope + _gather(at_site, neighbor) * bond.slope_back
+    # ∂E/∂d = tension × d
+    tension = (per_length + embedded * tables.inverse_spacing) * inverse
+    if where.rim is None:
+        shared = pair.sum(0) * 0.5
+    else:
+        shared = (pair * _gather(where.rim.weight, neighbor)).sum(0)
+    sums = [shared, (tension * x).sum(0), (tension * y).sum(0), (tension * z).sum(0)]
+    if stress:
+        half = 0.5 * tension
+        products = (x * x, y * y, z * z, y * z, x * z, x * y)
+        sums += [(half * product).sum(0) for product in products]
+    return torch.stack(sums)
+
+
+def _of_rows(sums: Tensor, where: Neighborhood) -> Tensor:
+    """Sums over rows [k, r] from those over their strips [k, v], in a fixed order."""
+    padded = torch.cat((sums, sums.new_zeros(len(sums), 1)), dim=1)
+    strips = where.strips
+    return padded.index_select(1, strips.reshape(-1)).view(len(sums), *strips.shape).sum(2)
+
+
+class Strips(NamedTuple):
+    """Where the neighbours of rows are.
+
+    Attributes:
+        of_row: [r, k] int64, the strips of each row; v where it has fewer.
+        row: [v] int64, the row of each strip.
+        rank, strip: [e] int64, the place of each neighbour in [STRIP, v].
+    """
+
+    of_row: Tensor
+    row: Tensor
+    rank: Tensor
+    strip: Tensor
+
+
+def in_strips(degree: Tensor) -> Strips:
+    """Lay out the neighbours of rows, sorted by row, in strips.
+
+    Args:
+        degree: [r] neighbours of each row.
+    """
+    number = (degree + (STRIP - 1)) // STRIP
+    first = number.cumsum(0) - number
+    row = torch.repeat_interleave(number)
+    step = torch.arange(int(number.max()), device=degree.device)
+    of_row = torch.where(step < number[:, None], first[:, None] + step, len(row))
+    of_pair = torch.repeat_interleave(degree)
+    rank = torch.arange(len(of_pair), device=degree.device) - (degree.cumsum(0) - degree)[of_pair]
+    return Strips(of_row, row, rank % STRIP, first[of_pair] + rank // STRIP)
+
+
+def with_room(number: int) -> int:
+    """A size 4 to 13 % above a number, one of a geometric series of whole vectors.
+
+    Whole vectors: sums are then rounded alike everywhere. A series: lists of nearly equal sizes
+    share one compiled version, whoever makes them.
+    """
+    step = math.ceil(math.log(max(1.0, 1.04 * number / VECTOR), 1.08))
+    return VECTOR * math.ceil(1.08**step)
+
+
+def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
+    """F(ρ) and F′(ρ); beyond the table the embedding energy goes on straight."""
+    last = tables.embedding.shape[1] - 1
+    scaled = density / tables.density_spacing
+    bin = scaled.detach().long().clamp(0, last)
+    place = scaled - bin
+    inside = place.clamp(max=1.0)
+    c0, c1, c2, c3 = tables.embedding[types, bin].unbind(-1)
+    slope = c1 + inside * (2.0 * c2 + 3.0 * inside * c3)
+    energy = c0 + inside * (c1 + inside * (c2 + inside * c3)) + (place - inside) * slope
+    return energy, slope / tables.density_spacing
+
+
+def _cubic(
+    coefficients: tuple[Tensor, Tensor, Tensor, Tensor], table: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values and slopes per bin."""
+    c0, c1, c2, c3 = (_gather(c, table) for c in coefficients)
+    return (
+        torch.addcmul(c0, place, torch.addcmul(c1, place, torch.addcmul(c2, place, c3))),
+        torch.addcmul(c1, place, 2.0 * c2 + 3.0 * (place * c3)),
+    )
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    """values[index] for int32 indices of any shape."""
+    return values.index_select(0, index.reshape(-1)).view(index.shape)

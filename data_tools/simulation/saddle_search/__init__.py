@@ -1,0 +1,1 @@
+"""Searches for saddle points by the activation-relaxation technique."""

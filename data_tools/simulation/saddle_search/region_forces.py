@@ -1,0 +1,303 @@
+"""Active regions in arrays of one shape, and the forces in all of them by one call."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam_kernel import (
+    FAR,
+    STRIP,
+    VECTOR,
+    Neighborhood,
+    Rim,
+    in_strips,
+    row_forces,
+    table_start,
+    tables,
+    with_room,
+)
+from mgsym.data_tools.simulation.saddle_search.regions import Region
+from mgsym.structure.neighbors import true_in_rows
+
+
+class Sizes(NamedTuple):
+    """How much room each slot has.
+
+    Attributes:
+        sites: the last one fills up strips.
+        rims: rim atoms.
+        strips: the last one is empty.
+        of_row: strips of one row.
+        pairs: of a row and a rim atom.
+    """
+
+    sites: int
+    rims: int
+    strips: int
+    of_row: int
+    pairs: int
+
+    def with_room(self, **needed: int) -> Sizes:
+        """Sizes that suffice for what is needed; those that are too small get some more."""
+        grown = {
+            name: number if name == "of_row" else with_room(number)
+            for name, number in needed.items()
+            if number > getattr(self, name)
+        }
+        return self._replace(**grown)
+
+
+class RegionBatch:
+    """Regions in slots, with neighbour lists that are made anew as atoms move.
+
+    Arrays grow when a region or a list needs more room; slots without a region cost as much as
+    others.
+
+    Args:
+        potential: of all regions.
+        slots: how many regions, b.
+        rows: moving atoms in the largest one, a; it decides how sums are rounded.
+        skin: Å.
+        frozen: whether there are frozen atoms at all.
+        device: where to compute.
+        dtype: of the arithmetic. Positions are relative to the centre, so that float32 suffices
+            for searches: forces are within 1e-4 eV/Å, and it takes half the time.
+        compile: whether a compiler may be used; it pays from some fifty searches on.
+    """
+
+    def __init__(
+        self,
+        potential: EAM,
+        slots: int,
+        rows: int,
+        skin: float,
+        *,
+        frozen: bool,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+        compile: bool = True,
+    ) -> None:
+        self._compile, self.dtype = compile, dtype
+        self.slots, self.skin, self.frozen = slots, skin, frozen
+        self.rows = VECTOR * math.ceil(rows / VECTOR)
+        self.device = torch.device(device)
+        self._tables = tables(potential, device, dtype)
+        species = len(potential.species)
+        # one more species, for what fills up: it has no neighbours
+        limit = (potential.reach + skin).square()
+        self._limit = pad(limit, (0, 1, 0, 1), value=-1.0).to(device)
+        self._rim_limit = (float(potential.density_reach.max()) + skin) ** 2
+        self._nobody = species
+        self.sizes = Sizes(1, 1, 1, 1, 1)
+        self._row_types = self._full((self.rows,), species, torch.int64)
+        self._base = self._full((1, 3), FAR, torch.float64)
+        self._owner = self._full((1,), -1, torch.int64)
+        self._site_types = self._full((1,), species, torch.int64)
+        self._rim_of_site = self._full((1,), -1, torch.int64)
+        self._rim_types = self._full((1,), 0, torch.int64)
+        self._rim_fixed = self._full((1,), 0.0, torch.float64)
+        self._strips = self._full((self.rows, 1), -1, torch.int64)
+        self._row = self._full((1,), 0, torch.int64)
+        self._listed = self._full((3, self.rows), 0.0, torch.float64)
+        # as the kernel reads them: over the strips of all slots, sites counted through all slots
+        slot = torch.arange(slots, device=self.device)
+        self._neighbor = slot.int().expand(STRIP, slots)[..., None].clone()
+        self._table, self._back = torch.zeros_like(self._neighbor), torch.zeros_like(self._neighbor)
+        self._pair_place = slot[:, None].clone()
+        self._pair_rim = self._full((1,), 0, torch.int64)
+        self._where: Neighborhood | None = None
+
+    def _full(self, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
+        return torch.full((self.slots, *shape), value, dtype=dtype, device=self.device)
+
+    # --- membership --------------------------------------------------------------------------
+
+    def insert(self, slot: int, region: Region) -> None:
+        """Put a region in a slot; lists are made when `refresh` is next called with it."""
+        sites, rims, atoms = len(region.site_types), len(region.rim_types), len(region.atoms)
+        self.grow(self.sizes.with_room(sites=sites + 1, rims=rims + 1))
+        row = self._row_types[slot].fill_(self._nobody)
+        row[:atoms] = region.types
+        for array, values, empty in (
+            (self._base, region.site_base, FAR),
+            (self._owner, region.site_owner, -1),
+            (self._site_types, region.site_types, self._nobody),
+            (self._rim_of_site, region.site_rim, -1),
+        ):
+            array[slot, :sites] = values.to(self.device)
+            array[slot, sites:] = empty
+        self._rim_types[slot, :rims] = region.rim_types
+        self._rim_types[slot, rims:] = 0
+        self._rim_fixed[slot, :rims] = region.rim_fixed
+        self._rim_fixed[slot, rims:] = 0.0
+        self._listed[slot] = float("nan")
+        self._where = None
+
+    def grow(self, sizes: Sizes) -> None:
+        """Make room; nothing is lost and nothing gets smaller."""
+        old = self.sizes
+        new = self.sizes = Sizes(*map(max, old, sizes))
+        if new == old:
+            return
+        self._where = None
+        sites, rims = (0, new.sites - old.sites), (0, new.rims - old.rims)
+        strips, pairs = (0, new.strips - old.strips), (0, new.pairs - old.pairs)
+        self._base = pad(self._base, (0, 0, *sites), value=FAR)
+        self._owner = pad(self._owner, sites, value=-1)
+        self._site_types = pad(self._site_types, sites, value=self._nobody)
+        self._rim_of_site = pad(self._rim_of_site, sites, value=-1)
+        self._rim_types, self._rim_fixed = pad(self._rim_types, rims), pad(self._rim_fixed, rims)
+        self._strips = pad(self._strips, (0, new.of_row - old.of_row), value=-1)
+        self._row = pad(self._row, strips)
+        self._table, self._back = pad(self._table, strips), pad(self._back, strips)
+        slot = torch.arange(self.slots, device=self.device)[:, None]
+        neighbor = self._neighbor - (slot * old.sites).int()
+        neighbor[neighbor == old.sites - 1] = new.sites - 1  # the last site fills up strips
+        self._neighbor = pad(neighbor, strips, value=new.sites - 1) + (slot * new.sites).int()
+        every = self.slots * old.strips
+        rank, strip = self._pair_place // every, self._pair_place % every - slot * old.strips
+        strip[strip == old.strips - 1] = new.strips - 1  # the last strip is empty
+        place = rank * self.slots * new.strips + slot * new.strips + strip
+        self._pair_place = torch.cat((place, self._empty_place().expand(-1, pairs[1])), dim=1)
+        self._pair_rim = pad(self._pair_rim, pairs)
+
+    def _empty_place(self) -> Tensor:
+        """[b, 1] a place in each slot's strips that is never filled: in the last strip."""
+        slot = torch.arange(self.slots, device=self.device)[:, None]
+        return slot * self.sizes.strips + self.sizes.strips - 1
+
+    # --- neighbour lists ---------------------------------------------------------------------
+
+    def refresh(self, x: Tensor) -> None:
+        """Make the lists anew that positions [b, 3, a] call for."""
+        moved = (x - self._listed).square().sum(1)
+        # two atoms near each other by what both of them moved
+        two = moved.topk(min(2, self.rows), dim=1).values.sqrt().sum(1)
+        stale = (~(two < self.skin - 0.02)).nonzero().squeeze(1)
+        for slot in stale.tolist():
+            self._list(slot, x[slot])
+        if len(stale):
+            self._where = None
+
+    def _list(self, slot: int, x: Tensor) -> None:
+        """Neighbours of all rows of one slot."""
+        excess = self._excess(slot, x)
+        degree, flat = true_in_rows(excess < 0.0)
+        row = torch.repeat_interleave(degree)
+        site = flat - row * self.sizes.sites
+        strips = in_strips(degree)
+        length, most = len(strips.row), strips.of_row.shape[1]
+        receiver, giver = self._row_types[slot][row], self._site_types[slot][site]
+        rim = self._rim_of_site[slot][site]
+        square = excess.view(-1)[flat] + self._limit[giver, receiver]
+        near = ((rim >= 0) & (square < self._rim_limit)).nonzero().squeeze(1)
+        pairs = len(near) if self.frozen else 0
+        self.grow(self.sizes.with_room(strips=length + 1, of_row=most, pairs=pairs))
+
+        back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
+        table = table_start(self._tables, giver, receiver)
+        first = slot * self.sizes.sites
+        for array, filler, values in (
+            (self._neighbor, first + self.sizes.sites - 1, site.int() + first),
+            (self._table, 0, table),
+            (self._back, 0, back),
+        ):
+            if values is not None:
+                mine = array[:, slot].fill_(filler)
+                mine[strips.rank, strips.strip] = values
+        self._strips[slot] = -1
+        self._strips[slot, :, :most] = torch.where(strips.of_row < length, strips.of_row, -1)
+        self._row[slot] = 0
+        self._row[slot, :length] = strips.row
+        self._listed[slot] = x
+        if self.frozen:
+            place = (strips.rank[near] * self.slots + slot) * self.sizes.strips + strips.strip[near]
+            self._pair_place[slot] = self._empty_place()[slot]
+            self._pair_place[slot, : len(near)] = place
+            self._pair_rim[slot] = 0
+            self._pair_rim[slot, : len(near)] = rim[near]
+
+    def _excess(self, slot: int, x: Tensor) -> Tensor:
+        """Squared distances of rows and sites less their species' squared reach, [a, s].
+
+        One matrix product gives them all; that of a row and itself is positive too.
+        """
+        sites = self._place_sites(x[None], slice(slot, slot + 1))[0]
+        species = torch.arange(self._nobody + 1, device=x.device)[:, None]
+        is_row = (self._row_types[slot] == species).double()
+        is_site = (self._site_types[slot] == species).double()
+        ones = torch.ones_like
+        left = torch.cat((-2.0 * x, x.square().sum(0, True), ones(x[:1]), -self._limit @ is_row))
+        right = torch.cat((sites, ones(sites[:1]), sites.square().sum(0, True), is_site))
+        excess = left.T @ right
+        owner = self._owner[slot]
+        itself = ((owner >= 0) & (self._base[slot] == 0.0).all(1)).nonzero().squeeze(1)
+        excess[owner[itself], itself] = 1.0
+        return excess
+
+    # --- forces ------------------------------------------------------------------------------
+
+    def forces(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies [b] (eV, up to a constant of each region) and forces [b, 3, a] at [b, 3, a]."""
+        if self._where is None:
+            self._where = self._flatten()
+        sites = self._place_sites(x, slice(None)).transpose(0, 1).reshape(3, -1)
+        rows = x.transpose(0, 1).reshape(3, -1)
+        found = row_forces(
+            self._tables,
+            self._where,
+            sites.to(self.dtype),
+            rows.to(self.dtype),
+            compile=self._compile,
+        )
+        energy = found.energy.double().view(self.slots, -1).sum(1)
+        if found.rim_energy is not None:
+            energy = energy + found.rim_energy.double().view(self.slots, -1).sum(1)
+        return energy, found.forces.view(3, self.slots, self.rows).transpose(0, 1)
+
+    def _place_sites(self, x: Tensor, slots: slice) -> Tensor:
+        """Where the sites are, [b, 3, s]; frozen ones do not move."""
+        owner = self._owner[slots]
+        moving = pad(x, (1, 0))
+        at = moving.gather(2, (owner + 1)[:, None, :].expand(-1, 3, -1))
+        return at + self._base[slots].transpose(1, 2)
+
+    def _flatten(self) -> Neighborhood:
+        """The arrays of all slots as the kernel reads them."""
+        slot = torch.arange(self.slots, device=self.device)[:, None]
+        types = self._row_types.clamp(max=self._nobody - 1).reshape(-1)
+        row = (slot * self.rows + self._row).view(-1)
+        strips = torch.where(
+            self._strips >= 0,
+            slot[..., None] * self.sizes.strips + self._strips,
+            self.slots * self.sizes.strips,
+        ).view(-1, self.sizes.of_row)
+        nobody = self.slots * (self.rows + (self.sizes.rims if self.frozen else 0))
+        embedded = torch.where(self._owner >= 0, slot * self.rows + self._owner, nobody)
+        rim = None
+        if self.frozen:
+            at = self.slots * self.rows + slot * self.sizes.rims + self._rim_of_site
+            embedded = torch.where(self._rim_of_site >= 0, at, embedded)
+            place, atom, runs = self._rim_pairs(slot)
+            weight = torch.where(self._owner >= 0, 0.5, 1.0).to(self.dtype).reshape(-1)
+            fixed = self._rim_fixed.to(self.dtype).reshape(-1)
+            rim = Rim(self._rim_types.reshape(-1), fixed, place, atom, weight, runs)
+        back = None if self._tables.symmetric else self._back.view(STRIP, -1)
+        neighbor, table = self._neighbor.view(STRIP, -1), self._table.view(STRIP, -1)
+        return Neighborhood(types, strips, row, neighbor, table, back, embedded.reshape(-1), rim)
+
+    def _rim_pairs(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Places, rim atoms and, except on CPUs, how many pairs each rim atom has; see `Rim`."""
+        place = self._pair_place.reshape(-1)
+        atom = (slot * self.sizes.rims + self._pair_rim).reshape(-1)
+        if self.device.type == "cpu":
+            return place, atom, None
+        atom, order = atom.sort(stable=True)
+        ends = torch.arange(self.slots * self.sizes.rims + 1, device=self.device)
+        return place[order], atom, torch.searchsorted(atom, ends).diff()

@@ -1,0 +1,330 @@
+"""Saddle searches in lockstep: every tick is one force call for all slots, then a small update of
+each slot by its own phase.
+
+The steps and their order follow Mousseau & Barkema, Phys. Rev. E 57, 2419 (1998) and Malek &
+Mousseau, Phys. Rev. E 62, 7723 (2000): push out of the basin until a mode of negative curvature
+appears, climb along the mode while relaxing across it, stop where the force vanishes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgsym.data_tools.simulation.saddle_search.events import FOUND
+from mgsym.data_tools.simulation.saddle_search.fire_across import PerpendicularFire
+from mgsym.data_tools.simulation.saddle_search.lanczos import Lanczos
+from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
+from mgsym.data_tools.simulation.saddle_search.regions import Region
+from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+
+
+class Kind(Enum):
+    """What the walks of a batch do."""
+
+    CLIMB = "climb"  # leave the basin and climb to a saddle
+    REFINE = "refine"  # converge a saddle again with more atoms free
+    DESCEND = "descend"  # relax to a minimum
+
+
+IDLE, START, RELAX, CURVE = range(4)  # what a slot asks of the next force call
+LEAVING_FORCE = 0.05  # eV/Å; across the push, where relaxing stops
+END_SHARE = 0.04  # of a saddle's force; a minimum's is smaller
+ACROSS_SHARE = 0.5  # of a saddle's force; relaxing across the mode goes no further
+LEAVING_RELAX = 3  # steps across the push, and where the curvature is positive
+MOST_RELAX = 16  # steps across the mode
+REFINING_RELAX = 40  # in a larger region, where the mode is known already
+END_RELAX = 2000  # down to an end
+FIRST_RELAX = {
+    Kind.CLIMB: LEAVING_RELAX,
+    Kind.REFINE: REFINING_RELAX,
+    Kind.DESCEND: END_RELAX,
+}
+# Lanczos vectors at least and at most, and relative tolerance
+CURVE_LEAVING, CURVE_CLIMBING = (6, 15, 0.01), (4, 12, 0.01)
+
+
+@dataclass(eq=False)
+class Walk:
+    """One search at one radius.
+
+    Attributes:
+        region: around its centre.
+        start: [3, a] where it sets out, Å from the centre.
+        axis: [3, a] the push, or the mode to be refined, of length 1; zero for a descent.
+        tag: whatever the caller wants back.
+        status: how it ended.
+        barrier, highest: eV above the minimum.
+        eigenvalue: eV/Å².
+        force: eV/Å, over all free coordinates.
+        calls_leave, calls_climb: force calls.
+        end, mode: [3, a] where it ended, and along what.
+    """
+
+    region: Region
+    start: Tensor
+    axis: Tensor
+    tag: Any = None
+    status: str = ""
+    barrier: float = float("nan")
+    highest: float = float("nan")
+    eigenvalue: float = float("nan")
+    force: float = float("nan")
+    calls_leave: int = 0
+    calls_climb: int = 0
+    end: Tensor = field(default_factory=lambda: torch.empty(3, 0))
+    mode: Tensor = field(default_factory=lambda: torch.empty(3, 0))
+
+
+class SearchBatch:
+    """Walks in slots.
+
+    Args:
+        regions: empty, with as many slots as walks go on at once.
+        settings: of the search.
+        kind: what these walks are.
+    """
+
+    def __init__(self, regions: RegionGroups, settings: ArtnSettings, kind: Kind) -> None:
+        self.regions, self.settings, self.kind = regions, settings, kind
+        self.refining = kind is Kind.REFINE
+        self.finished: list[Walk] = []
+        slots, rows, device = regions.slots, regions.rows, regions.device
+        real = regions.dtype
+        self.walks: list[Walk | None] = [None] * slots
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.zeros(slots, *shape, dtype=dtype, device=device)
+
+        self.phase = zeros(dtype=torch.int64)
+        # minimum, present point, axis to relax across, present mode, force at the present point
+        self.origin, self.x, self.axis = (zeros(3, rows, dtype=real) for _ in range(3))
+        self.mode, self.force = (zeros(3, rows, dtype=real) for _ in range(2))
+        self.energy_0, self.energy, self.highest = zeros(), zeros(), zeros()
+        self.curvature = zeros(dtype=real)
+        self.leaving = zeros(dtype=torch.bool)
+        self.relax_steps, self.relax_limit = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
+        self.pushes, self.climbs = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
+        self.lost = zeros(dtype=torch.int64)
+        self.calls, self.calls_leave = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
+        self.fire = PerpendicularFire(slots, rows, device, real)
+        self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device, real)
+
+    @property
+    def free(self) -> int:
+        """How many slots are empty."""
+        return sum(walk is None for walk in self.walks)
+
+    @property
+    def busy(self) -> int:
+        """How many walks go on."""
+        return len(self.walks) - self.free
+
+    def insert(self, walk: Walk) -> None:
+        """Begin a walk in an empty slot."""
+        slot = self.walks.index(None)
+        self.walks[slot] = walk
+        self.regions.insert(slot, walk.region)
+        atoms = len(walk.region.atoms)
+        for array, values in (
+            (self.origin, walk.region.start.T),
+            (self.x, walk.start),
+            (self.axis, walk.axis),
+        ):
+            array[slot] = 0.0
+            array[slot, :, :atoms] = values
+        self.mode[slot] = self.axis[slot]
+        for counter in (self.pushes, self.climbs, self.lost, self.calls, self.calls_leave):
+            counter[slot] = 0
+        self.phase[slot] = START
+        self.leaving[slot] = self.kind is Kind.CLIMB
+        self.curvature[slot] = torch.nan
+        self.highest[slot] = 0.0
+
+    def tick(self) -> None:
+        """One force call, and what each slot makes of it; `finished` gets the walks that end."""
+        at = torch.where((self.phase == START)[:, None, None], self.origin, self.x)
+        self.regions.refresh(at)
+        curving = (self.phase == CURVE).nonzero().squeeze(1)
+        probe = at
+        if len(curving):
+            shape = (len(curving), 3, self.regions.rows)
+            probe = at.clone()
+            probe[curving] += self.settings.difference * self.lanczos.asked(curving).view(shape)
+        energy, force = self.regions.forces(probe, self.phase != IDLE)
+        self.calls += self.phase != IDLE
+        self.calls_leave += (self.phase != IDLE) & self.leaving
+
+        broken = (self.phase != IDLE) & ~(energy.isfinite() & force.isfinite().all(2).all(1))
+        self._finish(broken, "not-finite")
+        starting = (self.phase == START).nonzero().squeeze(1)
+        relaxing = (self.phase == RELAX).nonzero().squeeze(1)
+        if len(relaxing):
+            self._relax(relaxing, energy[relaxing], force[relaxing])
+        if len(curving):
+            curving = curving[self.phase[curving] == CURVE]
+            self._curve(curving, force[curving])
+        if len(starting):
+            self.energy_0[starting] = energy[starting]
+            self._start_relaxing(starting, torch.full_like(starting, FIRST_RELAX[self.kind]))
+        exhausted = (self.phase != IDLE) & (self.calls >= self._call_limit())
+        self._finish(exhausted, "call-limit")
+
+    def _call_limit(self) -> int:
+        if self.kind is Kind.DESCEND:
+            return END_RELAX + 10  # its steps end it
+        settings = self.settings
+        return settings.call_limit if self.kind is Kind.CLIMB else settings.refine_call_limit
+
+    # --- relaxing across the axis ----------------------------------------------------------------
+
+    def _start_relaxing(self, slots: Tensor, limit: Tensor) -> None:
+        self.phase[slots] = RELAX
+        self.relax_steps[slots] = 0
+        self.relax_limit[slots] = limit
+        self.fire.start(slots)
+
+    def _relax(self, slots: Tensor, energy: Tensor, force: Tensor) -> None:
+        self.energy[slots], self.force[slots] = energy, force
+        rise = energy - self.energy_0[slots]
+        self.highest[slots] = torch.maximum(self.highest[slots], rise)
+        axis = self.axis[slots]
+        parallel = (force * axis).sum((1, 2))
+        across = force - parallel[:, None, None] * axis
+        share = END_SHARE if self.kind is Kind.DESCEND else ACROSS_SHARE
+        least = share * self.settings.force
+        enough = torch.where(self.leaving[slots], LEAVING_FORCE, parallel.abs().clamp(min=least))
+        settled = across.square().sum((1, 2)).sqrt() < enough
+        done = settled | (self.relax_steps[slots] >= self.relax_limit[slots])
+        going = slots[~done]
+        if len(going):
+            self.x[going] += self.fire.move(going, across[~done])
+            self.relax_steps[going] += 1
+        ended = slots[done]
+        if self.kind is Kind.DESCEND:
+            self._finish_some(slots[settled], FOUND)
+            self._finish_some(slots[done & ~settled], "climb-limit")
+        elif len(ended):
+            self.phase[ended] = CURVE
+            self.lanczos.start(ended, self.mode[ended].flatten(1))
+        too_high = torch.zeros_like(self.leaving)
+        too_high[slots] = rise > self.settings.energy_limit
+        self._finish(too_high, "energy-limit")
+
+    # --- the lowest mode -------------------------------------------------------------------------
+
+    def _curve(self, slots: Tensor, force: Tensor) -> None:
+        if len(slots) == 0:
+            return
+        product = (self.force[slots] - force).flatten(1) / self.settings.difference
+        leaving = self.leaving[slots]
+        least, most, tolerance = (
+            torch.where(leaving, a, b) for a, b in zip(CURVE_LEAVING, CURVE_CLIMBING, strict=True)
+        )
+        done, mode = self.lanczos.advance(slots, product, least, most, tolerance)
+        ended = slots[done]
+        if len(ended) == 0:
+            return
+        self.mode[ended] = mode[done].view(len(ended), 3, -1)
+        self.curvature[ended] = self.lanczos.value[ended].to(self.curvature.dtype)
+        out = ended[self.leaving[ended]]
+        if len(out):
+            self._leave(out)
+        up = ended[~self.leaving[ended]]
+        if len(up):
+            self._test(up)
+
+    def _leave(self, slots: Tensor) -> None:
+        """Out of the basin, or push on."""
+        settings = self.settings
+        left = self.curvature[slots] < settings.leave_curvature
+        self.pushes[slots] += 1
+        given_up = ~left & (self.pushes[slots] >= settings.leave_steps)
+        self._finish_some(slots[given_up], "no-mode")
+        pushed = slots[~left & ~given_up]
+        self.x[pushed] += settings.leave_step * self.axis[pushed]
+        self._start_relaxing(pushed, torch.full_like(pushed, LEAVING_RELAX))
+        out = slots[left]
+        self.leaving[out] = False
+        self._climb(out)
+
+    # --- climbing --------------------------------------------------------------------------------
+
+    def _test(self, slots: Tensor) -> None:
+        """After each climbing step and its relaxation."""
+        settings = self.settings
+        value = self.curvature[slots]
+        size = self.force[slots].square().sum((1, 2)).sqrt()
+        found = (size < settings.force) & (value < 0)
+        self.lost[slots] = torch.where(value > 0, self.lost[slots] + 1, 0)
+        bearable = 0 if self.refining else settings.lost_steps
+        lost = self.lost[slots] > bearable
+        over = ~found & ~lost & (self.climbs[slots] >= settings.climb_steps)
+        self._finish_some(slots[found], FOUND)
+        self._finish_some(slots[lost], "refinement" if self.refining else "lost-mode")
+        self._finish_some(slots[over], "climb-limit")
+        self._climb(slots[~found & ~lost & ~over])
+
+    def _climb(self, slots: Tensor) -> None:
+        """One step along the mode against the force, then relax across it."""
+        if len(slots) == 0:
+            return
+        settings, mode, value = self.settings, self.mode[slots], self.curvature[slots]
+        parallel = (self.force[slots] * mode).sum((1, 2))
+        outwards = ((self.x[slots] - self.origin[slots]) * mode).sum((1, 2))
+        length = parallel.abs() / value.abs().clamp(min=settings.stiffest)
+        uphill = -parallel.sign() * length.clamp(max=settings.climb_step)
+        convex = value > 0
+        along = torch.where(convex, outwards.sign() * settings.climb_step, uphill)
+        self.x[slots] += along[:, None, None] * mode
+        self.axis[slots] = mode
+        limit = (4 * (self.climbs[slots] + 1)).clamp(max=MOST_RELAX)
+        if self.refining:
+            limit = torch.full_like(limit, REFINING_RELAX)
+        self.climbs[slots] += 1
+        self._start_relaxing(slots, torch.where(convex, LEAVING_RELAX, limit))
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def _finish(self, which: Tensor, status: str) -> None:
+        if bool(which.any()):
+            self._finish_some(which.nonzero().squeeze(1), status)
+
+    def _finish_some(self, slots: Tensor, status: str) -> None:
+        for slot in slots.tolist():
+            walk = self.walks[slot]
+            if walk is None:
+                continue
+            atoms = len(walk.region.atoms)
+            walk.status = status
+            walk.barrier = float(self.energy[slot] - self.energy_0[slot])
+            walk.highest = float(self.highest[slot])
+            walk.eigenvalue = float(self.curvature[slot])
+            walk.force = float(self.force[slot].norm())
+            walk.calls_leave = int(self.calls_leave[slot])
+            walk.calls_climb = int(self.calls[slot]) - walk.calls_leave
+            # copies: the slot goes to another walk, and walks keep no memory of a GPU
+            walk.end, walk.mode = (
+                values[slot, :, :atoms].to("cpu", torch.float64, copy=True)
+                for values in (self.x, self.mode)
+            )
+            self.walks[slot] = None
+            self.phase[slot] = IDLE
+            self.finished.append(walk)
+
+    def shrink(self) -> None:
+        """Drop slots that are empty, for when no more walks come."""
+        kept = self.regions.keep_busy([walk is not None for walk in self.walks])
+        if len(kept) == len(self.walks):
+            return
+        self.walks = [self.walks[slot] for slot in kept]
+        slots = torch.tensor(kept, device=self.phase.device)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value[slots].clone())
+        for part in (self.fire, self.lanczos):
+            part.keep(slots)

@@ -1,0 +1,1 @@
+"""What the potential says of an atom near rest: Hessian, compliance, cage."""

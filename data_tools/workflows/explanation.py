@@ -1,0 +1,167 @@
+"""Explain the prediction of one atom of a structure or graph file, and keep the explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mgsym.data_tools.workflows.explanation_files import check_export, export_explanation
+from mgsym.data_tools.workflows.explanation_target import explained_system
+from mgsym.data_tools.workflows.model_inputs import Potential
+from mgsym.errors import UsageError
+from mgsym.explanation import (
+    Explanation,
+    Fidelity,
+    explain,
+    fidelity,
+    method_settings,
+    node_of_id,
+)
+from mgsym.explanation.computation_graph import check_node
+from mgsym.explanation.fidelity import SIZES
+from mgsym.explanation.neighbors import NearAtom, nearest_atoms
+from mgsym.graph import Graph
+from mgsym.rendering.explanation_figures import check_page, explanation_page, local_figure
+from mgsym.rendering.figures import check_figure, explanation_figure
+from mgsym.uncertainty.out_of_distribution import familiarity
+from mgsym.utils.files import refuse_existing
+from mgsym.utils.names import file_in
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What `explain_atom` found and wrote.
+
+    Attributes:
+        explanation: the edges asked for, most important first.
+        fidelity: what they are worth.
+        near: the nearest atoms, and which of their edges were selected.
+        paths: the files written.
+        notes: what was chosen for the caller.
+        warnings: why it may not be trusted.
+    """
+
+    explanation: Explanation
+    fidelity: Fidelity
+    near: tuple[NearAtom, ...]
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation with what was measured, for JSON."""
+        return {**self.explanation.to_dict(), **self.measured()}
+
+    def measured(self) -> dict[str, Any]:
+        """What the edges are worth, and the atoms next to the explained one."""
+        near = [{**asdict(atom), "place": list(atom.place)} for atom in self.near]
+        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near}
+
+
+def explain_atom(
+    run: str | Path,
+    path: str | Path | None = None,
+    *,
+    node: int | None = None,
+    atom_id: int | None = None,
+    topk: int = 50,
+    method: str = "edge-mask",
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    figure: str | Path | None = None,
+    local: str | Path | None = None,
+    exports: Sequence[str | Path] = (),
+    overwrite: bool = False,
+    types: Mapping[int, str] | None = None,
+    graphs: str | Path = "graphs",
+    potential: Potential = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: Callable[..., None] | None = None,
+) -> Explained:
+    """Explain one atom, measure what the explanation is worth, and write both.
+
+    Args:
+        run: a run directory, a checkpoint or an ensemble; of several models the first is explained.
+        path: a structure or graph file; None takes the run's (first) test structure.
+        node, atom_id: the atom, by its zero-based row or by its id in the file; one of them.
+        topk: how many edges to keep.
+        method, settings, seed: as for `mgsym.explanation.explain`.
+        out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
+            in the run directory, or here for the shipped model.
+        figure: a picture of the edges to write, too; .html makes a page to turn.
+        local: a picture of the nearest atoms.
+        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
+        overwrite: replace existing files.
+        types: element of each type number, for files that have numbers only.
+        graphs: where the run's graphs are.
+        potential: what computes physical inputs, where the model takes some.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called with the steps done and in all.
+
+    Raises:
+        UsageError: no atom or two are named, there is none such, or output exists.
+        InputError: a file or the run is missing or damaged, or has an unknown element.
+    """
+    if (node is None) == (atom_id is None):
+        raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
+    system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
+    graph, model = system.graph, system.model
+    row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
+    check_node(graph, row)
+    folder = system.home / "explanations" if out is None else Path(out)
+    stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
+    paths = _outputs(stem, figure, local, exports, overwrite)
+    asked: dict[str, Any] = {"device": device, "seed": seed}
+    budget = {"budget": topk} if "budget" in method_settings(method) else {}
+    chosen = {**budget, **(settings or {})}
+    full = explain(graph, model, row, method, progress=progress, **asked, **chosen)
+    worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
+    top = full.topk(topk)
+    near = tuple(nearest_atoms(graph, top))
+    found = Explained(
+        top,
+        worth,
+        near,
+        tuple(paths),
+        tuple(system.notes),
+        (*system.warnings, *familiarity(graph, system.training_set).warnings),
+    )
+    top.save(paths[0], overwrite, **found.measured())
+    top.save(paths[1], overwrite)
+    _draw(graph, top, figure, local)
+    for export in exports:
+        export_explanation(graph, top, export, overwrite)
+    return found
+
+
+def _outputs(
+    stem: Path,
+    figure: str | Path | None,
+    local: str | Path | None,
+    exports: Sequence[str | Path],
+    overwrite: bool,
+) -> list[Path]:
+    """The files to write, none of which exists, or may be replaced."""
+    files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
+    paths = [refuse_existing(file, overwrite) for file in files]
+    if figure is not None:
+        check = check_page if Path(figure).suffix == ".html" else check_figure
+        paths.append(check(figure, overwrite))
+    if local is not None:
+        paths.append(check_figure(local, overwrite))
+    return [*paths, *(check_export(export, overwrite) for export in exports)]
+
+
+def _draw(
+    graph: Graph, top: Explanation, figure: str | Path | None, local: str | Path | None
+) -> None:
+    if figure is not None:
+        draw = explanation_page if Path(figure).suffix == ".html" else explanation_figure
+        draw(graph, top, figure)
+    if local is not None:
+        local_figure(graph, top, local)

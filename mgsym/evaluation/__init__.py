@@ -1,0 +1,1 @@
+"""How good predictions are: splits, scores, and what label noise allows."""

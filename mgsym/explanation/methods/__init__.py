@@ -1,0 +1,1 @@
+"""The methods by which predictions are explained."""

@@ -1,0 +1,82 @@
+"""Graphs made of graphs: narrower, turned, cut to what a prediction depends on; and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from mgsym.graph.graph import Graph, build_graph
+from mgsym.structure import Structure
+
+System = Structure | Graph
+
+
+def as_graph(system: System, cutoff: float, device: str | torch.device = "cpu") -> Graph:
+    """A Structure's graph with this cutoff, its neighbours searched there; a Graph as it is."""
+    if isinstance(system, Graph):
+        return system
+    return build_graph(system, cutoff, device=device)
+
+
+def narrowed(graph: Graph, cutoff: float) -> Graph:
+    """The graph with a smaller cutoff: its edges are those of a graph built with it."""
+    if graph.cutoff <= cutoff:
+        return graph
+    cells = graph.cell[graph.structure_index[graph.destination]]
+    shift = (graph.edge_shift.double()[:, None] @ cells).squeeze(1)
+    place = graph.positions
+    length = (place[graph.source] + shift - place[graph.destination]).norm(dim=1)
+    return graph.with_edges(length < cutoff).replace(cutoff=cutoff)
+
+
+def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
+    """Nodes from which some of `nodes` can be reached in `hops` edges: [m] int64, sorted."""
+    reached = torch.zeros(graph.num_nodes, dtype=torch.bool, device=graph.types.device)
+    reached[nodes] = True
+    for _ in range(hops):
+        reached[graph.source[reached[graph.destination]]] = True
+    return reached.nonzero().squeeze(1)
+
+
+def wrapped_positions(graph: Graph) -> Tensor:
+    """Positions inside the cell, [n, 3] Å, so that near in space is near in numbers."""
+    cells = graph.cell[graph.structure_index]
+    fractional = torch.linalg.solve(cells.transpose(1, 2), graph.positions)
+    periodic = graph.periodic[graph.structure_index]
+    fractional = torch.where(periodic, fractional - fractional.floor(), fractional)
+    return (fractional[:, None] @ cells).squeeze(1)
+
+
+def transformed(graph: Graph, matrix: Tensor) -> Graph:
+    """A graph whose structure is rotated or reflected, v′ = T v.
+
+    Args:
+        graph: one structure or a batch.
+        matrix: [3, 3] orthogonal, T.
+    """
+    matrix = matrix.double().to(graph.positions.device)
+    return graph.replace(
+        edge_vector=(graph.edge_vector.double() @ matrix.T).to(graph.edge_vector.dtype),
+        positions=graph.positions @ matrix.T,
+        cell=graph.cell @ matrix.T,
+    )
+
+
+def graph_hash(graph: Graph) -> str:
+    """SHA-256 of what training sees of a graph: its arrays and names, not how a file packs them."""
+    digest = hashlib.sha256(repr((graph.species, graph.cutoff, graph.names)).encode())
+    arrays = {
+        name: getattr(graph, name)
+        for name in ("types", "edge_index", "edge_shift", "edge_vector", "target", "target_stderr")
+    }
+    for name, values in {**arrays, **dict(sorted(graph.node_features.items()))}.items():
+        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def glass_of(graph: Graph) -> str:
+    """The glass; a structure that names none is a glass of its own."""
+    return graph.glasses[0] or graph.names[0] or f"unnamed {id(graph)}"

@@ -1,0 +1,1 @@
+"""Regressions on local descriptors, fitted without epochs."""

@@ -1,0 +1,1 @@
+"""Layers of the networks: sums over edges, EGAT, rotations, spherical harmonics."""

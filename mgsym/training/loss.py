@@ -1,0 +1,57 @@
+"""What training minimises: the loss on labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mgsym.graph import Graph
+from mgsym.models.base import BarrierModel
+from mgsym.training.config import TrainingConfig
+
+
+def training_loss(config: TrainingConfig, model: BarrierModel, batch: Graph) -> Tensor:
+    """Compute the loss of a batch: the mean over labelled atoms, in the label's deviations.
+
+    Args:
+        config: which loss, at which precision.
+        model: on its device.
+        batch: likewise, matched to its species; labels count as much as it says.
+
+    Returns:
+        A number, with the gradient of all parameters that learn.
+    """
+    mixed = torch.autocast(
+        batch.target.device.type,
+        getattr(torch, config.precision),
+        enabled=config.precision != "float32",
+    )
+    with mixed:
+        prediction = model.standardised(batch, None)
+    target = (batch.target - model.label_mean) / model.label_scale
+    return regression_loss(config.loss, prediction.float(), target, batch.label_weight)
+
+
+def regression_loss(
+    kind: str, prediction: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Mean loss over labelled atoms.
+
+    Args:
+        kind: ``mse`` or ``huber`` (threshold 1).
+        prediction: [n], in units of the label's standard deviation.
+        target: [n], likewise; NaN where there is no label.
+        weight: [n], of each label, with mean 1 over the training set; None for ones.
+
+    Returns:
+        A number; 0 when nothing is labelled.
+    """
+    labelled = ~torch.isnan(target)
+    if not bool(labelled.any()):
+        return prediction.sum() * 0.0
+    prediction, target = prediction[labelled], target[labelled]
+    loss = F.huber_loss if kind == "huber" else F.mse_loss
+    if weight is None:
+        return loss(prediction, target)
+    return (weight[labelled] * loss(prediction, target, reduction="none")).mean()

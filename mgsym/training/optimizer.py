@@ -1,0 +1,79 @@
+"""The parts of a training step: loss, optimiser, learning rate, averaged weights, randomness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mgsym.graph import Graph
+from mgsym.models.base import BarrierModel
+from mgsym.training.config import TrainingConfig
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay acts on matrices only, not on biases, norms or single numbers."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    # an optimiser needs one group, if only an empty one
+    groups = [group for group in groups if group["params"]] or groups[:1]
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, amsgrad=config.amsgrad)
+
+
+def rate_factor(config: TrainingConfig, step: int, total: int) -> float:
+    """What the learning rate is multiplied by at a step counted from 0, out of `total`."""
+    rising = round(config.warmup * total)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(total - rising, 1)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move averaged weights and buffers towards the model's.
+
+    Early on the decay is smaller, (1 + step) / (10 + step), so that the random start is soon
+    forgotten.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    real = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
+    if real:  # all at once: on a GPU, a launch for each takes longer than the numbers do
+        torch._foreach_lerp_([ours for ours, _ in real], [new for _, new in real], 1 - decay)
+    counts = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
+    if counts:
+        torch._foreach_copy_([ours for ours, _ in counts], [new for _, new in counts])
+
+
+def diverged(config: TrainingConfig, value: float, epoch: int, step: int) -> str:
+    """What to say, and to try, when the loss of a step counted from 0 is no longer a number."""
+    return (
+        f"the loss became {value} at epoch {epoch + 1}, step {step + 1}: try a lower learning "
+        f"rate than {config.learning_rate:g}, a gradient clip, precision float32, and look for "
+        "wrong labels or overlapping atoms"
+    )
+
+
+def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict that training no longer changes."""
+    return {name: values.detach().clone() for name, values in state.items()}
+
+
+def centre_predictions(model: BarrierModel, graphs: Sequence[Graph]) -> None:
+    """Move the model's label mean so that its mean error over some structures is zero.
+
+    Batch norm takes its statistics from one batch in training and from running averages
+    afterwards, which shifts all predictions alike; correlations do not notice, errors do.
+    """
+    model.eval()
+    with torch.no_grad():
+        errors = [(g.target - model(g))[g.labelled] for g in graphs]
+    model.label_mean += torch.cat(errors).mean()

@@ -1,0 +1,129 @@
+"""Pages and pictures of explanations."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgsym.data_tools.sample import sample_structures
+from mgsym.errors import UsageError
+from mgsym.explanation import Explanation, explain
+from mgsym.explanation.neighbors import nearest_atoms
+from mgsym.explanation.planted import PlantedModel
+from mgsym.explanation.proof import prove
+from mgsym.explanation.statistics import edge_statistics
+from mgsym.graph import Graph, build_graph
+from mgsym.rendering.explanation_figures import (
+    check_page,
+    curves_figure,
+    explanation_page,
+    local_figure,
+    statistics_figure,
+)
+from mgsym.rendering.figures import COLOURS, element_colour
+
+pytest.importorskip("plotly")
+pytest.importorskip("matplotlib")
+NODE = 9  # near a face of the box: its neighbours are copper, zirconium and images of both
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return build_graph(sample_structures()[0])
+
+
+@pytest.fixture(scope="module")
+def model(graph: Graph) -> PlantedModel:
+    model = PlantedModel(graph.species, graph.cutoff)
+    model.fit_statistics([graph])
+    return model
+
+
+@pytest.fixture(scope="module")
+def found(graph: Graph, model: PlantedModel) -> Explanation:
+    return explain(graph, model, NODE, "integrated-gradients", topk=30)
+
+
+def test_the_page_needs_no_network(graph: Graph, found: Explanation, tmp_path: Path) -> None:
+    page = tmp_path / "edges.html"
+    explanation_page(graph, found, page)
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link)[^>]*(src|href)=", text)
+    assert "periodic image" in text
+    assert "edge 1: " in text
+    assert f"{found.element} atom, id {found.node_id}; predicted" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open a page in")
+def test_a_browser_draws_the_page(graph: Graph, found: Explanation, tmp_path: Path) -> None:
+    page = tmp_path / "edges.html"
+    explanation_page(graph, found, page)
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=swiftshader",
+            "--enable-unsafe-swiftshader", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    drawn = done.stdout
+    assert 'class="gl-container"' in drawn  # the scene was made
+    legend = re.findall(r'class="legendtext"[^>]*>([^<]*)<', drawn)
+    assert {"Cu", "Zr", "explained atom"} <= set(legend)
+    assert any(name.startswith("edges 1 to") for name in legend)
+
+
+def test_nearest_atoms_are_those_of_the_graph(graph: Graph, found: Explanation) -> None:
+    near = nearest_atoms(graph, found)
+    arriving = graph.edge_length[graph.destination == NODE].sort().values[:10]
+    assert [a.distance for a in near] == pytest.approx(arriving.tolist())
+    for atom in near:
+        assert torch.tensor(atom.place).norm() == pytest.approx(atom.distance, rel=1e-5)
+    selected = dict(zip(found.edges.tolist(), found.importance.tolist(), strict=True))
+    into = {int(graph.source[e]): i for e, i in selected.items() if graph.destination[e] == NODE}
+    out = {int(graph.destination[e]): i for e, i in selected.items() if graph.source[e] == NODE}
+    everyone = nearest_atoms(graph, found, 10**6)
+    assert {a.node: a.to_atom for a in everyone if a.to_atom is not None} == into
+    assert {a.node: a.from_atom for a in everyone if a.from_atom is not None} == out
+
+
+def test_pictures_are_written(
+    graph: Graph, model: PlantedModel, found: Explanation, tmp_path: Path
+) -> None:
+    local_figure(graph, found, tmp_path / "near.png")
+    curves_figure(
+        prove(graph, model, [NODE, 7], "gradient", k=20, sizes=(5,), draws=1).nodes,
+        tmp_path / "curves.pdf",
+    )
+    statistics_figure(
+        edge_statistics(graph, model, 3, "gradient", k=20, draws=1), tmp_path / "stats.png"
+    )
+    assert (tmp_path / "near.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "stats.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_pages_are_checked_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a page is \.html"):
+        check_page(tmp_path / "a.png")
+    (tmp_path / "a.html").touch()
+    with pytest.raises(UsageError, match="exists already"):
+        check_page(tmp_path / "a.html")
+
+
+def test_the_page_has_the_colours_of_the_pictures(tmp_path: Path) -> None:
+    graph = build_graph(next(s for s in sample_structures() if s.split == "test"))
+    model = PlantedModel(graph.species, graph.cutoff)
+    found = explain(graph, model, NODE, method="gradient", topk=20)
+    explanation_page(graph, found, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    for symbol in ("Cu", "Zr"):
+        assert re.search(rf'"color":"{element_colour(symbol)}"', text)
+    for other in COLOURS[2:6]:
+        assert f'"color":"{other}","opacity"' not in text
