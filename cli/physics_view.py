@@ -65,7 +65,7 @@ def _row(node: NodeChanges, kind: str) -> list[console.Cell]:
 def _total(kind: str, total: Overall) -> list[console.Cell]:
     return [
         kind,
-        f"{total.left} of {total.disturbances}",
+        f"{total.left} of {total.displacements}",
         f"{total.exceeding} of {total.nodes}",
         f"{total.by_chance:.1f}",
         _number(total.size),

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mgsym.data_tools.displacement_test.displace import BACK, KINDS, LEFT, Attempt, Disturbance
+from mgsym.data_tools.displacement_test.displace import (
+    ESCAPED,
+    KINDS,
+    RETURNED,
+    Attempt,
+    Displacement,
+)
 
 RESAMPLES = 2000
 FEWEST = 6  # nodes; of fewer, chance makes all differences agree in sign too often for 95 %
@@ -49,7 +55,7 @@ class Change:
         predicted_change: eV, as the model predicts it.
     """
 
-    disturbance: Disturbance
+    disturbance: Displacement
     after: Searched | None
     change: float | None
     stderr: float | None
@@ -69,7 +75,7 @@ class NodeChanges:
         node, node_id, element: the atom.
         predicted: eV, before.
         before: the searches in the undisturbed structure.
-        attempts: how many disturbances left the minimum, by length.
+        attempts: how many displacements left the minimum, by length.
         passed_over: of the most important atoms, those not selected, as too few others are as far
             away.
         changes: of every disturbance.
@@ -130,18 +136,18 @@ class Overall:
     """One kind of displaced atoms over all nodes.
 
     Attributes:
-        disturbances, left: how many there were, and how many led to a new minimum.
+        displacements, left: how many there were, and how many led to a new minimum.
         nodes: atoms whose change is known.
         exceeding: how many of them changed by more than the standard error.
         by_chance: how many would, on average, if nothing had really changed.
         size: eV, mean over nodes of the root mean square change.
         beyond_errors: eV, root of the mean square change less the mean square standard error
-            over disturbances: the change that errors do not explain; 0 where they explain it all.
+            over displacements: the change that errors do not explain; 0 where they explain it all.
         predicted: eV, root mean square of the changes that the model predicts, 0 where the
             structure fell back.
     """
 
-    disturbances: int
+    displacements: int
     left: int
     nodes: int
     exceeding: int
@@ -159,8 +165,8 @@ def overall(nodes: Sequence[NodeChanges], kind: str) -> Overall:
         (c.change or 0.0) ** 2 - (c.stderr or 0.0) ** 2 for node in known for c in node.known(kind)
     ]
     return Overall(
-        disturbances=len(every),
-        left=sum(c.disturbance.outcome == LEFT for c in every),
+        displacements=len(every),
+        left=sum(c.disturbance.outcome == ESCAPED for c in every),
         nodes=len(known),
         exceeding=sum(bool(node.exceeds(kind)) for node in known),
         by_chance=sum(node.chance(kind) for node in known),
@@ -206,10 +212,10 @@ def prediction_agreement(nodes: Sequence[NodeChanges]) -> float | None:
 
 
 def change_of(
-    disturbance: Disturbance, predicted: float, before: Searched, after: Searched | None
+    disturbance: Displacement, predicted: float, before: Searched, after: Searched | None
 ) -> Change:
     """The change that a disturbance made, from the searches before and after."""
-    if disturbance.outcome == BACK:  # the same minimum has the same barriers
+    if disturbance.outcome == RETURNED:  # the same minimum has the same barriers
         return Change(disturbance, None, 0.0, 0.0, 0.0)
     change = stderr = None
     if after is not None and before.mean is not None and after.mean is not None:

@@ -15,7 +15,7 @@ from mgsym.explanation.neighbors import atom_sets
 from mgsym.structure import Structure
 
 KINDS = ("selected", "matched")
-LEFT, BACK, MOVING = "new minimum", "fell back", "not relaxed"
+ESCAPED, RETURNED, MOVING = "new minimum", "fell back", "not relaxed"
 SAME = 0.1  # Å; an atom that ends further from its place tells of another minimum
 STEP = 0.25  # Å, by which displacements grow
 GROWTH = 2.0  # the longest displacement, in units of the first
@@ -23,7 +23,7 @@ FORCE = 1e-3  # eV/Å, largest force on an atom of a relaxed structure
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Displacement:
     """One set of atoms displaced once, and what came of it.
 
     Attributes:
@@ -114,7 +114,7 @@ def disturb(
     potential: EAM,
     device: str | torch.device = "cpu",
     progress: Callable[[float], None] | None = None,
-) -> tuple[list[tuple[Disturbance, Structure]], list[Attempt]]:
+) -> tuple[list[tuple[Displacement, Structure]], list[Attempt]]:
     """Displace both sets of every draw, further and further, until some find another minimum.
 
     All atoms relax, the displaced ones too. Lengths begin at `first` and grow by 0.25 Å to twice
@@ -130,10 +130,10 @@ def disturb(
         progress: called with the share of the lengths tried.
 
     Returns:
-        the disturbances at the length kept with the relaxed structures, and how many of each set
+        the displacements at the length kept with the relaxed structures, and how many of each set
         left at each length tried.
     """
-    found: list[tuple[Disturbance, Structure]] = []
+    found: list[tuple[Displacement, Structure]] = []
     attempts: list[Attempt] = []
     if not draws:
         return found, attempts
@@ -148,9 +148,9 @@ def disturb(
             rows = tuple(getattr(draws[i], kind).tolist())
             facts = _outcome(start, node, result)
             risen = result.energy_after - energy
-            told = Disturbance(node, kind, i, rows, length, *facts, energy=risen)
+            told = Displacement(node, kind, i, rows, length, *facts, energy=risen)
             found.append((told, result.structure))
-        left = [sum(d.kind == kind and d.outcome == LEFT for d, _ in found) for kind in KINDS]
+        left = [sum(d.kind == kind and d.outcome == ESCAPED for d, _ in found) for kind in KINDS]
         attempts.append(Attempt(length, *left))
         if all(left):
             break
@@ -176,5 +176,5 @@ def _outcome(start: Structure, node: int, found: Relaxation) -> tuple[str, float
     way = found.structure.positions - start.positions
     way = (way - way.mean(0)).norm(dim=1)  # a shift of all atoms is no change
     largest = float(way.max())
-    outcome = MOVING if not found.converged else LEFT if largest > SAME else BACK
+    outcome = MOVING if not found.converged else ESCAPED if largest > SAME else RETURNED
     return outcome, largest, float(way[node]), int((way > SAME).sum())

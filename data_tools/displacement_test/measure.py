@@ -39,7 +39,7 @@ from mgsym.data_tools.displacement_test.changes import (
     paired_difference,
     prediction_agreement,
 )
-from mgsym.data_tools.displacement_test.displace import LEFT, MOVING
+from mgsym.data_tools.displacement_test.displace import ESCAPED, MOVING
 from mgsym.data_tools.displacement_test.prepare import Prepared
 from mgsym.data_tools.simulation.labelling.barriers import Labels, System, label_each
 from mgsym.data_tools.simulation.labelling.schedule import Plan
@@ -188,8 +188,8 @@ def _systems(prepared: Prepared) -> list[System]:
     folder, seed = prepared.folder / "searches", prepared.seed
     rows = sorted(prepared.nodes)
     systems = [System(prepared.start, rows, folder / "start.events.csv", seed)]
-    for i, disturbance in enumerate(prepared.disturbances):
-        if disturbance.outcome == LEFT:
+    for i, disturbance in enumerate(prepared.displacements):
+        if disturbance.outcome == ESCAPED:
             structure = prepared.structures[disturbance.file]
             file = folder / f"{Path(disturbance.file).stem}.events.csv"
             systems.append(System(structure, [disturbance.node], file, seed + 1 + i))
@@ -200,8 +200,8 @@ def _node_changes(prepared: Prepared, found: Sequence[Labels]) -> tuple[NodeChan
     start, others = found[0], iter(found[1:])
     before = {node: _searched(start, node) for node in prepared.nodes}
     changes: dict[int, list[Change]] = {node: [] for node in prepared.nodes}
-    for d in prepared.disturbances:
-        after = _searched(next(others), d.node) if d.outcome == LEFT else None
+    for d in prepared.displacements:
+        after = _searched(next(others), d.node) if d.outcome == ESCAPED else None
         changes[d.node].append(change_of(d, prepared.predicted[d.node], before[d.node], after))
     symbols, ids = prepared.start.symbols, prepared.start.ids.tolist()
     return tuple(

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from mgsym.data_tools.displacement_test.displace import (
-    LEFT,
+    ESCAPED,
     Attempt,
-    Disturbance,
+    Displacement,
     Draw,
     disturb,
     draws_of,
@@ -40,7 +40,7 @@ from mgsym.graph import Graph
 from mgsym.prediction import predict_graph
 from mgsym.prediction.ensemble import Ensemble, Member
 from mgsym.structure import Structure
-from mgsym.uncertainty.out_of_distribution import familiarity
+from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.devices import resolve_device
 from mgsym.utils.files import atomic_path, refuse_existing
 from mgsym.utils.names import file_in
@@ -90,10 +90,10 @@ class Prepared:
         start: the undisturbed structure, at a minimum.
         nodes: the atoms asked about.
         predicted: eV, of each node, before.
-        attempts: of each node, how many disturbances left the minimum, by length.
+        attempts: of each node, how many displacements left the minimum, by length.
         passed_over: of each node, how many of its most important atoms were not selected, as
             too few others are as far away.
-        disturbances: of all nodes.
+        displacements: of all nodes.
         structures: each new minimum by the name of its file.
         notes: what was chosen for the caller.
         warnings: why the result may not be trusted.
@@ -106,7 +106,7 @@ class Prepared:
     predicted: Mapping[int, float]
     attempts: Mapping[int, tuple[Attempt, ...]]
     passed_over: Mapping[int, int]
-    disturbances: tuple[Disturbance, ...]
+    displacements: tuple[Displacement, ...]
     structures: Mapping[str, Structure]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -195,7 +195,7 @@ class _Preparation:
             nodes = [n for group in choose_nodes(predicted, nodes).values() for n in group]
         nodes = tuple(dict.fromkeys(nodes))
         attempts, passed_over, structures = {}, {}, {}
-        disturbances: list[Disturbance] = []
+        displacements: list[Displacement] = []
         for done, (node, draws) in enumerate(self._draws(graph, nodes)):
             found, attempts[node] = disturb(
                 start, relaxation.energy_after, node, draws, request.displace,
@@ -204,7 +204,7 @@ class _Preparation:
             passed_over[node] = max((d.passed_over for d in draws), default=request.atoms)
             for disturbance, structure in found:
                 told, kept = self._predicted(disturbance, structure)
-                disturbances.append(told)
+                displacements.append(told)
                 structures.update(kept)
             self._tell(len(nodes), done, 1.0)
         return Prepared(
@@ -215,10 +215,10 @@ class _Preparation:
             {node: float(predicted[node]) for node in nodes},
             {node: tuple(tried) for node, tried in attempts.items()},
             passed_over,
-            tuple(disturbances),
+            tuple(displacements),
             structures,
             (*system.notes, *self._told(relaxation)),
-            (*system.warnings, *familiarity(graph, system.training_set).warnings),
+            (*system.warnings, *ood_report(graph, system.training_set).warnings),
         )
 
     def _tell(self, total: int, done: int, share: float) -> None:
@@ -268,15 +268,15 @@ class _Preparation:
         return found
 
     def _predicted(
-        self, disturbance: Disturbance, structure: Structure
-    ) -> tuple[Disturbance, dict[str, Structure]]:
+        self, disturbance: Displacement, structure: Structure
+    ) -> tuple[Displacement, dict[str, Structure]]:
         """The disturbance with what the model predicts there, and its structure by its file."""
-        if disturbance.outcome != LEFT:
+        if disturbance.outcome != ESCAPED:
             return disturbance, {}
         d, start = disturbance, self.given
         predicted = predict_graph(self.system.model, self._graph(structure))
         file = f"node{d.node}-{d.kind}{d.draw + 1}.xyz"
-        told = Disturbance(**{**asdict(d), "predicted": float(predicted[d.node]), "file": file})
+        told = Displacement(**{**asdict(d), "predicted": float(predicted[d.node]), "file": file})
         displaced = torch.zeros(len(start), dtype=torch.int64)
         displaced[list(d.rows)] = 1
         explained = torch.zeros(len(start), dtype=torch.int64)
@@ -305,7 +305,7 @@ def _save(prepared: Prepared, asked: Mapping[str, Any]) -> None:
         "predicted": list(prepared.predicted.values()),
         "attempts": [[asdict(a) for a in prepared.attempts[n]] for n in prepared.nodes],
         "passed_over": list(prepared.passed_over.values()),
-        "disturbances": [asdict(d) for d in prepared.disturbances],
+        "displacements": [asdict(d) for d in prepared.displacements],
         "notes": prepared.notes,
         "warnings": prepared.warnings,
     }
@@ -324,8 +324,8 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
         content = json.loads(path.read_text(encoding="utf-8"))
         before = content["asked"]
         nodes = tuple(content["nodes"])
-        disturbances = tuple(
-            Disturbance(**{**d, "rows": tuple(d["rows"])}) for d in content["disturbances"]
+        displacements = tuple(
+            Displacement(**{**d, "rows": tuple(d["rows"])}) for d in content["displacements"]
         )
         attempts = [tuple(Attempt(**a) for a in tried) for tried in content["attempts"]]
         per_node = [content["predicted"], attempts, content["passed_over"]]
@@ -339,10 +339,10 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
             "with, or begin again with --overwrite",
             path=path,
         )
-    names = [d.file for d in disturbances if d.outcome == LEFT]
+    names = [d.file for d in displacements if d.outcome == ESCAPED]
     structures = {name: read(folder / name) for name in names}
     start = read(folder / START)
     return Prepared(
-        folder, int(asked["seed"]), start, nodes, predicted, tried, passed_over, disturbances,
+        folder, int(asked["seed"]), start, nodes, predicted, tried, passed_over, displacements,
         structures, *told,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from mgsym.data_tools.formats import (
 )
 from mgsym.data_tools.formats.frames import NoAtoms, choose
 from mgsym.data_tools.formats.source import HEAD_BYTES, Format, Source, Types, opened, placed
+from mgsym.data_tools.formats.species import types_of_several
 from mgsym.errors import InputError, InputWarning, UsageError
 from mgsym.structure import Structure
 from mgsym.structure.elements import ATOMIC_NUMBER
@@ -93,6 +94,19 @@ def read(
         InputError: the file is missing, damaged or inconsistent; the message says where.
     """
     return read_frames(path, types, str(frame), format)[0]
+
+
+def read_files(
+    files: Sequence[str | Path], types: Types | None = None, frames: str = "-1"
+) -> list[Structure]:
+    """Read frames of several files; `types` is for those among them that have numbers only.
+
+    Raises:
+        InputError, UsageError: as for `read_frames`.
+    """
+    paths = [Path(file) for file in files]
+    with types_of_several(types, paths):
+        return [structure for path in paths for structure in read_frames(path, types, frames)]
 
 
 def read_frames(

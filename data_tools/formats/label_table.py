@@ -138,9 +138,9 @@ def _values(
                 where=where,
             )
         seen[atom] = number
-        where = f"{where}, atom id {atom}"
         for k, name in enumerate(wanted):
-            values[rows[atom], k] = _number(cells[names.index(name)], name, path, where)
+            text = cells[names.index(name)]
+            values[rows[atom], k] = _number(text, name, path, where, atom)
     return values
 
 
@@ -161,19 +161,22 @@ def _atom(text: str, rows: dict[int, int], path: Path, where: str) -> int:
     return atom
 
 
-def _number(text: str, name: str, path: Path, where: str) -> float:
+def _number(text: str, name: str, path: Path, where: str, atom: int) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.inf
     if abs(value) > torch.finfo(torch.float32).max:
         raise InputError(
-            f"{name} must be a number in eV, found {shown(text)}; leave out atoms without one",
+            f"{name} must be a number in eV, found {shown(text)} for atom id {atom}; leave out "
+            "atoms without one",
             path=path,
             where=where,
         )
     if name.endswith("_stderr") and value < 0:
         raise InputError(
-            f"{name} must be at least 0 eV, found {text.strip()!r}", path=path, where=where
+            f"{name} must be at least 0 eV, found {text.strip()!r} for atom id {atom}",
+            path=path,
+            where=where,
         )
     return value

@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -152,7 +153,8 @@ def species_of(
     kinds = [_kind(int(row), numbers, names, masses) for row in first]
     with said(path) as say:
         symbols = [element_of(kind, types, say) for kind in kinds]
-        if types and not any(kind.number is not None for kind in kinds):
+        idle = bool(types) and not any(kind.number is not None for kind in kinds)
+        if idle and not _postponed(path, symbols):
             say(unused(symbols))
     return _indexed(symbols, index)
 
@@ -170,6 +172,32 @@ def _kind(row: int, numbers: Array | None, names: Sequence[Array], masses: Array
     mass = None if masses is None else float(masses[row])
     # a mass of 0 is one that nobody gave
     return Kind(number, tuple(words), mass if mass and np.isfinite(mass) else None)
+
+
+# files of one command that named their elements themselves, with the symbols; None outside
+_IDLE: ContextVar[dict[Path, Sequence[str]] | None] = ContextVar("_IDLE", default=None)
+
+
+@contextmanager
+def types_of_several(types: Types | None, files: Sequence[Path]) -> Iterator[None]:
+    """Say that ``--types`` was not used only where none of several files used it."""
+    idle: dict[Path, Sequence[str]] = {}
+    token = _IDLE.set(idle)
+    try:
+        yield
+    finally:
+        _IDLE.reset(token)
+    if len(idle) == len(set(files)):
+        for path, symbols in idle.items():
+            warn_unused_types(types, path, symbols)
+
+
+def _postponed(path: Path, symbols: Sequence[str]) -> bool:
+    """Whether `types_of_several` will say that a file did not use the types."""
+    idle = _IDLE.get()
+    if idle is not None:
+        idle[path] = symbols
+    return idle is not None
 
 
 @contextmanager

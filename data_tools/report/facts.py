@@ -35,7 +35,7 @@ from mgsym.prediction import (
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.structure import Structure
 from mgsym.training.runs import run_checkpoints, run_graphs, run_home, run_seeds
-from mgsym.uncertainty.out_of_distribution import Familiarity, familiarity
+from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
 
 HELD_OUT = "held out"  # of a model without a record: it did not train it, no more is known
@@ -71,7 +71,7 @@ class ReportedStructure:
     role: str
     prediction: Prediction
     scores: Scores
-    familiarity: Familiarity
+    ood: OODReport
 
     @property
     def name(self) -> str:
@@ -213,7 +213,7 @@ def gather(
     for graph, role in chosen:
         (found,) = predict_with_spread([graph], ensemble)
         agreed = score(found.mean, graph.target, graph.target_stderr)
-        known = familiarity(graph, ensemble.training_set)
+        known = ood_report(graph, ensemble.training_set)
         structures.append(ReportedStructure(graph, role, found, agreed, known))
         warnings += [*known.warnings, *physics_warning(graph, ensemble)]
         steps.one()

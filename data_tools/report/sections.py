@@ -140,7 +140,7 @@ def data(found: ReportFacts) -> list[Html]:
     rows: list[list[Cell]] = []
     for one in found.structures:
         s = summarise(one.graph, "")
-        usual = one.familiarity
+        usual = one.ood
         far = (None, None) if usual.median is None else (usual.median, usual.upper)
         rows.append([
             s.name, s.atoms, tables.formula(s.composition), one.role, s.glass, s.edges,

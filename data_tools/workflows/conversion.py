@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgsym.data_tools.formats import output_format, read_frames, write
+from mgsym.data_tools.formats import output_format, read_files, write
 from mgsym.data_tools.formats.label_table import with_labels
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
@@ -67,7 +67,7 @@ def convert(
         raise UsageError(f"{out} is a folder: say with --format what to write into it")
     if not out.is_dir():
         refuse_existing(out, overwrite)  # before long reading
-    structures = [s for file in files for s in read_frames(file, types, frames or ":")]
+    structures = read_files(files, types, frames or ":")
     if labels:
         structures = [with_labels(_only(structures), labels, target)]
     targets = {out: structures}

@@ -27,7 +27,7 @@ from mgsym.explanation.neighbors import NearAtom, nearest_atoms
 from mgsym.graph import Graph
 from mgsym.rendering.explanation_figures import check_page, explanation_page, local_figure
 from mgsym.rendering.figures import check_figure, explanation_figure
-from mgsym.uncertainty.out_of_distribution import familiarity
+from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
 
@@ -129,7 +129,7 @@ def explain_atom(
         near,
         tuple(paths),
         tuple(system.notes),
-        (*system.warnings, *familiarity(graph, system.training_set).warnings),
+        (*system.warnings, *ood_report(graph, system.training_set).warnings),
     )
     top.save(paths[0], overwrite, **found.measured())
     top.save(paths[1], overwrite)

@@ -24,7 +24,7 @@ from mgsym.graph import Graph
 from mgsym.graph.operations import as_graph
 from mgsym.rendering.explanation_figures import curves_figure, statistics_figure
 from mgsym.rendering.figures import check_figure
-from mgsym.uncertainty.out_of_distribution import familiarity
+from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import atomic_path, refuse_existing
 from mgsym.utils.names import file_in
 
@@ -108,7 +108,7 @@ def explain_statistics(
         proven,
         tuple(paths.values()),
         tuple(system.notes),
-        (*system.warnings, *familiarity(graph, system.training_set).warnings),
+        (*system.warnings, *ood_report(graph, system.training_set).warnings),
     )
     _write(result, paths)
     return result

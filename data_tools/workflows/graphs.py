@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mgsym.data_tools.formats import file_stem, read_frames
+from mgsym.data_tools.formats import file_stem, read_files
 from mgsym.data_tools.formats.label_table import with_labels
 from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.sample import sample_structures
@@ -87,9 +87,9 @@ def read_structures(
     structures = [] if files else sample_structures()
     if not files:
         warn_unused_types(types, "the sample that ships with mgsym")
-    for file in map(Path, files):
-        for structure in read_frames(file, types, frames or "-1"):
-            structures.append(structure.replace(glass=structure.glass or file_stem(file)))
+    for structure in read_files(files, types, frames or "-1"):
+        stem = file_stem(Path(structure.source))
+        structures.append(structure.replace(glass=structure.glass or stem))
     changes = {"split": split, "glass": glass}
     given = {name: value for name, value in changes.items() if value is not None}
     return [structure.replace(**given) for structure in structures]

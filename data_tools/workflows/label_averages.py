@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.formats import output_format, read_frames, write
+from mgsym.data_tools.formats import output_format, read_files, write
 from mgsym.data_tools.workflows.posterior import BARRIER, EVENTS, STDERR
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.label_noise import SearchNoise, same_atoms
@@ -118,7 +118,7 @@ def average_files(
     out = Path(out)
     output_format(out)
     refuse_existing(out, overwrite)
-    found = average_labels([s for f in files for s in read_frames(f, types, frames or "-1")])
+    found = average_labels(read_files(files, types, frames or "-1"))
     write(found.structure, out, overwrite=True)
     return AveragedLabels(**{**vars(found), "path": out})
 

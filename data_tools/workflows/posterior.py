@@ -19,17 +19,17 @@ from mgsym.evaluation.label_noise import SUCCESS, SearchNoise
 from mgsym.prediction import load_ensemble, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.structure import Structure
-from mgsym.uncertainty.active_learning import choose_atoms
+from mgsym.uncertainty.active_learning import select_atoms
 from mgsym.uncertainty.calibration import Calibration
-from mgsym.uncertainty.error_covariance import ErrorField
-from mgsym.uncertainty.out_of_distribution import familiarity
-from mgsym.uncertainty.posterior import Fused, Observed, fuse
+from mgsym.uncertainty.error_covariance import ErrorCovariance
+from mgsym.uncertainty.out_of_distribution import ood_report
+from mgsym.uncertainty.posterior import Observed, Posterior, condition
 
 BARRIER, STDERR, EVENTS = "barrier", "barrier_stderr", "events"
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
+class PredictiveDistribution:
     """A prediction with its error.
 
     Attributes:
@@ -46,9 +46,9 @@ class Belief:
     calibration: Calibration
     warnings: tuple[str, ...] = ()
 
-    def fused(self, observed: Observed) -> Fused:
+    def posterior(self, observed: Observed) -> Posterior:
         """This together with what searches say."""
-        return fuse(self.structure, self.mean, self.std, observed, self.calibration)
+        return condition(self.structure, self.mean, self.std, observed, self.calibration)
 
     def least_certain(self, count: int, searches: int, observed: Observed | None = None) -> Tensor:
         """[count] int64: the atoms to search from next, the most wanted first.
@@ -63,21 +63,21 @@ class Belief:
         """
         std, free = self.std, torch.ones(len(self.structure), dtype=torch.bool)
         if observed is not None and len(observed.rows):
-            std = self.fused(observed).std
+            std = self.posterior(observed).std
             free[observed.rows] = False
         noise = SearchNoise().variance / max(SUCCESS * searches, 1.0)
-        return choose_atoms(
-            ErrorField.of(self.structure, std, self.calibration), count, noise, free
+        return select_atoms(
+            ErrorCovariance.of(self.structure, std, self.calibration), count, noise, free
         )
 
 
-def believe(
+def predict_with_error(
     structure: Structure,
     run: str | Path,
     potential: Potential = None,
     device: str | torch.device = "auto",
     progress: Callable[[int, int], None] | None = None,
-) -> Belief:
+) -> PredictiveDistribution:
     """What a run predicts for a structure, with the standard deviation of its error.
 
     Without a calibration this is the run's root mean square error on its validation structures,
@@ -98,7 +98,7 @@ def believe(
     graph = graph_for(structure, ensemble, potential, device, progress)
     (found,) = predict_with_spread([graph], ensemble)
     warnings = (
-        *familiarity(graph, ensemble.training_set).warnings,
+        *ood_report(graph, ensemble.training_set).warnings,
         *physics_warning(graph, ensemble),
     )
     calibration = ensemble.calibration
@@ -116,7 +116,9 @@ def believe(
             "its validation structures, and as independent between atoms; mgsym ensemble "
             "--calibrate makes more of the same searches",
         )
-    return Belief(structure, found.mean, calibration.std(found.std), calibration, warnings)
+    return PredictiveDistribution(
+        structure, found.mean, calibration.std(found.std), calibration, warnings
+    )
 
 
 def observed_in(structure: Structure, scale: float = 1.0, shift: float = 0.0) -> Observed:
@@ -168,18 +170,18 @@ def rows_to_label(
 
     Args:
         structure: its columns barrier and events, where it has them, count as labels.
-        run: as `believe` takes it.
+        run: as `predict_with_error` takes it.
         count: how many.
         searches: to be made from each.
-        potential, device: as `believe` takes them.
+        potential, device: as `predict_with_error` takes them.
 
     Raises:
         UsageError: there are not as many unlabelled atoms.
     """
-    belief = believe(structure, run, potential, device)
+    distribution = predict_with_error(structure, run, potential, device)
     labelled = BARRIER in structure.columns and EVENTS in structure.columns
     observed = observed_in(structure) if labelled else None
-    return sorted(belief.least_certain(count, searches, observed).tolist())
+    return sorted(distribution.least_certain(count, searches, observed).tolist())
 
 
 def share_of(count: int, share: float) -> int:

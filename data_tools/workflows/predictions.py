@@ -30,7 +30,7 @@ from mgsym.prediction.ensemble import Ensemble
 from mgsym.rendering.figures import check_figure, parity_figure
 from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration
-from mgsym.uncertainty.out_of_distribution import Familiarity, familiarity
+from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
 
 PREDICTED = "barrier_predicted"
@@ -123,7 +123,7 @@ def predict_files(
         step = _within(progress, i, len(structures))
         graph = graph_for(system, ensemble, potential, device, step)
         (found,) = predict_with_spread([graph], ensemble)
-        found, known = calibrated_error(found, ensemble), familiarity(graph, ensemble.training_set)
+        found, known = calibrated_error(found, ensemble), ood_report(graph, ensemble.training_set)
         predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
         warnings = (*known.warnings, *physics_warning(graph, ensemble))
         summaries.append(_summary(structure, found, known, ensemble, paths[i], warnings))
@@ -347,7 +347,7 @@ def check_rotations(
 
 
 def _with_prediction(
-    structure: Structure, found: Prediction, known: Familiarity, tells_error: bool
+    structure: Structure, found: Prediction, known: OODReport, tells_error: bool
 ) -> Structure:
     structure = structure.with_column(PREDICTED, found.mean, "eV")
     if tells_error:
@@ -360,7 +360,7 @@ def _with_prediction(
 def _summary(
     structure: Structure,
     found: Prediction,
-    known: Familiarity,
+    known: OODReport,
     ensemble: Ensemble,
     path: Path,
     warnings: tuple[str, ...],

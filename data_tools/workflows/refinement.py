@@ -16,11 +16,16 @@ from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.data_tools.workflows.labelling import artn_settings, events_path
 from mgsym.data_tools.workflows.outputs import output_paths
-from mgsym.data_tools.workflows.posterior import Belief, believe, observed_in, share_of
+from mgsym.data_tools.workflows.posterior import (
+    PredictiveDistribution,
+    observed_in,
+    predict_with_error,
+    share_of,
+)
 from mgsym.data_tools.workflows.predictions import PREDICTED
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
-from mgsym.uncertainty.posterior import Fused
+from mgsym.uncertainty.posterior import Posterior
 from mgsym.utils.devices import device_for_jobs, resolve_device
 from mgsym.utils.files import refuse_existing
 
@@ -123,20 +128,20 @@ def refine_file(
     (out,) = output_paths(Path(out), structures, 1, overwrite or resume)
     place = str(resolve_device(device))
     searched_on = str(device_for_jobs(device, how.get("jobs", 1)))
-    belief = believe(structure, run, potential, place)
+    distribution = predict_with_error(structure, run, potential, place)
     if searches == 0:
-        return _combined(belief, structure, out, None, (out,), scale, shift)
+        return _combined(distribution, structure, out, None, (out,), scale, shift)
     path = Path(events) if events is not None else events_path(out)
     if not resume:
         refuse_existing(path, overwrite)
     if not isinstance(potential, EAM):
         potential = load_potential(potential)
-    rows = _rows(belief, searches, share, atoms, seed)
+    rows = _rows(distribution, searches, share, atoms, seed)
     how.update(resume=resume, overwrite=overwrite, device=searched_on, seed=seed, rows=rows)
     labels = label(
         structure, potential, path, settings or artn_settings(), plan=Plan(searches), **how
     )
-    return _combined(belief, labels.structure, out, labels, (out, path), scale, shift)
+    return _combined(distribution, labels.structure, out, labels, (out, path), scale, shift)
 
 
 def _check(searches: int, share: float | None, atoms: str | None) -> None:
@@ -149,16 +154,20 @@ def _check(searches: int, share: float | None, atoms: str | None) -> None:
 
 
 def _rows(
-    belief: Belief, searches: int, share: float | None, atoms: str | None, seed: int
+    distribution: PredictiveDistribution,
+    searches: int,
+    share: float | None,
+    atoms: str | None,
+    seed: int,
 ) -> list[int]:
-    count = len(belief.structure)
+    count = len(distribution.structure)
     if share is not None:
-        return sorted(belief.least_certain(share_of(count, share), searches).tolist())
+        return sorted(distribution.least_certain(share_of(count, share), searches).tolist())
     return parse_rows(atoms or "all", count, seed)
 
 
 def _combined(
-    belief: Belief,
+    distribution: PredictiveDistribution,
     labelled: Structure,
     out: Path,
     labels: Labels | None,
@@ -168,23 +177,25 @@ def _combined(
 ) -> Refined:
     """Fuse and write."""
     observed = observed_in(labelled, scale, shift)
-    fused = belief.fused(observed)
-    structure = _with_columns(labelled, belief, fused)
+    posterior = distribution.posterior(observed)
+    structure = _with_columns(labelled, distribution, posterior)
     write(structure, out, overwrite=True)
     return Refined(
         structure,
         len(observed.rows),
-        float(belief.std.double().square().mean().sqrt()),
-        float(fused.std.square().mean().sqrt()),
-        float((fused.mean - belief.mean).square().mean().sqrt()),
+        float(distribution.std.double().square().mean().sqrt()),
+        float(posterior.std.square().mean().sqrt()),
+        float((posterior.mean - distribution.mean).square().mean().sqrt()),
         labels,
         paths,
-        (*belief.warnings, *(() if labels is None else labels.warnings)),
+        (*distribution.warnings, *(() if labels is None else labels.warnings)),
     )
 
 
-def _with_columns(structure: Structure, belief: Belief, fused: Fused) -> Structure:
-    for name, mean, std in ((PREDICTED, *fused), (MODEL, belief.mean, belief.std)):
+def _with_columns(
+    structure: Structure, distribution: PredictiveDistribution, posterior: Posterior
+) -> Structure:
+    for name, mean, std in ((PREDICTED, *posterior), (MODEL, distribution.mean, distribution.std)):
         structure = structure.with_column(name, mean.float(), "eV")
         structure = structure.with_column(f"{name}_std", std.float(), "eV")
     return structure

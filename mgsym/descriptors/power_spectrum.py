@@ -32,7 +32,7 @@ from mgsym.nn.layers import radial_basis, smooth_cutoff
 from mgsym.nn.scatter import segment_sum
 from mgsym.nn.spherical_harmonics import spherical_harmonics
 
-NEAREST = 1.5  # Å; radial functions that lie lower would see no atom
+R_MIN = 1.5  # Å; radial functions that lie lower would see no atom
 _PIECE_CPU = 256  # atoms expanded at once: their padded neighbourhoods fit the cache
 _PIECE_CUDA = 8192
 
@@ -142,7 +142,7 @@ def power_spectrum(c: Tensor, l_max: int) -> Tensor:
 
 def _radial(length: Tensor, cutoff: float, radial: int) -> Tensor:
     """[p, radial], Gaussians that fall to zero at the cutoff."""
-    basis = radial_basis(length - NEAREST, cutoff - NEAREST, radial)
+    basis = radial_basis(length - R_MIN, cutoff - R_MIN, radial)
     return basis * smooth_cutoff(length, cutoff)[:, None]
 
 

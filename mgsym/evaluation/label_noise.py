@@ -26,7 +26,9 @@ from mgsym.graph.operations import glass_of
 TYPICAL_VARIANCE = 0.33  # eV²
 TYPICAL_WEIGHT = 30.0  # degrees of freedom that the typical variance counts as
 SUCCESS = 0.56  # share of the searches that end at a saddle
-STRENGTH = 15.0  # degrees of freedom that the pooled variance counts as for each atom
+PRIOR_DEGREES_OF_FREEDOM = (
+    15.0  # degrees of freedom that the pooled variance counts as for each atom
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class SearchNoise:
 
     Attributes:
         variance: eV², pooled over atoms.
-        strength: how many degrees of freedom it counts as beside those of an atom itself.
+        prior_degrees_of_freedom: how many it counts as beside those of an atom itself.
     """
 
     variance: float = TYPICAL_VARIANCE
-    strength: float = STRENGTH
+    prior_degrees_of_freedom: float = PRIOR_DEGREES_OF_FREEDOM
 
     @classmethod
     def fit(cls, stderr: Tensor, events: Tensor) -> SearchNoise:
@@ -49,8 +51,8 @@ class SearchNoise:
             stderr: [n] eV, of the means; NaN where there is none.
             events: [n], how many successful searches each mean rests on.
         """
-        freedom, squares = _within(stderr, events)
-        total = TYPICAL_WEIGHT + float(freedom.sum())
+        degrees_of_freedom, squares = _within(stderr, events)
+        total = TYPICAL_WEIGHT + float(degrees_of_freedom.sum())
         return cls((TYPICAL_WEIGHT * TYPICAL_VARIANCE + float(squares.sum())) / total)
 
     def of_means(self, stderr: Tensor, events: Tensor) -> Tensor:
@@ -62,8 +64,10 @@ class SearchNoise:
         Args:
             stderr, events: as for `fit`.
         """
-        freedom, squares = _within(stderr, events)
-        single = (squares + self.strength * self.variance) / (freedom + self.strength)
+        degrees_of_freedom, squares = _within(stderr, events)
+        single = (squares + self.prior_degrees_of_freedom * self.variance) / (
+            degrees_of_freedom + self.prior_degrees_of_freedom
+        )
         return single / events.double()
 
 

@@ -1,4 +1,4 @@
-"""What a prediction can depend on: the receptive cone of one node.
+"""What a prediction can depend on: the computation graph of one node.
 
 After L layers a node has heard from the nodes at most L edges away. An edge matters only when
 its target is less than L edges from the node: the last layer uses edges that arrive at the node
@@ -25,7 +25,7 @@ from mgsym.utils.devices import one_thread
 
 
 @dataclass(frozen=True, eq=False)
-class Cone:
+class ComputationGraph:
     """The part of a graph that can change the prediction of one node.
 
     Attributes:
@@ -64,7 +64,9 @@ class Cone:
         Returns:
             [choices] eV, without gradients.
         """
-        parts = [cone(self.graph.with_edges(row), self.node, self.depth) for row in kept]
+        parts = [
+            computation_graph(self.graph.with_edges(row), self.node, self.depth) for row in kept
+        ]
         sizes = torch.tensor([0, *(part.graph.num_nodes for part in parts)])
         nodes = torch.tensor([part.node for part in parts]) + sizes.cumsum(0)[:-1]
         batch = collate([part.graph for part in parts])
@@ -107,7 +109,7 @@ class Cone:
         )
 
 
-def cone(graph: Graph, node: int, depth: int | None) -> Cone:
+def computation_graph(graph: Graph, node: int, depth: int | None) -> ComputationGraph:
     """Cut out what can change the prediction of `node`.
 
     Args:
@@ -124,11 +126,11 @@ def cone(graph: Graph, node: int, depth: int | None) -> Cone:
     if depth is not None:
         matters = torch.nonzero(hop <= depth).squeeze(1)
         part, edges, hop = part.with_edges(matters), edges[matters], hop[matters]
-    return Cone(part, int((nodes == node).nonzero()), edges, nodes, hop, depth, graph)
+    return ComputationGraph(part, int((nodes == node).nonzero()), edges, nodes, hop, depth, graph)
 
 
-def model_cone(graph: Graph, model: BarrierModel, node: int) -> Cone:
-    """The cone of `node` under `model`.
+def model_computation_graph(graph: Graph, model: BarrierModel, node: int) -> ComputationGraph:
+    """The computation graph of `node` under `model`.
 
     Raises:
         UsageError: there is no such node, it has no neighbour, or the model uses no edges.
@@ -137,7 +139,9 @@ def model_cone(graph: Graph, model: BarrierModel, node: int) -> Cone:
     if not model.uses_edges:
         raise UsageError("this model makes no use of edges, so there are none to explain it by")
     graph = model.prepare_whole(graph)
-    found = cone(graph, node, model.hops if math.isfinite(model.receptive_field) else None)
+    found = computation_graph(
+        graph, node, model.hops if math.isfinite(model.receptive_field) else None
+    )
     if len(found.edges) == 0:
         raise UsageError(
             f"atom {node} has no neighbour within {graph.cutoff:g} Å: there are no edges to explain"
@@ -171,7 +175,7 @@ def node_of_id(graph: Graph, atom_id: int) -> int:
 
 
 @contextmanager
-def borrowed(model: BarrierModel) -> Iterator[torch.device]:
+def frozen_eval(model: BarrierModel) -> Iterator[torch.device]:
     """Have the model in eval mode, without gradients for its parameters; yields its device.
 
     Afterwards modes, parameters, torch's random state and threads are as they were.
@@ -186,7 +190,7 @@ def borrowed(model: BarrierModel) -> Iterator[torch.device]:
                 parameter.requires_grad_(want)
 
 
-def full_prediction(model: BarrierModel, part: Cone) -> float:
+def full_prediction(model: BarrierModel, part: ComputationGraph) -> float:
     """eV, with every edge.
 
     Raises:
@@ -199,7 +203,7 @@ def full_prediction(model: BarrierModel, part: Cone) -> float:
     return prediction
 
 
-def distance_to_atom(part: Cone) -> Tensor:
+def distance_to_atom(part: ComputationGraph) -> Tensor:
     """[m] Å, from the atom to the middle of each edge, taking each target's nearest image."""
     graph = part.graph
     target = _vectors_from(graph, part.node)[graph.destination]

@@ -18,7 +18,7 @@ class Matched(NamedTuple):
     """Edges, or atoms, drawn to match others.
 
     Attributes:
-        rows: [k − missing] int64, such as edges of the cone.
+        rows: [k − missing] int64, such as edges of the computation graph.
         missing: how many could not be drawn because their bin had run out.
     """
 

@@ -17,7 +17,7 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation.agreement import mean_agreement, method_agreement, rank_agreement
-from mgsym.explanation.computation_graph import borrowed, model_cone, node_of_id
+from mgsym.explanation.computation_graph import frozen_eval, model_computation_graph, node_of_id
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
 from mgsym.explanation.methods.attribution import (
@@ -52,7 +52,7 @@ __all__ = [
     "rank_agreement",
 ]
 
-# name: method(model, cone, generator, progress, *, its settings) → Explanation
+# name: method(model, computation graph, generator, progress, *, its settings) → Explanation
 METHODS: dict[str, Callable[..., Explanation]] = {
     "edge-mask": edge_mask,
     "sampled-mask": sampled_mask,
@@ -116,7 +116,7 @@ def explain_nodes(
 ) -> Iterator[Explanation]:
     """Explain many atoms, one after the other, with the model loaded once; as `explain`.
 
-    The model is lent between one explanation and the next: take them all, or close the iterator.
+    The model is frozen between one explanation and the next: take them all, or close the iterator.
     Each atom's random numbers depend on the seed alone, so that it is explained as it would be
     on its own. Progress is told per node when there are several.
     """
@@ -125,14 +125,14 @@ def explain_nodes(
     if topk is not None and "budget" in method_settings(method):
         settings.setdefault("budget", topk)  # look for as many edges as are asked for
     complete = method_settings(method, settings)
-    lent = one_model(model, device)
-    with borrowed(lent) as where:
-        here = lent.prepare_whole(graph.to(where))
+    frozen = one_model(model, device)
+    with frozen_eval(frozen) as where:
+        here = frozen.prepare_whole(graph.to(where))
         for done, node in enumerate(nodes, start=1):
-            part = model_cone(here, lent, node)
+            part = model_computation_graph(here, frozen, node)
             generator = torch.Generator().manual_seed(seed)
             inner = progress if len(nodes) == 1 else None
-            found = METHODS[method](lent, part, generator, inner, **complete)
+            found = METHODS[method](frozen, part, generator, inner, **complete)
             found = found.with_settings(seed=seed, **complete)
             if progress is not None and inner is None:
                 progress(done, len(nodes))

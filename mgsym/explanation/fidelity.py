@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import InputError, UsageError
-from mgsym.explanation.computation_graph import Cone, borrowed, full_prediction, model_cone
+from mgsym.explanation.computation_graph import (
+    ComputationGraph,
+    frozen_eval,
+    full_prediction,
+    model_computation_graph,
+)
 from mgsym.explanation.explanation import Explanation
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
@@ -22,7 +27,7 @@ SIZES = (10, 20, 50, 100)
 
 @dataclass(frozen=True)
 class FidelityRow:
-    """How well k edges explain a prediction, against k random edges of the same cone.
+    """How well k edges explain a prediction, against k random edges of the same computation graph.
 
     Energies are in eV; the random ones are means over draws, with standard deviations.
 
@@ -86,7 +91,7 @@ def fidelity(
     Args:
         graph: the graph that was explained.
         model: what was explained: a model, a run directory or a checkpoint.
-        explanation: of any method, with all of the cone's edges or only the top ones.
+        explanation: of any method, with all of the computation graph's edges or only the top ones.
         sizes: the k to measure at; those beyond the explanation's edges are left out.
         draws: how many random sets of k edges to compare with.
         device: ``auto`` (where the model is), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -99,8 +104,8 @@ def fidelity(
     if draws < 1:
         raise UsageError(f"draws is {draws}, expected at least 1")
     model = one_model(model, device)
-    with borrowed(model) as where, torch.no_grad():
-        part = model_cone(graph.to(where), model, explanation.node)
+    with frozen_eval(model) as where, torch.no_grad():
+        part = model_computation_graph(graph.to(where), model, explanation.node)
         ranked = in_cone(part, explanation)
         full = full_prediction(model, part)
         generator = torch.Generator().manual_seed(seed)
@@ -113,17 +118,17 @@ def fidelity(
 
 
 def without_and_alone(
-    model: BarrierModel, part: Cone, full: float, chosen: Tensor
+    model: BarrierModel, part: ComputationGraph, full: float, chosen: Tensor
 ) -> tuple[float, float]:
     """Sufficiency and necessity, eV, of some edges.
 
     Args:
         full: eV, the prediction with every edge.
-        chosen: [k] int64, edges of the cone.
+        chosen: [k] int64, edges of the computation graph.
     """
     alone = torch.zeros(1, len(part.edges), dtype=torch.bool, device=part.edges.device)
     alone[:, chosen] = True
-    # one after the other: all but a few edges of a cone are many for a batch
+    # one after the other: all but a few edges of a computation graph are many for a batch
     sufficiency, necessity = (
         abs(float(part.predict_deleted(model, kept)) - full) for kept in (alone, ~alone)
     )
@@ -132,7 +137,7 @@ def without_and_alone(
 
 def _row(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     full: float,
     chosen: Tensor,
     draws: int,
@@ -146,14 +151,14 @@ def _row(
     return FidelityRow(k, *ours, mean[0], sd[0], mean[1], sd[1])
 
 
-def in_cone(part: Cone, explanation: Explanation) -> Tensor:
-    """[m] int64: the explanation's edges, most important first, as edges of the cone."""
+def in_cone(part: ComputationGraph, explanation: Explanation) -> Tensor:
+    """[m] int64: the explanation's edges, most important first, as those of `part`."""
     wanted = explanation.edges[explanation.ranking].to(part.edges.device)
-    # a cone's edges are in the order of the parent's, both being sorted by target, then source
+    # edges are in the order of the parent's, both being sorted by target, then source
     place = torch.searchsorted(part.edges, wanted).clamp(max=len(part.edges) - 1)
     if not bool((part.edges[place] == wanted).all()):
         raise InputError(
-            f"the explanation of node {explanation.node} has edges outside its receptive cone: "
+            f"the explanation of node {explanation.node} has edges outside its computation graph: "
             "it was made with another graph or another model"
         )
     return place

@@ -14,10 +14,10 @@ from torch import Tensor
 from mgsym.errors import UsageError
 from mgsym.explanation.agreement import rank_agreement
 from mgsym.explanation.computation_graph import (
-    borrowed,
     distance_to_atom,
+    frozen_eval,
     full_prediction,
-    model_cone,
+    model_computation_graph,
 )
 from mgsym.explanation.controls import matched_rows, random_edges, shuffled_weights
 from mgsym.explanation.explain import explain_nodes
@@ -48,7 +48,7 @@ class NodeProof:
         insertion: |f(k edges alone) − f(all)| at each size.
         deletion: |f(all but k edges) − f(all)| at each size.
         missing: edges per draw that could not be matched, their bins having run out.
-        effective: (Σ I)²/Σ I² of the importances, as a share of the cone's edges: sparsity.
+        effective: (Σ I)²/Σ I² of the importances, as a share of the edges: sparsity.
         agreement: between initialisations; None of a method without.
         shuffled_agreement: with the explanation of the shuffled model, where there is one.
     """
@@ -167,21 +167,21 @@ def prove(
     """
     if not nodes:
         raise UsageError("no node was named to explain")
-    lent = one_model(model, device)
-    graph = lent.prepare_whole(graph.to(device_of(lent)))  # once, not for each node
+    frozen = one_model(model, device)
+    graph = frozen.prepare_whole(graph.to(device_of(frozen)))  # once, not for each node
     asked: dict[str, Any] = {"device": "auto", "seed": seed, **settings}
-    known = explain_nodes(graph, lent, nodes, method, **asked)
+    known = explain_nodes(graph, frozen, nodes, method, **asked)
     controls: Iterable[Explanation | None] = [None] * len(nodes)
     if shuffled:
-        other = shuffled_weights(lent, torch.Generator().manual_seed(seed))
+        other = shuffled_weights(frozen, torch.Generator().manual_seed(seed))
         controls = explain_nodes(graph, other, nodes, method, **asked)
     found = []
     pairs = zip(known if explanations is None else explanations, controls, strict=True)
     for done, (ours, theirs) in enumerate(pairs, start=1):
-        found.append(_node(graph, lent, ours, theirs, k, sizes, draws, seed))
+        found.append(_node(graph, frozen, ours, theirs, k, sizes, draws, seed))
         if progress is not None:
             progress(done, len(nodes))
-    return Proof(method, tuple(found), float(lent.label_scale))
+    return Proof(method, tuple(found), float(frozen.label_scale))
 
 
 def _node(
@@ -194,8 +194,8 @@ def _node(
     draws: int,
     seed: int,
 ) -> NodeProof:
-    with borrowed(model) as where, torch.no_grad():
-        part = model_cone(graph.to(where), model, ours.node)
+    with frozen_eval(model) as where, torch.no_grad():
+        part = model_computation_graph(graph.to(where), model, ours.node)
         full, scale = full_prediction(model, part), float(model.label_scale)
         ranked = in_cone(part, ours)
         shuffled = None if theirs is None else in_cone(part, theirs)

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation.computation_graph import Cone, borrowed, distance_to_atom, model_cone
+from mgsym.explanation.computation_graph import (
+    ComputationGraph,
+    distance_to_atom,
+    frozen_eval,
+    model_computation_graph,
+)
 from mgsym.explanation.controls import matched_rows, random_edges
 from mgsym.explanation.explain import explain_nodes
 from mgsym.explanation.explanation import Explanation
@@ -33,7 +38,7 @@ class Effect:
     Attributes:
         property, unit: what is measured, once per node.
         group: which nodes: ``all``, or ``high``, ``middle`` or ``low`` predicted barriers.
-        null: ``matched`` (as far from the atom) or ``random`` (any of the cone).
+        null: ``matched`` (as far from the atom) or ``random`` (any of the computation graph).
         nodes: how many.
         selected, control: means over nodes.
         difference: selected − control, with its 95 % interval `low` … `high` (bootstrap over
@@ -138,19 +143,19 @@ def edge_statistics(
     Raises:
         UsageError: there are no such nodes, or as for `explain_nodes`.
     """
-    lent = one_model(model, device)
-    graph = lent.prepare_whole(graph.to(device_of(lent)))  # once, not for each node
+    frozen = one_model(model, device)
+    graph = frozen.prepare_whole(graph.to(device_of(frozen)))  # once, not for each node
     if isinstance(nodes, int):
-        groups = choose_nodes(predict_graph(lent, graph), nodes)
+        groups = choose_nodes(predict_graph(frozen, graph), nodes)
     else:
         groups = {"all": tuple(nodes)}
     every = [node for group in groups.values() for node in group]
     if not every:
         raise UsageError("no node was named to explain")
     generator = torch.Generator().manual_seed(seed)
-    made = explain_nodes(graph, lent, every, method, seed=seed, progress=progress, **settings)
+    made = explain_nodes(graph, frozen, every, method, seed=seed, progress=progress, **settings)
     found = [
-        _node(graph, lent, explanation, k, draws, generator)
+        _node(graph, frozen, explanation, k, draws, generator)
         for explanation in (made if explanations is None else explanations)
     ]
     effects: list[Effect] = []
@@ -183,8 +188,8 @@ def _node(
     generator: torch.Generator,
 ) -> dict[str, Any]:
     """Properties of a node's selected edges and, as means over draws, of both nulls."""
-    with borrowed(model) as where:
-        part = model_cone(graph.to(where), model, explanation.node)
+    with frozen_eval(model) as where:
+        part = model_computation_graph(graph.to(where), model, explanation.node)
     chosen = in_cone(part, explanation)[:k]
     distance = distance_to_atom(part)
     drawn = [matched_rows(distance, chosen, generator) for _ in range(draws)]
@@ -218,8 +223,8 @@ UNITS = {
 }
 
 
-def edge_properties(part: Cone, distance: Tensor, edges: Tensor) -> dict[str, float]:
-    """Properties of some edges of a node's cone.
+def edge_properties(part: ComputationGraph, distance: Tensor, edges: Tensor) -> dict[str, float]:
+    """Properties of some edges of a node's computation graph.
 
     Args:
         distance: [m] Å, `distance_to_atom`.

@@ -35,7 +35,7 @@ class ResidualOptions(InputOptions):
         check_range(self, "companion", 0, 1)
 
 
-class ResidualModel(InputModel):
+class NetworkWithRidge(InputModel):
     """A model whose prediction is a network's and, if asked for, that of a ridge regression.
 
     The companion is mgsym.models.regression.ridge: linear in products of the neighbour density, of
@@ -79,7 +79,7 @@ class ResidualModel(InputModel):
         if self.companion is None:
             return super().owner()
         fitted = self.companion.buffers()
-        return (ResidualModel, self.species, self.options, *super().owner(), *fitted)
+        return (NetworkWithRidge, self.species, self.options, *super().owner(), *fitted)
 
     def from_positions(self, graph: Graph) -> dict[str, Tensor]:
         """The companion's prediction, if there is one."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.uncertainty.error_covariance import ErrorField
+from mgsym.uncertainty.error_covariance import ErrorCovariance
 from mgsym.uncertainty.posterior import REACH
 
 
-def choose_atoms(
-    field: ErrorField,
+def select_atoms(
+    field: ErrorCovariance,
     count: int,
     noise: float | Tensor = 0.0,
     candidates: Tensor | None = None,
@@ -55,7 +55,7 @@ def choose_atoms(
 
 
 def _column(
-    field: ErrorField, best: int, near: Tensor, columns: dict[int, tuple[Tensor, Tensor]]
+    field: ErrorCovariance, best: int, near: Tensor, columns: dict[int, tuple[Tensor, Tensor]]
 ) -> Tensor:
     """[k] eV²: the covariance of `near` with the atom `best`, given the atoms chosen before."""
     found = field.covariance(near, torch.tensor([best])).squeeze(1)

@@ -23,7 +23,7 @@ _ROWS = 256  # of a matrix of distances at once
 
 
 @dataclass(frozen=True)
-class ErrorField:
+class ErrorCovariance:
     """The errors of a prediction for one structure; all float64.
 
     Attributes:
@@ -41,7 +41,7 @@ class ErrorField:
     calibration: Calibration
 
     @classmethod
-    def of(cls, structure: Structure, std: Tensor, calibration: Calibration) -> ErrorField:
+    def of(cls, structure: Structure, std: Tensor, calibration: Calibration) -> ErrorCovariance:
         """The field on a structure.
 
         Args:

@@ -32,7 +32,7 @@ _CONSTANT = 1e-3  # standard deviation of a descriptor below which it says nothi
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
+class MahalanobisReference:
     """Mean and principal axes of the training atoms' surroundings.
 
     Attributes:
@@ -50,7 +50,7 @@ class Surroundings:
     quantiles: Tensor
 
     @classmethod
-    def of(cls, graphs: Sequence[Graph]) -> Surroundings | None:
+    def of(cls, graphs: Sequence[Graph]) -> MahalanobisReference | None:
         """Of training graphs, one structure each; None where there is too little to tell."""
         species, _ = index_species([s for graph in graphs for s in graph.species])
         if not graphs or graphs[0].cutoff < _SMALLEST_CUTOFF:
@@ -89,7 +89,7 @@ class Surroundings:
         return {**vars(self), "species": list(self.species)}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Surroundings:
+    def from_dict(cls, content: Mapping[str, Any]) -> MahalanobisReference:
         """What `as_dict` gave."""
         return cls(**{**content, "species": tuple(content["species"])})
 
@@ -199,7 +199,7 @@ class TrainingSet:
     number_density: tuple[float, ...] = ()
     shortest_distance: tuple[float, ...] = ()
     neighbors: tuple[float, ...] = ()
-    surroundings: Surroundings | None = None
+    surroundings: MahalanobisReference | None = None
 
     @classmethod
     def of(cls, graphs: Sequence[Graph]) -> TrainingSet:
@@ -213,7 +213,7 @@ class TrainingSet:
             number_density=_range(densities),
             shortest_distance=_range(shortest),
             neighbors=_range(neighbors),
-            surroundings=Surroundings.of(graphs),
+            surroundings=MahalanobisReference.of(graphs),
         )
 
     @classmethod
@@ -246,7 +246,7 @@ class TrainingSet:
             TypeError, ValueError, KeyError: it is not.
         """
         around = content.get("surroundings")
-        known = None if around is None else Surroundings.from_dict(around)
+        known = None if around is None else MahalanobisReference.from_dict(around)
         return cls(**{**content, "surroundings": known})
 
 
@@ -269,29 +269,29 @@ DISTANCE_TOLERANCE = 0.15
 
 # share of atoms beyond the distance that 95 % of the training atoms keep: 0.05 to 0.07 in other
 # relaxed Cu64Zr36 glasses, 0.22 after random displacements of 0.05 Å or 2 % of compression
-UNUSUAL_SHARE = 0.15
+OOD_FRACTION = 0.15
 
 
 @dataclass(frozen=True, eq=False)
-class Familiarity:
+class OODReport:
     """How one structure compares with the training structures.
 
     Attributes:
         distance: [n] float32, of each atom's surroundings (a training atom has 1 in the root mean
             square); None where the model does not tell.
         median, upper: of the distances, half and 95 % of the atoms below them.
-        unusual: share of atoms farther than 95 % of the training atoms.
+        ood_fraction: share of atoms farther than 95 % of the training atoms.
         warnings: one sentence for each reason not to trust a prediction.
     """
 
     distance: Tensor | None = None
     median: float | None = None
     upper: float | None = None
-    unusual: float | None = None
+    ood_fraction: float | None = None
     warnings: tuple[str, ...] = ()
 
 
-def familiarity(graph: Graph, known: TrainingSet | None) -> Familiarity:
+def ood_report(graph: Graph, known: TrainingSet | None) -> OODReport:
     """Compare a structure with the training set.
 
     Args:
@@ -304,23 +304,23 @@ def familiarity(graph: Graph, known: TrainingSet | None) -> Familiarity:
         atoms farther than 95 % of the training atoms. (An unknown element is an error.)
     """
     if known is None:
-        return Familiarity()
+        return OODReport()
     name = graph.names[0] or "the structure"
     found = [_density_warning(graph, known), _distance_warning(graph, known)]
     around = known.surroundings
     if around is None or graph.num_nodes == 0:
-        return Familiarity(warnings=tuple(f"{name} {text}" for text in found if text))
+        return OODReport(warnings=tuple(f"{name} {text}" for text in found if text))
     distance = around.distance(narrowed(graph, around.cutoff))
     ordered = distance.sort().values
     median, upper = (float(ordered[int(q * (len(ordered) - 1))]) for q in (0.5, 0.95))
-    unusual = float((distance > around.quantiles[1]).double().mean())
-    if unusual > UNUSUAL_SHARE:
+    ood_fraction = float((distance > around.quantiles[1]).double().mean())
+    if ood_fraction > OOD_FRACTION:
         found.append(
-            f"has {unusual:.0%} of its atoms in surroundings farther from the training set than "
-            "95 % of the training atoms: predictions may be far off"
+            f"has {ood_fraction:.0%} of its atoms in surroundings farther from the training set "
+            "than 95 % of the training atoms: predictions may be far off"
         )
     warnings = tuple(f"{name} {text}" for text in found if text)
-    return Familiarity(distance, median, upper, unusual, warnings)
+    return OODReport(distance, median, upper, ood_fraction, warnings)
 
 
 def _density_warning(graph: Graph, known: TrainingSet) -> str:

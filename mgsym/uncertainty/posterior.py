@@ -23,7 +23,7 @@ from torch import Tensor
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration
-from mgsym.uncertainty.error_covariance import ErrorField
+from mgsym.uncertainty.error_covariance import ErrorCovariance
 
 REACH = 2.5  # lengths; observations farther from a block of atoms are left out: they move a mean
 # by 0.0005 eV (8,000 atoms searched five times each)
@@ -45,7 +45,7 @@ class Observed(NamedTuple):
     variances: Tensor
 
 
-class Fused(NamedTuple):
+class Posterior(NamedTuple):
     """What prediction and searches say together.
 
     Attributes:
@@ -57,7 +57,7 @@ class Fused(NamedTuple):
     std: Tensor
 
 
-def fuse(
+def condition(
     structure: Structure,
     mean: Tensor,
     std: Tensor,
@@ -65,7 +65,7 @@ def fuse(
     calibration: Calibration | None = None,
     *,
     most_observations: int = MOST_OBSERVATIONS,
-) -> Fused:
+) -> Posterior:
     """Combine a prediction with observations of some of its atoms.
 
     Args:
@@ -79,7 +79,7 @@ def fuse(
     Raises:
         InputError: a number is not finite, or a variance not positive.
     """
-    field = ErrorField.of(structure, std, calibration or Calibration())
+    field = ErrorCovariance.of(structure, std, calibration or Calibration())
     mean = mean.double()
     _check(mean, observed)
     residual, noise = torch.zeros_like(mean), torch.full_like(mean, math.nan)
@@ -101,11 +101,11 @@ def fuse(
         evidence, precision = evidence + float(products[0]), precision + float(products[1])
     left = common - shared
     variance = field.own - explained + left.square() / precision
-    return Fused(mean + weighted + left * evidence / precision, variance.clamp(min=0).sqrt())
+    return Posterior(mean + weighted + left * evidence / precision, variance.clamp(min=0).sqrt())
 
 
 def _solve(
-    field: ErrorField, nodes: Tensor, near: Tensor, noise: Tensor, wanted: Tensor
+    field: ErrorCovariance, nodes: Tensor, near: Tensor, noise: Tensor, wanted: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """C⁻¹ wanted [k, 2], the covariance k of each node with the observations [m, k], kᵀ C⁻¹ k [m].
 
@@ -124,7 +124,7 @@ def _solve(
     return torch.cholesky_solve(wanted, factor), cross, half.square().sum(0)
 
 
-def _blocks(field: ErrorField, observed: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(field: ErrorCovariance, observed: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Parts of the structure, [m] int64 each, and the observed atoms that count for them, [k].
 
     A part with more observations than `most` is halved along its longest side.

@@ -443,6 +443,7 @@ def _look_through(path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
+    """Take the first line of what an error says."""
     return str(error).strip().partition("\n")[0]
 
 

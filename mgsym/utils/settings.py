@@ -114,6 +114,7 @@ def flattened(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown_setting(key: str, settings: Mapping[str, Any]) -> str:
+    """Say that there is no such setting, and which there are."""
     table = key.rpartition(".")[0]
     alike = [k for k in settings if k.rpartition(".")[0] == table] or list(settings)
     return f"no setting is called {short(key)}; there are {', '.join(alike)}"
@@ -148,6 +149,7 @@ def _like(example: Any, value: Any) -> Any:
 
 
 def toml_value(value: Any) -> str:
+    """Write a value as TOML has it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

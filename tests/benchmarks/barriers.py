@@ -38,7 +38,7 @@ def main() -> None:
     print("force calls a search: leave {:.0f}, climb {:.0f}".format(*(c.mean() for c in calls)))
     print(f"force calls a success to refine: {calls[2][found].mean():.0f}")
     gap = events["barrier_local"][found] - events["barrier"][found]
-    print(f"barrier with the rim frozen less refined: {gap.mean():.3f} eV")
+    print(f"barrier with the boundary frozen less refined: {gap.mean():.3f} eV")
     shares = np.percentile(events["barrier"][found], (5, 25, 50, 75, 95))
     print("barriers, 5/25/50/75/95 %: " + " / ".join(f"{v:.2f}" for v in shares) + " eV")
     print("searches  events  atoms  own mean  published  Pearson  95 %          stderr/eV")

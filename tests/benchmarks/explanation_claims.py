@@ -19,7 +19,11 @@ from torch import Tensor
 from mgsym.data_tools.formats import parse_types
 from mgsym.data_tools.workflows.explanation_target import explained_system
 from mgsym.explanation import explain_nodes
-from mgsym.explanation.computation_graph import Cone, distance_to_atom, model_cone
+from mgsym.explanation.computation_graph import (
+    ComputationGraph,
+    distance_to_atom,
+    model_computation_graph,
+)
 from mgsym.explanation.controls import matched_edges
 from mgsym.explanation.fidelity import in_cone
 from mgsym.utils.files import read_json
@@ -41,7 +45,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(3, round(FARTHEST / STEP))
     for explanation in explain_nodes(system.graph, system.model, nodes, topk=K):
-        part = model_cone(system.graph, system.model, explanation.node)
+        part = model_computation_graph(system.graph, system.model, explanation.node)
         chosen = in_cone(part, explanation)[:K]
         matched = matched_edges(distance_to_atom(part), chosen, generator).edges
         distance = atom_distances(part)
@@ -55,7 +59,7 @@ def main() -> None:
         print(f"{i * STEP:4.1f}–{(i + 1) * STEP:4.1f} {cells}")
 
 
-def atom_distances(part: Cone) -> Tensor:
+def atom_distances(part: ComputationGraph) -> Tensor:
     """[n] Å, from the explained atom to the nearest image of each."""
     graph = part.graph
     cell = graph.cell[0]

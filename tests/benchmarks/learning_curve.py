@@ -28,7 +28,7 @@ from mgsym.models.regression.moments import Moments, ridge_weights
 from mgsym.models.regression.ridge import Ridge
 
 SHARES = (1 / 64, 1 / 16, 1 / 4, 1.0)
-STRENGTH = 30.0
+PRIOR_DEGREES_OF_FREEDOM = 30.0
 
 Parts = Mapping[str, Mapping[float, list[Moments]]]  # by glass and share, of each structure
 
@@ -70,7 +70,7 @@ def score(parts: Parts, count: int, share: float) -> float:
         others = [glass for glass in parts if glass != left_out]
         for chosen in combinations(others, count):
             together = Moments.sum(m for glass in chosen for m in parts[glass][share])
-            (weight,) = ridge_weights(together, [STRENGTH])
+            (weight,) = ridge_weights(together, [PRIOR_DEGREES_OF_FREEDOM])
             scores.append(fmean(m.pearson(weight) for m in parts[left_out][1.0]))
     return fmean(scores)
 

@@ -41,7 +41,7 @@ from mgsym.graph import Graph
 from mgsym.models.regression.ridge import Ridge, RidgeOptions
 from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration
-from mgsym.uncertainty.posterior import Observed, fuse
+from mgsym.uncertainty.posterior import Observed, condition
 
 PHYSICAL = ("energy", "pressure", "von_mises", "compliance_6", "compliance_9")
 PHYSICAL += tuple(f"stiffness_{axis}" for axis in (1, 2, 3))
@@ -96,7 +96,7 @@ def table_of_searches(
             labelled = aggregate(structure, part, rows, Plan(size)).structure
             seen = observed_in(labelled)
             alone = pearson(seen.values, label[seen.rows])
-            fused = [fuse(structure, mean, std, seen, c).mean for c in (None, fit)]
+            fused = [condition(structure, mean, std, seen, c).mean for c in (None, fit)]
             count = float(labelled.columns["events"].values[rows].double().mean())
             scores.append([count, alone, *(pearson(f[rows], label[rows]) for f in fused)])
         count, *cells = map(fmean, zip(*scores, strict=True))
@@ -134,7 +134,7 @@ def table_of_drawn(
     for searches, share in cases:
         seen = drawn(first, searches, share, noise, seed=searches)
         start = time.process_time()
-        plain, kriged = (fuse(structure, mean, std, seen, c) for c in (None, fit))
+        plain, kriged = (condition(structure, mean, std, seen, c) for c in (None, fit))
         seconds = time.process_time() - start
         error = kriged.mean - second
         true = (error.var() - noise**2).clamp(min=0).sqrt()

@@ -447,4 +447,5 @@ def test_labels_that_cannot_be_are_refused_with_the_atom(
 def test_a_table_with_labels_that_cannot_be_is_refused(refused: Refused, row: str) -> None:
     Path("labels.csv").write_text(f"id,barrier,barrier_stderr\n{row}\n")
     line = refused(3, "build-graph", SAMPLE, "--labels", "labels.csv")
-    assert "labels.csv, line 2, atom id 1: barrier" in line
+    assert "labels.csv, line 2: barrier" in line
+    assert " for atom id 1" in line

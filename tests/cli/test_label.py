@@ -26,7 +26,8 @@ import sys
 sys.path.insert(0, {fakes!r})
 import fake_searches
 from mgsym.cli.main import main
-from mgsym.data_tools.simulation import barriers, labelling
+from mgsym.data_tools.simulation.labelling import barriers
+from mgsym.data_tools.workflows import labelling
 barriers.run_searches = fake_searches.run_searches
 labelling.ArtnSettings = fake_searches.FakeSettings
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import Event, Search
-from mgsym.data_tools.simulation.saddle_search.pipeline import Line
+from mgsym.data_tools.simulation.saddle_search.pipeline import Pipeline
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.data_tools.workflows import labelling
 from mgsym.errors import Interrupted, UsageError
@@ -141,12 +141,12 @@ def test_walks_that_end_are_on_the_cpu(gpu: Any) -> None:
     settings = ArtnSettings(call_limit=12, precision="float64")
     ends = []
     for device in PLACES:
-        line = Line(
+        line = Pipeline(
             crystal, zhou_cu_zr(), settings, [6.5], seed=0, slots=2, device=device, compile=False
         )
-        walks = {r.search.atom: r.walks[-1] for r in line.run(iter(asked))}
-        assert all(w.end.device.type == w.mode.device.type == "cpu" for w in walks.values())
-        ends.append(walks)
+        states = {r.search.atom: r.states[-1] for r in line.run(iter(asked))}
+        assert all(w.end.device.type == w.mode.device.type == "cpu" for w in states.values())
+        ends.append(states)
     for atom, here in ends[0].items():
         there = ends[1][atom]
         assert (there.status, there.calls_leave) == (here.status, here.calls_leave)

@@ -28,7 +28,12 @@ from mgsym.data_tools.simulation.labelling.event_files import (
 )
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.labelling.selection import format_rows, parse_shard
-from mgsym.data_tools.simulation.labelling.workers import Progress, Site, Task, search_sites
+from mgsym.data_tools.simulation.labelling.workers import (
+    Progress,
+    SearchTarget,
+    Task,
+    search_targets,
+)
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
@@ -182,7 +187,7 @@ def label(
         together = slots or slots_for(device)
         task = Task(run_searches, structure, potential, settings, seed, together, device)
         start = time.monotonic()
-        search_sites([Site(task, schedule, writer)], jobs, progress, should_stop)
+        search_targets([SearchTarget(task, schedule, writer)], jobs, progress, should_stop)
         seconds = time.monotonic() - start
     events = join([read_events(file)[1]], [file])
     found = aggregate(structure, events, writer.heading.chosen, plan)
@@ -217,7 +222,7 @@ def label_each(
     """
     plan, together = plan or Plan(), slots or slots_for(device)
     with ExitStack() as stack:
-        sites = []
+        targets = []
         for atoms in systems:
             heading = _heading(
                 atoms.structure, potential, settings, atoms.rows, plan, atoms.seed, None
@@ -227,8 +232,8 @@ def label_each(
             task = Task(
                 run_searches, atoms.structure, potential, settings, atoms.seed, together, device
             )
-            sites.append(Site(task, schedule, writer))
-        search_sites(sites, jobs, progress, should_stop)
+            targets.append(SearchTarget(task, schedule, writer))
+        search_targets(targets, jobs, progress, should_stop)
     return [
         aggregate(s.structure, join([read_events(s.file)[1]], [s.file]), s.rows, plan)
         for s in systems

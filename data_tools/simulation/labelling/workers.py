@@ -213,7 +213,7 @@ class Progress(Protocol):
     def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
 
 
-class Site(NamedTuple):
+class SearchTarget(NamedTuple):
     """What to search in, which searches are to be made, and where they are written."""
 
     task: Task
@@ -221,16 +221,16 @@ class Site(NamedTuple):
     writer: EventFile
 
 
-def search_sites(
-    sites: Sequence[Site],
+def search_targets(
+    targets: Sequence[SearchTarget],
     jobs: int = 1,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Make the searches of all sites.
+    """Make the searches of all targets.
 
     Args:
-        sites: at least one; all have the same plan.
+        targets: at least one; all have the same plan.
         jobs: processes.
         progress: called with searches (or events, where the plan counts them) done and to do.
         should_stop: asked after every search.
@@ -238,37 +238,37 @@ def search_sites(
     Raises:
         Interrupted: `should_stop` said so; the message tells how to go on.
     """
-    total = sum(site.schedule.total for site in sites)
-    before, found, recorded = _done(sites), 0, 0
+    total = sum(target.schedule.total for target in targets)
+    before, found, recorded = _done(targets), 0, 0
     if progress is not None:
         progress(0, total - before)
-    pieces = [(site.task, site.schedule) for site in sites]
+    pieces = [(target.task, target.schedule) for target in targets]
     with closing(run(pieces, jobs)) as events:
         for place, event in events:
             if event is not None:
-                sites[place].writer.append(event)
+                targets[place].writer.append(event)
                 found += event.found
                 recorded += 1
                 if progress is not None:
                     share = f"{100 * found / recorded:.0f} %"
-                    progress(_done(sites) - before, total - before, success=share)
-            if should_stop is not None and should_stop() and _unfinished(sites):
-                what = "events" if sites[0].schedule.plan.events else "searches"
+                    progress(_done(targets) - before, total - before, success=share)
+            if should_stop is not None and should_stop() and _unfinished(targets):
+                what = "events" if targets[0].schedule.plan.events else "searches"
                 raise Interrupted(
-                    f"stopped with {_done(sites)} of {total} {what}, all in {_place(sites)}: the "
-                    "same command with --resume goes on"
+                    f"stopped with {_done(targets)} of {total} {what}, all in {_place(targets)}: "
+                    "the same command with --resume goes on"
                 )
 
 
-def _done(sites: Sequence[Site]) -> int:
-    return sum(site.schedule.done for site in sites)
+def _done(targets: Sequence[SearchTarget]) -> int:
+    return sum(target.schedule.done for target in targets)
 
 
-def _unfinished(sites: Sequence[Site]) -> bool:
-    return any(site.schedule.unfinished for site in sites)
+def _unfinished(targets: Sequence[SearchTarget]) -> bool:
+    return any(target.schedule.unfinished for target in targets)
 
 
-def _place(sites: Sequence[Site]) -> str:
+def _place(targets: Sequence[SearchTarget]) -> str:
     """The file, or the folder of several."""
-    path = sites[0].writer.path
-    return str(path if len(sites) == 1 else path.parent)
+    path = targets[0].writer.path
+    return str(path if len(targets) == 1 else path.parent)

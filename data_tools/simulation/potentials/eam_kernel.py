@@ -6,7 +6,7 @@ is a plain function of tensors, so that it runs eagerly in pieces that a core's 
 
 An atom with forces is a *row*; its neighbours take up as many strips as they need. Neighbours are
 *sites*: every atom or periodic image that any row can see. A site moves with the row that owns it
-or, in the frozen rim of a barrier search, not at all. Sites far away fill up strips.
+or, in the frozen boundary of a barrier search, not at all. Sites far away fill up strips.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Neighborhood(NamedTuple):
             the density which the neighbour gives at the row.
         table_back: the same of the density that the row gives at the neighbour; None where
             densities are symmetric.
-        embedded: [s] int64, where the embedding slope of a site is: among rows, then rim atoms,
-            then a zero.
-        rim: atoms that stay but feel a changed density; None where every atom is a row.
+        embedded: [s] int64, where the embedding slope of a site is: among rows, then boundary
+            atoms, then a zero.
+        boundary: atoms that stay but feel a changed density; None where every atom is a row.
     """
 
     types: Tensor
@@ -76,21 +76,21 @@ class Neighborhood(NamedTuple):
     table: Tensor
     table_back: Tensor | None
     embedded: Tensor
-    rim: Rim | None = None
+    boundary: Boundary | None = None
 
 
-class Rim(NamedTuple):
+class Boundary(NamedTuple):
     """Frozen atoms near enough to rows to feel their density.
 
     Attributes:
         types: [q] species.
         fixed: [q] the density that frozen atoms give.
-        slot: [p] int64, places in the flattened [STRIP, v] where a rim atom is the neighbour.
-        atom: [p] int64, which rim atom it is; ascending where there are `runs`.
+        slot: [p] int64, places in the flattened [STRIP, v] where a boundary atom is the neighbour.
+        atom: [p] int64, which boundary atom it is; ascending where there are `runs`.
         weight: [s] share of the pair energy that a row counts with this site: a half where the
             site is a row too, all of it where it is frozen.
-        runs: [q] int64, places of each rim atom, which are then summed in a fixed order; None on
-            CPUs, which have one anyway.
+        runs: [q] int64, places of each boundary atom, which are then summed in a fixed order;
+            None on CPUs, which have one anyway.
     """
 
     types: Tensor
@@ -109,13 +109,13 @@ class RowForces(NamedTuple):
         forces: [3, r] eV/Å.
         virial: [6, r] eV (xx, yy, zz, yz, xz, xy), ½ Σ d ⊗ ∂E/∂d over the row's neighbours;
             None unless asked for.
-        rim_energy: [q] eV, embedding energies of the rim; None without one.
+        boundary_energy: [q] eV, embedding energies of the boundary; None without one.
     """
 
     energy: Tensor
     forces: Tensor
     virial: Tensor | None
-    rim_energy: Tensor | None
+    boundary_energy: Tensor | None
 
 
 class _Bonds(NamedTuple):
@@ -211,17 +211,17 @@ def _in_parts(
     """Both passes, a few strips at a time."""
     bonds = [_bonds(tables, where, part, sites, rows) for part in parts]
     received = _of_rows(torch.cat([bond.received.sum(0) for bond in bonds])[None], where)[0]
-    rim = where.rim
-    rim_energy = None
-    if rim is None:
+    boundary = where.boundary
+    boundary_energy = None
+    if boundary is None:
         energy, slope = _embedding(tables, where.types, received)
     else:
         back = torch.cat([bond.given for bond in bonds], dim=1).view(-1)
-        density = _rim_density(rim, back.index_select(0, rim.slot))
+        density = _boundary_density(boundary, back.index_select(0, boundary.slot))
         energies, slope = _embedding(
-            tables, torch.cat((where.types, rim.types)), torch.cat((received, density))
+            tables, torch.cat((where.types, boundary.types)), torch.cat((received, density))
         )
-        energy, rim_energy = energies[: len(received)], energies[len(received) :]
+        energy, boundary_energy = energies[: len(received)], energies[len(received) :]
     at_site = torch.cat((slope, slope.new_zeros(1))).index_select(0, where.embedded)
     sums = [
         _sums(tables, where, part, bond, slope, at_site, stress)
@@ -229,14 +229,14 @@ def _in_parts(
     ]
     joined = _of_rows(sums[0] if len(sums) == 1 else torch.cat(sums, dim=1), where)
     virial = joined[4:] if stress else None
-    return energy + joined[0], joined[1:4], virial, rim_energy
+    return energy + joined[0], joined[1:4], virial, boundary_energy
 
 
-def _rim_density(rim: Rim, given: Tensor) -> Tensor:
-    """The density [q] at rim atoms, with what rows give them [p]."""
-    if rim.runs is None:
-        return rim.fixed.index_add(0, rim.atom, given)
-    return rim.fixed + run_sums(given, rim.runs)
+def _boundary_density(boundary: Boundary, given: Tensor) -> Tensor:
+    """The density [q] at boundary atoms, with what rows give them [p]."""
+    if boundary.runs is None:
+        return boundary.fixed.index_add(0, boundary.atom, given)
+    return boundary.fixed + run_sums(given, boundary.runs)
 
 
 def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:
@@ -285,10 +285,10 @@ def _sums(
     embedded = own * bond.slope + _gather(at_site, neighbor) * bond.slope_back
     # ∂E/∂d = tension × d
     tension = (per_length + embedded * tables.inverse_spacing) * inverse
-    if where.rim is None:
+    if where.boundary is None:
         shared = pair.sum(0) * 0.5
     else:
-        shared = (pair * _gather(where.rim.weight, neighbor)).sum(0)
+        shared = (pair * _gather(where.boundary.weight, neighbor)).sum(0)
     sums = [shared, (tension * x).sum(0), (tension * y).sum(0), (tension * z).sum(0)]
     if stress:
         half = 0.5 * tension

@@ -141,6 +141,13 @@ def _sizes(words: Words) -> tuple[list[str], int]:
 
 
 def _check_sizes(words: Words, header: Header) -> None:
+    for name, points in (("nrho", header.densities), ("nr", header.points)):
+        if points < FEWEST_POINTS:
+            words.refuse(
+                1,
+                f"{name} is {points}, expected at least {FEWEST_POINTS} points: tabulate the "
+                "potential more finely",
+            )
     with words.placed(1):
         check_positive(header.density_spacing, "spacing of densities, drho,")
         check_positive(header.spacing, "spacing of distances, dr,")
@@ -150,13 +157,6 @@ def _check_sizes(words: Words, header: Header) -> None:
             raise InputError(
                 f"the cutoff is {header.cutoff:g} Å, but the tables end at "
                 f"{header.points * header.spacing:g} Å: correct one of them"
-            )
-    for name, points in (("nrho", header.densities), ("nr", header.points)):
-        if points < FEWEST_POINTS:
-            words.refuse(
-                1,
-                f"{name} is {points}, expected at least {FEWEST_POINTS} points: tabulate the "
-                "potential more finely",
             )
 
 

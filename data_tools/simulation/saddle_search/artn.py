@@ -14,7 +14,7 @@ from mgsym.data_tools.simulation.optimizers.relax import check_at_rest
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.data_tools.simulation.saddle_search.events import Event, Search
-from mgsym.data_tools.simulation.saddle_search.pipeline import Line
+from mgsym.data_tools.simulation.saddle_search.pipeline import Pipeline
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError
 from mgsym.structure import Structure
@@ -58,7 +58,7 @@ def run_searches(
     field = EAMForces(potential, [structure], skin=0.0, compile=False)
     forces = field(structure.positions, structure.cell[None]).forces
     check_at_rest(structure, forces, settings.start_force)
-    line = Line(
+    line = Pipeline(
         structure, potential, settings, radii_of(structure, settings),
         seed=seed, slots=slots, device=device, compile=compile,
     )  # fmt: skip
@@ -78,13 +78,13 @@ def barriers_by_radius(
     Searches that end before the last radius are left out. For what freezing costs; see
     `run_searches`.
     """
-    line = Line(
+    line = Pipeline(
         structure, potential, settings, radii_of(structure, settings),
         seed=0, slots=slots, device="cpu", compile=True,
     )  # fmt: skip
     for record in line.run(searches):
         if record.found:
-            yield [walk.barrier for walk in record.walks]
+            yield [state.barrier for state in record.states]
 
 
 def half_width(structure: Structure) -> float:

@@ -41,7 +41,8 @@ class Event(NamedTuple):
         seed: of the run; with the id and the attempt it decides the push.
         status: one of STATUSES.
         barrier: E(saddle) − E(minimum) with every atom free, eV; NaN unless found.
-        barrier_local: the same at the saddle with the rim frozen, eV; NaN where it was not reached.
+        barrier_local: the same at the saddle with the boundary frozen, eV; NaN where it was
+            not reached.
         eigenvalue: the lowest curvature at the last point, eV/Å².
         max_force: norm of the force over all coordinates that were free at the last point, eV/Å.
         calls_leave: force calls to leave the basin.

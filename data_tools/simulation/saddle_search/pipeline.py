@@ -16,7 +16,7 @@ from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import FOUND, Event, Search
 from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
 from mgsym.data_tools.simulation.saddle_search.regions import Region, RegionMaker
-from mgsym.data_tools.simulation.saddle_search.search_batch import Kind, SearchBatch, Walk
+from mgsym.data_tools.simulation.saddle_search.search_batch import Kind, SearchBatch, SearchState
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.structure import Structure
 
@@ -29,22 +29,22 @@ SAME, SAME_ENERGY = 0.1, 0.01
 
 @dataclass(eq=False)
 class Record:
-    """A search and its walks so far.
+    """A search and its states so far.
 
     Attributes:
         search: what was asked.
-        walks: the climb, then a refinement for each radius.
+        states: the climb, then a refinement for each radius.
         ends: the relaxations to both sides of the saddle, where asked.
     """
 
     search: Search
-    walks: list[Walk] = field(default_factory=list)
-    ends: list[Walk] = field(default_factory=list)
+    states: list[SearchState] = field(default_factory=list)
+    ends: list[SearchState] = field(default_factory=list)
 
     @property
     def found(self) -> bool:
         """Whether the saddle stood at every radius."""
-        return self.walks[-1].status == FOUND
+        return self.states[-1].status == FOUND
 
 
 class Stage:
@@ -75,10 +75,10 @@ class Stage:
             compile=compile,
         )
         self.batch = SearchBatch(regions, settings, kind)
-        self.waiting: deque[Walk] = deque()
+        self.waiting: deque[SearchState] = deque()
 
     def fill(self) -> None:
-        """Begin walks that wait, as long as there are empty slots."""
+        """Begin states that wait, as long as there are empty slots."""
         while self.waiting and self.batch.free:
             self.batch.insert(self.waiting.popleft())
 
@@ -88,7 +88,7 @@ class Stage:
         return self.batch.busy + len(self.waiting)
 
 
-class Line:
+class Pipeline:
     """Searches from one station to the next.
 
     Args:
@@ -148,10 +148,10 @@ class Line:
             if (
                 upstream_empty
                 and not current.waiting
-                and current.batch.busy * 2 <= len(current.batch.walks)
+                and current.batch.busy * 2 <= len(current.batch.states)
             ):
                 current.batch.shrink()
-            current.batch.tick()
+            current.batch.step()
             yield from self._pass_on(stage)
 
     def _next_stage(self, more: bool) -> int | None:
@@ -159,15 +159,15 @@ class Line:
         for index in reversed(range(len(self.stages))):
             stage = self.stages[index]
             before = sum(s.load for s in self.stages[:index])
-            if stage.load >= len(stage.batch.walks) or (stage.load and not before and not more):
+            if stage.load >= len(stage.batch.states) or (stage.load and not before and not more):
                 return index
         return 0 if self.stages[0].load else None
 
-    def _begin(self, search: Search) -> Walk:
+    def _begin(self, search: Search) -> SearchState:
         region = self.stages[0].cut(search.atom)
         push = self._push(search, region)
         start = region.start.T + self.settings.push * push
-        return Walk(region, start, push, Record(search))
+        return SearchState(region, start, push, Record(search))
 
     def _push(self, search: Search, region: Region) -> Tensor:
         """A random direction [3, a] of the atoms around the centre."""
@@ -183,35 +183,35 @@ class Line:
         """Walks that ended go to the next station, or leave."""
         batch = self.stages[stage].batch
         ended, batch.finished = batch.finished, []
-        for walk in ended:
-            record: Record = walk.tag
+        for state in ended:
+            record: Record = state.tag
             if batch.kind is Kind.DESCEND:
-                record.ends.append(walk)
+                record.ends.append(state)
                 if len(record.ends) == 2:
                     yield record
                 continue
-            record.walks.append(walk)
-            if walk.status != FOUND or stage + 1 == len(self.stages):
+            record.states.append(state)
+            if state.status != FOUND or stage + 1 == len(self.stages):
                 yield record
             elif self.stages[stage + 1].batch.kind is Kind.DESCEND:
-                self.stages[stage + 1].waiting.extend(descents(walk))
+                self.stages[stage + 1].waiting.extend(descents(state))
             else:
-                self.stages[stage + 1].waiting.append(self._widen(walk, self.stages[stage + 1]))
+                self.stages[stage + 1].waiting.append(self._widen(state, self.stages[stage + 1]))
 
-    def _widen(self, walk: Walk, stage: Stage) -> Walk:
+    def _widen(self, state: SearchState, stage: Stage) -> SearchState:
         """The same saddle in a larger region."""
-        region = stage.cut(walk.tag.search.atom)
-        place = torch.searchsorted(region.atoms, walk.region.atoms)
+        region = stage.cut(state.tag.search.atom)
+        place = torch.searchsorted(region.atoms, state.region.atoms)
         start, mode = region.start.T.clone(), torch.zeros_like(region.start.T)
-        moved = walk.end - walk.region.start.T
+        moved = state.end - state.region.start.T
         start[:, place] += moved
-        mode[:, place] = walk.mode
-        return Walk(region, start, mode / mode.norm(), walk.tag)
+        mode[:, place] = state.mode
+        return SearchState(region, start, mode / mode.norm(), state.tag)
 
     def event(self, record: Record) -> Event:
         """The record of a search, in numbers."""
-        search, walks, found = record.search, record.walks, record.found
-        first, last = walks[0], walks[-1]
+        search, states, found = record.search, record.states, record.found
+        first, last = states[0], states[-1]
         connected, barrier_back = connection(record, self.radii[-1] is None)
         moved = (last.end - last.region.start.T).square().sum(0)
         largest = int(moved.argmax())
@@ -221,15 +221,15 @@ class Line:
             id=int(self.structure.ids[search.atom]),
             attempt=search.attempt,
             seed=self.seed,
-            status=last.status if len(walks) == 1 or found else "refinement",
-            barrier=self._relaxed(walks) if found else NAN,
+            status=last.status if len(states) == 1 or found else "refinement",
+            barrier=self._relaxed(states) if found else NAN,
             barrier_local=first.barrier if first.status == FOUND else NAN,
             eigenvalue=last.eigenvalue,
             max_force=last.force,
             calls_leave=first.calls_leave,
             calls_climb=first.calls_climb,
-            calls_refine=sum(walk.calls_climb for walk in walks[1:]),
-            highest_energy=max(walk.highest for walk in walks),
+            calls_refine=sum(state.calls_climb for state in states[1:]),
+            highest_energy=max(state.highest for state in states),
             displacement=float(moved.sum().sqrt()),
             displacement_centre=float(moved[centre].sqrt()),
             displacement_largest=float(moved[largest].sqrt()),
@@ -239,22 +239,22 @@ class Line:
             barrier_back=barrier_back,
         )
 
-    def _relaxed(self, walks: list[Walk]) -> float:
+    def _relaxed(self, states: list[SearchState]) -> float:
         """The barrier with all atoms free, eV: as measured, or from the last two radii."""
-        last, radius, exponent = walks[-1], self.radii[-1], self.settings.relaxation_exponent
-        if radius is None or len(walks) < 2 or exponent == 0.0:
+        last, radius, exponent = states[-1], self.radii[-1], self.settings.relaxation_exponent
+        if radius is None or len(states) < 2 or exponent == 0.0:
             return last.barrier
         before = self.radii[-2] or radius
-        return last.barrier - (walks[-2].barrier - last.barrier) / (
+        return last.barrier - (states[-2].barrier - last.barrier) / (
             (radius / before) ** exponent - 1.0
         )
 
 
-def descents(saddle: Walk) -> list[Walk]:
+def descents(saddle: SearchState) -> list[SearchState]:
     """Walks down both sides of a saddle."""
     nowhere = torch.zeros_like(saddle.end)
     return [
-        Walk(saddle.region, saddle.end + way * END_PUSH * saddle.mode, nowhere, saddle.tag)
+        SearchState(saddle.region, saddle.end + way * END_PUSH * saddle.mode, nowhere, saddle.tag)
         for way in (1.0, -1.0)
     ]
 
@@ -277,11 +277,11 @@ def connection(record: Record, drifts: bool = False) -> tuple[int, float]:
     )
     if moved > SAME or abs(back.barrier) > SAME_ENERGY or back.status != FOUND:
         return 0, NAN
-    risen = record.walks[-1].barrier - other.barrier
+    risen = record.states[-1].barrier - other.barrier
     return 1, risen if other.status == FOUND else NAN
 
 
-def _furthest(end: Walk, drifts: bool) -> float:
+def _furthest(end: SearchState, drifts: bool) -> float:
     """How far the atom is from where it was that is furthest, Å."""
     moved = end.end - end.region.start.T
     if drifts:

@@ -14,8 +14,8 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
     FAR,
     STRIP,
     VECTOR,
+    Boundary,
     Neighborhood,
-    Rim,
     in_strips,
     row_forces,
     table_start,
@@ -31,14 +31,14 @@ class Sizes(NamedTuple):
 
     Attributes:
         sites: the last one fills up strips.
-        rims: rim atoms.
+        boundary_atoms: boundary atoms.
         strips: the last one is empty.
         of_row: strips of one row.
-        pairs: of a row and a rim atom.
+        pairs: of a row and a boundary atom.
     """
 
     sites: int
-    rims: int
+    boundary_atoms: int
     strips: int
     of_row: int
     pairs: int
@@ -92,16 +92,16 @@ class RegionBatch:
         # one more species, for what fills up: it has no neighbours
         limit = (potential.reach + skin).square()
         self._limit = pad(limit, (0, 1, 0, 1), value=-1.0).to(device)
-        self._rim_limit = (float(potential.density_reach.max()) + skin) ** 2
+        self._boundary_limit = (float(potential.density_reach.max()) + skin) ** 2
         self._nobody = species
         self.sizes = Sizes(1, 1, 1, 1, 1)
         self._row_types = self._full((self.rows,), species, torch.int64)
         self._base = self._full((1, 3), FAR, torch.float64)
         self._owner = self._full((1,), -1, torch.int64)
         self._site_types = self._full((1,), species, torch.int64)
-        self._rim_of_site = self._full((1,), -1, torch.int64)
-        self._rim_types = self._full((1,), 0, torch.int64)
-        self._rim_fixed = self._full((1,), 0.0, torch.float64)
+        self._boundary_of_site = self._full((1,), -1, torch.int64)
+        self._boundary_types = self._full((1,), 0, torch.int64)
+        self._boundary_fixed = self._full((1,), 0.0, torch.float64)
         self._strips = self._full((self.rows, 1), -1, torch.int64)
         self._row = self._full((1,), 0, torch.int64)
         self._listed = self._full((3, self.rows), 0.0, torch.float64)
@@ -110,7 +110,7 @@ class RegionBatch:
         self._neighbor = slot.int().expand(STRIP, slots)[..., None].clone()
         self._table, self._back = torch.zeros_like(self._neighbor), torch.zeros_like(self._neighbor)
         self._pair_place = slot[:, None].clone()
-        self._pair_rim = self._full((1,), 0, torch.int64)
+        self._pair_boundary = self._full((1,), 0, torch.int64)
         self._where: Neighborhood | None = None
 
     def _full(self, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
@@ -120,22 +120,26 @@ class RegionBatch:
 
     def insert(self, slot: int, region: Region) -> None:
         """Put a region in a slot; lists are made when `refresh` is next called with it."""
-        sites, rims, atoms = len(region.site_types), len(region.rim_types), len(region.atoms)
-        self.grow(self.sizes.with_room(sites=sites + 1, rims=rims + 1))
+        sites, boundary_atoms, atoms = (
+            len(region.site_types),
+            len(region.boundary_types),
+            len(region.atoms),
+        )
+        self.grow(self.sizes.with_room(sites=sites + 1, boundary_atoms=boundary_atoms + 1))
         row = self._row_types[slot].fill_(self._nobody)
         row[:atoms] = region.types
         for array, values, empty in (
             (self._base, region.site_base, FAR),
             (self._owner, region.site_owner, -1),
             (self._site_types, region.site_types, self._nobody),
-            (self._rim_of_site, region.site_rim, -1),
+            (self._boundary_of_site, region.site_boundary, -1),
         ):
             array[slot, :sites] = values.to(self.device)
             array[slot, sites:] = empty
-        self._rim_types[slot, :rims] = region.rim_types
-        self._rim_types[slot, rims:] = 0
-        self._rim_fixed[slot, :rims] = region.rim_fixed
-        self._rim_fixed[slot, rims:] = 0.0
+        self._boundary_types[slot, :boundary_atoms] = region.boundary_types
+        self._boundary_types[slot, boundary_atoms:] = 0
+        self._boundary_fixed[slot, :boundary_atoms] = region.boundary_fixed
+        self._boundary_fixed[slot, boundary_atoms:] = 0.0
         self._listed[slot] = float("nan")
         self._where = None
 
@@ -146,13 +150,19 @@ class RegionBatch:
         if new == old:
             return
         self._where = None
-        sites, rims = (0, new.sites - old.sites), (0, new.rims - old.rims)
+        sites, boundary_atoms = (
+            (0, new.sites - old.sites),
+            (0, new.boundary_atoms - old.boundary_atoms),
+        )
         strips, pairs = (0, new.strips - old.strips), (0, new.pairs - old.pairs)
         self._base = pad(self._base, (0, 0, *sites), value=FAR)
         self._owner = pad(self._owner, sites, value=-1)
         self._site_types = pad(self._site_types, sites, value=self._nobody)
-        self._rim_of_site = pad(self._rim_of_site, sites, value=-1)
-        self._rim_types, self._rim_fixed = pad(self._rim_types, rims), pad(self._rim_fixed, rims)
+        self._boundary_of_site = pad(self._boundary_of_site, sites, value=-1)
+        self._boundary_types, self._boundary_fixed = (
+            pad(self._boundary_types, boundary_atoms),
+            pad(self._boundary_fixed, boundary_atoms),
+        )
         self._strips = pad(self._strips, (0, new.of_row - old.of_row), value=-1)
         self._row = pad(self._row, strips)
         self._table, self._back = pad(self._table, strips), pad(self._back, strips)
@@ -165,7 +175,7 @@ class RegionBatch:
         strip[strip == old.strips - 1] = new.strips - 1  # the last strip is empty
         place = rank * self.slots * new.strips + slot * new.strips + strip
         self._pair_place = torch.cat((place, self._empty_place().expand(-1, pairs[1])), dim=1)
-        self._pair_rim = pad(self._pair_rim, pairs)
+        self._pair_boundary = pad(self._pair_boundary, pairs)
 
     def _empty_place(self) -> Tensor:
         """[b, 1] a place in each slot's strips that is never filled: in the last strip."""
@@ -194,9 +204,9 @@ class RegionBatch:
         strips = in_strips(degree)
         length, most = len(strips.row), strips.of_row.shape[1]
         receiver, giver = self._row_types[slot][row], self._site_types[slot][site]
-        rim = self._rim_of_site[slot][site]
+        boundary = self._boundary_of_site[slot][site]
         square = excess.view(-1)[flat] + self._limit[giver, receiver]
-        near = ((rim >= 0) & (square < self._rim_limit)).nonzero().squeeze(1)
+        near = ((boundary >= 0) & (square < self._boundary_limit)).nonzero().squeeze(1)
         pairs = len(near) if self.frozen else 0
         self.grow(self.sizes.with_room(strips=length + 1, of_row=most, pairs=pairs))
 
@@ -220,8 +230,8 @@ class RegionBatch:
             place = (strips.rank[near] * self.slots + slot) * self.sizes.strips + strips.strip[near]
             self._pair_place[slot] = self._empty_place()[slot]
             self._pair_place[slot, : len(near)] = place
-            self._pair_rim[slot] = 0
-            self._pair_rim[slot, : len(near)] = rim[near]
+            self._pair_boundary[slot] = 0
+            self._pair_boundary[slot, : len(near)] = boundary[near]
 
     def _excess(self, slot: int, x: Tensor) -> Tensor:
         """Squared distances of rows and sites less their species' squared reach, [a, s].
@@ -257,8 +267,8 @@ class RegionBatch:
             compile=self._compile,
         )
         energy = found.energy.double().view(self.slots, -1).sum(1)
-        if found.rim_energy is not None:
-            energy = energy + found.rim_energy.double().view(self.slots, -1).sum(1)
+        if found.boundary_energy is not None:
+            energy = energy + found.boundary_energy.double().view(self.slots, -1).sum(1)
         return energy, found.forces.view(3, self.slots, self.rows).transpose(0, 1)
 
     def _place_sites(self, x: Tensor, slots: slice) -> Tensor:
@@ -278,26 +288,28 @@ class RegionBatch:
             slot[..., None] * self.sizes.strips + self._strips,
             self.slots * self.sizes.strips,
         ).view(-1, self.sizes.of_row)
-        nobody = self.slots * (self.rows + (self.sizes.rims if self.frozen else 0))
+        nobody = self.slots * (self.rows + (self.sizes.boundary_atoms if self.frozen else 0))
         embedded = torch.where(self._owner >= 0, slot * self.rows + self._owner, nobody)
-        rim = None
+        boundary = None
         if self.frozen:
-            at = self.slots * self.rows + slot * self.sizes.rims + self._rim_of_site
-            embedded = torch.where(self._rim_of_site >= 0, at, embedded)
-            place, atom, runs = self._rim_pairs(slot)
+            at = self.slots * self.rows + slot * self.sizes.boundary_atoms + self._boundary_of_site
+            embedded = torch.where(self._boundary_of_site >= 0, at, embedded)
+            place, atom, runs = self._boundary_pairs(slot)
             weight = torch.where(self._owner >= 0, 0.5, 1.0).to(self.dtype).reshape(-1)
-            fixed = self._rim_fixed.to(self.dtype).reshape(-1)
-            rim = Rim(self._rim_types.reshape(-1), fixed, place, atom, weight, runs)
+            fixed = self._boundary_fixed.to(self.dtype).reshape(-1)
+            boundary = Boundary(self._boundary_types.reshape(-1), fixed, place, atom, weight, runs)
         back = None if self._tables.symmetric else self._back.view(STRIP, -1)
         neighbor, table = self._neighbor.view(STRIP, -1), self._table.view(STRIP, -1)
-        return Neighborhood(types, strips, row, neighbor, table, back, embedded.reshape(-1), rim)
+        return Neighborhood(
+            types, strips, row, neighbor, table, back, embedded.reshape(-1), boundary
+        )
 
-    def _rim_pairs(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Places, rim atoms and, except on CPUs, how many pairs each rim atom has; see `Rim`."""
+    def _boundary_pairs(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Places, boundary atoms and, except on CPUs, how many pairs each has; see `Boundary`."""
         place = self._pair_place.reshape(-1)
-        atom = (slot * self.sizes.rims + self._pair_rim).reshape(-1)
+        atom = (slot * self.sizes.boundary_atoms + self._pair_boundary).reshape(-1)
         if self.device.type == "cpu":
             return place, atom, None
         atom, order = atom.sort(stable=True)
-        ends = torch.arange(self.slots * self.sizes.rims + 1, device=self.device)
+        ends = torch.arange(self.slots * self.sizes.boundary_atoms + 1, device=self.device)
         return place[order], atom, torch.searchsorted(atom, ends).diff()

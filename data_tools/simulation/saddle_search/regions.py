@@ -32,9 +32,9 @@ class Region(NamedTuple):
             it is an image of.
         site_owner: [s] the moving atom (row) that a site is an image of; −1 for frozen ones.
         site_types: [s].
-        site_rim: [s] which rim atom a frozen site is; −1 where it is none.
-        rim_types: [q].
-        rim_fixed: [q] the density that frozen atoms give to each rim atom.
+        site_boundary: [s] which boundary atom a frozen site is; −1 where it is none.
+        boundary_types: [q].
+        boundary_fixed: [q] the density that frozen atoms give to each boundary atom.
     """
 
     atoms: Tensor
@@ -43,9 +43,9 @@ class Region(NamedTuple):
     site_base: Tensor
     site_owner: Tensor
     site_types: Tensor
-    site_rim: Tensor
-    rim_types: Tensor
-    rim_fixed: Tensor
+    site_boundary: Tensor
+    boundary_types: Tensor
+    boundary_fixed: Tensor
 
 
 class RegionMaker:
@@ -87,15 +87,17 @@ class RegionMaker:
         atom, place, distance = atom[near], place[near], distance[near]
         owner = row[atom]
         base = torch.where((owner >= 0)[:, None], place - start[owner], place)
-        is_rim = (owner < 0) & (distance < span + self.density_reach + self.skin + MARGIN)
-        rim_atoms = atom[is_rim].unique()
+        is_boundary = (owner < 0) & (distance < span + self.density_reach + self.skin + MARGIN)
+        boundary_atoms = atom[is_boundary].unique()
         number = torch.full((len(self.structure),), -1)
-        number[rim_atoms] = torch.arange(len(rim_atoms))
-        rim = torch.where(owner < 0, number[atom], -1)
-        fixed = self.density[rim_atoms] - self._given(start, self.types[atoms], place, rim, atom)
+        number[boundary_atoms] = torch.arange(len(boundary_atoms))
+        boundary = torch.where(owner < 0, number[atom], -1)
+        fixed = self.density[boundary_atoms] - self._given(
+            start, self.types[atoms], place, boundary, atom
+        )
         return Region(
-            atoms, start, self.types[atoms], base, owner, self.types[atom], rim,
-            self.types[rim_atoms], fixed,
+            atoms, start, self.types[atoms], base, owner, self.types[atom], boundary,
+            self.types[boundary_atoms], fixed,
         )  # fmt: skip
 
     def rows(self) -> int:
@@ -120,17 +122,17 @@ class RegionMaker:
         return _images_in_sphere(positions, cell, periodic, reach)
 
     def _given(
-        self, start: Tensor, types: Tensor, place: Tensor, rim: Tensor, atom: Tensor
+        self, start: Tensor, types: Tensor, place: Tensor, boundary: Tensor, atom: Tensor
     ) -> Tensor:
-        """The density [q] that moving atoms give to rim atoms in the minimum."""
-        sites = (rim >= 0).nonzero().squeeze(1)
-        count = int(rim.max()) + 1 if len(rim) else 0
+        """The density [q] that moving atoms give to boundary atoms in the minimum."""
+        sites = (boundary >= 0).nonzero().squeeze(1)
+        count = int(boundary.max()) + 1 if len(boundary) else 0
         length = torch.cdist(place[sites], start, compute_mode="donot_use_mm_for_euclid_dist")
         site, row = (length < self.density_reach).nonzero(as_tuple=True)
         found = density_at(
             self.potential, types[row], self.types[atom[sites[site]]], length[site, row]
         )
-        return torch.zeros(count, dtype=torch.float64).index_add(0, rim[sites[site]], found)
+        return torch.zeros(count, dtype=torch.float64).index_add(0, boundary[sites[site]], found)
 
 
 def densities(potential: EAM, structure: Structure) -> Tensor:

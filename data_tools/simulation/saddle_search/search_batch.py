@@ -1,4 +1,4 @@
-"""Saddle searches in lockstep: every tick is one force call for all slots, then a small update of
+"""Saddle searches in lockstep: every step is one force call for all slots, then a small update of
 each slot by its own phase.
 
 The steps and their order follow Mousseau & Barkema, Phys. Rev. E 57, 2419 (1998) and Malek &
@@ -24,7 +24,7 @@ from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 
 
 class Kind(Enum):
-    """What the walks of a batch do."""
+    """What the states of a batch do."""
 
     CLIMB = "climb"  # leave the basin and climb to a saddle
     REFINE = "refine"  # converge a saddle again with more atoms free
@@ -49,7 +49,7 @@ CURVE_LEAVING, CURVE_CLIMBING = (6, 15, 0.01), (4, 12, 0.01)
 
 
 @dataclass(eq=False)
-class Walk:
+class SearchState:
     """One search at one radius.
 
     Attributes:
@@ -84,18 +84,18 @@ class SearchBatch:
     """Walks in slots.
 
     Args:
-        regions: empty, with as many slots as walks go on at once.
+        regions: empty, with as many slots as states go on at once.
         settings: of the search.
-        kind: what these walks are.
+        kind: what these states are.
     """
 
     def __init__(self, regions: RegionGroups, settings: ArtnSettings, kind: Kind) -> None:
         self.regions, self.settings, self.kind = regions, settings, kind
         self.refining = kind is Kind.REFINE
-        self.finished: list[Walk] = []
+        self.finished: list[SearchState] = []
         slots, rows, device = regions.slots, regions.rows, regions.device
         real = regions.dtype
-        self.walks: list[Walk | None] = [None] * slots
+        self.states: list[SearchState | None] = [None] * slots
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
@@ -117,23 +117,23 @@ class SearchBatch:
     @property
     def free(self) -> int:
         """How many slots are empty."""
-        return sum(walk is None for walk in self.walks)
+        return sum(state is None for state in self.states)
 
     @property
     def busy(self) -> int:
-        """How many walks go on."""
-        return len(self.walks) - self.free
+        """How many states go on."""
+        return len(self.states) - self.free
 
-    def insert(self, walk: Walk) -> None:
-        """Begin a walk in an empty slot."""
-        slot = self.walks.index(None)
-        self.walks[slot] = walk
-        self.regions.insert(slot, walk.region)
-        atoms = len(walk.region.atoms)
+    def insert(self, state: SearchState) -> None:
+        """Begin a state in an empty slot."""
+        slot = self.states.index(None)
+        self.states[slot] = state
+        self.regions.insert(slot, state.region)
+        atoms = len(state.region.atoms)
         for array, values in (
-            (self.origin, walk.region.start.T),
-            (self.x, walk.start),
-            (self.axis, walk.axis),
+            (self.origin, state.region.start.T),
+            (self.x, state.start),
+            (self.axis, state.axis),
         ):
             array[slot] = 0.0
             array[slot, :, :atoms] = values
@@ -145,8 +145,8 @@ class SearchBatch:
         self.curvature[slot] = torch.nan
         self.highest[slot] = 0.0
 
-    def tick(self) -> None:
-        """One force call, and what each slot makes of it; `finished` gets the walks that end."""
+    def step(self) -> None:
+        """One force call, and what each slot makes of it; `finished` gets the states that end."""
         at = torch.where((self.phase == START)[:, None, None], self.origin, self.x)
         self.regions.refresh(at)
         curving = (self.phase == CURVE).nonzero().squeeze(1)
@@ -296,32 +296,32 @@ class SearchBatch:
 
     def _finish_some(self, slots: Tensor, status: str) -> None:
         for slot in slots.tolist():
-            walk = self.walks[slot]
-            if walk is None:
+            state = self.states[slot]
+            if state is None:
                 continue
-            atoms = len(walk.region.atoms)
-            walk.status = status
-            walk.barrier = float(self.energy[slot] - self.energy_0[slot])
-            walk.highest = float(self.highest[slot])
-            walk.eigenvalue = float(self.curvature[slot])
-            walk.force = float(self.force[slot].norm())
-            walk.calls_leave = int(self.calls_leave[slot])
-            walk.calls_climb = int(self.calls[slot]) - walk.calls_leave
-            # copies: the slot goes to another walk, and walks keep no memory of a GPU
-            walk.end, walk.mode = (
+            atoms = len(state.region.atoms)
+            state.status = status
+            state.barrier = float(self.energy[slot] - self.energy_0[slot])
+            state.highest = float(self.highest[slot])
+            state.eigenvalue = float(self.curvature[slot])
+            state.force = float(self.force[slot].norm())
+            state.calls_leave = int(self.calls_leave[slot])
+            state.calls_climb = int(self.calls[slot]) - state.calls_leave
+            # copies: the slot goes to another state, and states keep no memory of a GPU
+            state.end, state.mode = (
                 values[slot, :, :atoms].to("cpu", torch.float64, copy=True)
                 for values in (self.x, self.mode)
             )
-            self.walks[slot] = None
+            self.states[slot] = None
             self.phase[slot] = IDLE
-            self.finished.append(walk)
+            self.finished.append(state)
 
     def shrink(self) -> None:
-        """Drop slots that are empty, for when no more walks come."""
-        kept = self.regions.keep_busy([walk is not None for walk in self.walks])
-        if len(kept) == len(self.walks):
+        """Drop slots that are empty, for when no more states come."""
+        kept = self.regions.keep_busy([state is not None for state in self.states])
+        if len(kept) == len(self.states):
             return
-        self.walks = [self.walks[slot] for slot in kept]
+        self.states = [self.states[slot] for slot in kept]
         slots = torch.tensor(kept, device=self.phase.device)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):

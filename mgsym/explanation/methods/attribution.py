@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation.computation_graph import Cone, full_prediction
+from mgsym.explanation.computation_graph import ComputationGraph, full_prediction
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.masks import at_least
 from mgsym.models.base import BarrierModel
 from mgsym.nn.egat import recorded_attention
 
 
-def path_slopes(model: BarrierModel, part: Cone, weights: tuple[float, ...]) -> Tensor:
+def path_slopes(model: BarrierModel, part: ComputationGraph, weights: tuple[float, ...]) -> Tensor:
     """[m] eV, the mean of ∂f/∂w of every edge where all edges weigh w, over several w.
 
     Raises:
@@ -47,7 +47,7 @@ def midpoints(steps: int) -> tuple[float, ...]:
 
 def gradient(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
 ) -> Explanation:
@@ -61,7 +61,7 @@ def gradient(
 
 def integrated_gradients(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
     *,
@@ -84,7 +84,7 @@ def integrated_gradients(
 
 def leave_one_out(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
     *,
@@ -119,7 +119,7 @@ def leave_one_out(
 
 def random(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
 ) -> Explanation:
@@ -130,7 +130,7 @@ def random(
 
 def attention(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
 ) -> Explanation:
@@ -154,7 +154,7 @@ def attention(
     return part.explanation("attention", importance, prediction=full)
 
 
-def _flow(part: Cone, alpha: Tensor) -> Tensor:
+def _flow(part: ComputationGraph, alpha: Tensor) -> Tensor:
     """[m], what passes through each edge."""
     graph = part.graph
     held = torch.zeros(graph.num_nodes, device=alpha.device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mgsym.explanation.computation_graph import Cone, distance_to_atom
+from mgsym.explanation.computation_graph import ComputationGraph, distance_to_atom
 from mgsym.explanation.methods.masks import threshold
 from mgsym.graph import Graph
 from mgsym.graph.operations import receptive_nodes
@@ -21,8 +21,8 @@ LOWEST, HIGHEST = -8.0, 3.0  # of logits from slopes: no edge is beyond reach, n
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
-    """What there is to see of a cone.
+class EdgeFeatures:
+    """What there is to see of a computation graph.
 
     Attributes:
         atoms: [n, a], of each atom.
@@ -35,14 +35,15 @@ class Looks:
     start: Tensor
 
 
-def atom_looks(model: BarrierModel, graph: Graph, nodes: Tensor, depth: int | None) -> Tensor:
+def node_features_of(model: BarrierModel, graph: Graph, nodes: Tensor, depth: int | None) -> Tensor:
     """What the model and the graph have of some atoms.
 
     Element, radial density of each element's neighbours, the prediction, and what enters the
     model's last layer where it has one: the hidden representation.
 
     Args:
-        graph: the whole graph, so that atoms at the rim of a cone have all their neighbours.
+        graph: the whole graph, so that atoms at the boundary of a computation graph have all their
+            neighbours.
         nodes: [k] int64, sorted.
         depth: how many hops the model sees; None for all of the structure, then in `nodes`.
 
@@ -65,8 +66,10 @@ def atom_looks(model: BarrierModel, graph: Graph, nodes: Tensor, depth: int | No
     return torch.cat(seen_of, dim=1)[torch.searchsorted(field, nodes)]
 
 
-def edge_looks(part: Cone, slopes: Tensor | None, budget: int) -> tuple[Tensor, Tensor]:
-    """Length, distance and hop of each edge of a cone, and what its slope suggests.
+def edge_features_of(
+    part: ComputationGraph, slopes: Tensor | None, budget: int
+) -> tuple[Tensor, Tensor]:
+    """Length, distance and hop of each edge of a computation graph, and what its slope suggests.
 
     Args:
         slopes: [m] eV, the effect of each edge; None if that is not to be looked at.
@@ -115,7 +118,7 @@ class EdgeScorer(nn.Module):
     logits are those of the slopes.
 
     Args:
-        looks: of the cones to train on.
+        looks: of the computation graphs to train on.
         width: of the hidden layer.
         generator: draws the weights.
     """
@@ -123,7 +126,9 @@ class EdgeScorer(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, looks: Sequence[Looks], width: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, looks: Sequence[EdgeFeatures], width: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         atoms = torch.cat([each.atoms for each in looks])
         self.register_buffer("mean", atoms.mean(0))
@@ -139,8 +144,8 @@ class EdgeScorer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width, device=atoms.device))
         self.out = nn.Parameter(torch.zeros(width, device=atoms.device))
 
-    def forward(self, looks: Looks, part: Cone) -> Tensor:
-        """[m], the logits of a cone's edges."""
+    def forward(self, looks: EdgeFeatures, part: ComputationGraph) -> Tensor:
+        """[m], the logits of a computation graph's edges."""
         atoms = ((looks.atoms - self.mean) / self.scale).clamp(-5, 5)
         source, target, node = self.ends
         # by atom first, then by edge: an atom has many edges

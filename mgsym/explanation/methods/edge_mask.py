@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.explanation.agreement import mean_agreement
-from mgsym.explanation.computation_graph import Cone, cone, full_prediction
+from mgsym.explanation.computation_graph import ComputationGraph, computation_graph, full_prediction
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import midpoints, path_slopes
 from mgsym.explanation.methods.exchange import exchange
@@ -49,7 +49,7 @@ LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none
 
 def edge_mask(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
     *,
@@ -99,7 +99,7 @@ def edge_mask(
     )
 
 
-def _attribution(model: BarrierModel, part: Cone) -> Tensor | None:
+def _attribution(model: BarrierModel, part: ComputationGraph) -> Tensor | None:
     """[m] eV, integrated gradients; None of a model without gradients."""
     try:
         return path_slopes(model, part, midpoints(PATH))
@@ -107,7 +107,7 @@ def _attribution(model: BarrierModel, part: Cone) -> Tensor | None:
         return None
 
 
-def _start(part: Cone, attribution: Tensor | None, budget: int) -> Tensor:
+def _start(part: ComputationGraph, attribution: Tensor | None, budget: int) -> Tensor:
     """[m], the logits to start from; without gradients, edges near the atom come first."""
     if attribution is None:
         start = -part.hop.float() - part.graph.edge_length / part.graph.cutoff
@@ -118,7 +118,7 @@ def _start(part: Cone, attribution: Tensor | None, budget: int) -> Tensor:
 
 def _learn(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     full: float,
     start: Tensor,
     attribution: Tensor,
@@ -130,7 +130,7 @@ def _learn(
     budget, steps, learning_rate, necessity, anchor = settings
     first = start + torch.where(part.hop == 1, HIGHEST - LOWEST, 0.0)
     pool = first.argsort(descending=True, stable=True)[: max(POOL, 2 * budget)]
-    small = cone(part.graph.with_edges(pool), part.node, part.depth)
+    small = computation_graph(part.graph.with_edges(pool), part.node, part.depth)
     pool = pool.sort().values[small.edges]
     rows = len(logits)
     batch = collate([small.graph] * rows)

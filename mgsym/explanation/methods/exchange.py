@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mgsym.explanation.computation_graph import Cone
+from mgsym.explanation.computation_graph import ComputationGraph
 from mgsym.graph import Graph, collate
 from mgsym.models.base import BarrierModel
 
@@ -16,7 +16,7 @@ COST = 0.02  # label sd of error that a pair must save for each unit of log impo
 
 def exchange(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     full: float,
     importance: Tensor,
     budget: int,
@@ -52,7 +52,7 @@ def exchange(
 
 def _best_pair(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     full: float,
     importance: Tensor,
     budget: int,
@@ -85,7 +85,9 @@ def _best_pair(
 class _Trial:
     """Predictions with the edges inside alone, some edges flipped."""
 
-    def __init__(self, model: BarrierModel, part: Cone, edges: Tensor, inside: int) -> None:
+    def __init__(
+        self, model: BarrierModel, part: ComputationGraph, edges: Tensor, inside: int
+    ) -> None:
         self.model = model
         kept = part.graph.with_edges(edges)  # in the order of edge numbers
         ends = torch.cat([kept.edge_index.flatten(), kept.edge_index.new_tensor([part.node])])

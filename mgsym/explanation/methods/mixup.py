@@ -21,23 +21,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgsym.explanation.computation_graph import Cone
+from mgsym.explanation.computation_graph import ComputationGraph
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 from mgsym.nn.scatter import segment_sum
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
-    """A cone whose atoms have traded what does not explain them.
+class Mixup:
+    """A computation graph whose atoms have traded what does not explain them.
 
     Attributes:
-        graph: the atoms of the cone, with the edges of both kinds.
+        graph: the atoms of the computation graph, with the edges of both kinds.
         node: the atom explained.
-        own: [p] int64, edges of the cone that may explain.
-        rest: [q] int64, edges of the cone that arrive elsewhere now.
+        own: [p] int64, edges of the computation graph that may explain.
+        rest: [q] int64, edges of the computation graph that arrive elsewhere now.
         order: [p + q] int64, edges of `graph` among own and rest, one after the other.
-        degree: [n] int64, how many edges arrive at each atom of the cone.
+        degree: [n] int64, how many edges arrive at each atom of the computation graph.
     """
 
     graph: Graph
@@ -51,7 +51,8 @@ class Mixture:
         """The atom's barrier, eV, 0-d; its gradient goes to the edges that explain.
 
         Args:
-            mask: [m] in 0 … 1, of every edge of the cone; those not in `own` count as rest only.
+            mask: [m] in 0 … 1, of every edge of the computation graph; those not in `own` count as
+                rest only.
         """
         barrier: Tensor = model(self.graph, self.weights(mask))[self.node]
         return barrier
@@ -67,12 +68,13 @@ class Mixture:
         return torch.cat([kept, left * share.clamp(0, 1)[now_at]])[self.order]
 
 
-def mixture(part: Cone, own: Tensor, generator: torch.Generator) -> Mixture:
+def mixup(part: ComputationGraph, own: Tensor, generator: torch.Generator) -> Mixup:
     """Let atoms trade the rest of their edges, in rings drawn at random.
 
     Args:
-        part: the cone of the atom explained.
-        own: [p] int64, edges of the cone that may explain; the others count as rest only.
+        part: the computation graph of the atom explained.
+        own: [p] int64, edges of the computation graph that may explain; the others count as rest
+            only.
         generator: draws the rings. An atom that is the only one of its element at which edges
             arrive loses its rest: it has nobody to trade with.
     """
@@ -89,10 +91,10 @@ def mixture(part: Cone, own: Tensor, generator: torch.Generator) -> Mixture:
         edge_shift=graph.edge_shift[edges],
         edge_vector=graph.edge_vector[edges],
     )
-    return Mixture(mixed, part.node, own, rest, order, graph.offsets.diff())
+    return Mixup(mixed, part.node, own, rest, order, graph.offsets.diff())
 
 
-def _heirs(part: Cone, generator: torch.Generator) -> Tensor:
+def _heirs(part: ComputationGraph, generator: torch.Generator) -> Tensor:
     """[n] int64, the atom to which each one's rest goes; −1 where no edges arrive."""
     graph = part.graph
     hops = torch.full_like(graph.types, -1)

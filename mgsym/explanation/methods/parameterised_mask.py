@@ -1,9 +1,9 @@
 """One network that explains every atom: PGExplainer, with RegExplainer's remedy for regression.
 
 PGExplainer (Luo et al., "Parameterized Explainer for Graph Neural Network", NeurIPS 2020) trains a
-small network g on several atoms at once. It gives every edge e of their cones a logit ω_e = g(x_e)
-from what the edge looks like, and masks are drawn from the binary concrete distribution (their
-eq. 4),
+small network g on several atoms at once. It gives every edge e of their computation graphs a logit
+ω_e = g(x_e) from the edge's features, and masks are drawn from the binary concrete distribution
+(their eq. 4),
 
     m_e = σ((ω_e − t + log u − log(1 − u)) / τ),    u uniform in 0 … 1,
 
@@ -12,7 +12,7 @@ t such that Σ σ(ω − t) is the budget. The chance of m_e > ½ is σ(ω_e −
 RegExplainer (Zhang et al., "RegExplainer: Generating Explanations for Graph Neural Networks in
 Regression Tasks", NeurIPS 2024) notes that the masked graph alone is nothing that the model was
 trained on: a prediction for 50 edges out of thousands is extrapolated. So an explanation is put
-into the rest of other graphs, which is irrelevant for the label (`mixture`), and the prediction
+into the rest of other graphs, which is irrelevant for the label (`mixup`), and the prediction
 f_i′ of the mixture should tell which atom i was explained: minimise
 
     log(1 + (d_i/s)²) + contrast · −log [ exp(−d_i²/2h²) / Σ_j exp(−d_j²/2h²) ]
@@ -25,16 +25,16 @@ is there because mixtures are a little strange to a model all the same: what the
 common tells of no atom.
 
 What differs. From PGExplainer: a budget instead of terms for size and entropy; x_e holds more than
-hidden representations (edge_looks.py), so that models without them can be explained; and it holds
-the integrated gradient φ_e of the edge, at whose logarithm ω starts and to which it is anchored as
-in `edge_mask`, since two edges that look alike need not count alike. An unseen atom then takes
-some backward passes and one pass of the network; with ``slopes=0`` φ is left out (ω starts at and
-is anchored to zero) and it takes forward passes only, as published. From both: edges are whole or
-deleted in f_i′, and the gradient is that of m (straight-through), as half an edge is as strange to
-a model as a missing one. From RegExplainer: the other graphs are the surroundings of other atoms
-in the same cone, drawn anew in each step; the rest is not learned from; InfoNCE compares
-predictions, which are ordered, instead of representations, with all atoms of training instead of
-one nearer and one farther.
+hidden representations (edge_features.py), so that models without them can be explained; and it
+holds the integrated gradient φ_e of the edge, at whose logarithm ω starts and to which it is
+anchored as in `edge_mask`, since two edges that look alike need not count alike. An unseen atom
+then takes some backward passes and one pass of the network; with ``slopes=0`` φ is left out (ω
+starts at and is anchored to zero) and it takes forward passes only, as published. From both: edges
+are whole or deleted in f_i′, and the gradient is that of m (straight-through), as half an edge is
+as strange to a model as a missing one. From RegExplainer: the other graphs are the surroundings of
+other atoms in the same computation graph, drawn anew in each step; the rest is not learned from;
+InfoNCE compares predictions, which are ordered, instead of representations, with all atoms of
+training instead of one nearer and one farther.
 """
 
 from __future__ import annotations
@@ -47,19 +47,24 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation.computation_graph import Cone, borrowed, full_prediction, model_cone
+from mgsym.explanation.computation_graph import (
+    ComputationGraph,
+    frozen_eval,
+    full_prediction,
+    model_computation_graph,
+)
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import midpoints, path_slopes, without_gradient
 from mgsym.explanation.methods.edge_features import (
     HIGHEST,
     LOWEST,
+    EdgeFeatures,
     EdgeScorer,
-    Looks,
-    atom_looks,
-    edge_looks,
+    edge_features_of,
+    node_features_of,
 )
 from mgsym.explanation.methods.masks import at_least, probabilities, threshold
-from mgsym.explanation.methods.mixup import mixture
+from mgsym.explanation.methods.mixup import mixup
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 
@@ -74,11 +79,11 @@ STEEPEST = 1.0  # norm at which gradients are cut: a mixture may fall far from a
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """An atom to train on: its cone, its full prediction in eV, and what there is to see."""
+    """An atom to train on: its computation graph, full prediction in eV, and features."""
 
-    part: Cone
+    part: ComputationGraph
     full: float
-    looks: Looks
+    looks: EdgeFeatures
 
 
 class ParameterisedExplainer:
@@ -148,9 +153,11 @@ class ParameterisedExplainer:
             raise UsageError("no atoms to train the explainer on, expected at least one")
         if isinstance(seed, int):
             seed = torch.Generator().manual_seed(seed)
-        with borrowed(model) as where:
+        with frozen_eval(model) as where:
             here = graph.to(where)
-            cases = self._cases(model, [model_cone(here, model, node) for node in nodes])
+            cases = self._cases(
+                model, [model_computation_graph(here, model, node) for node in nodes]
+            )
             scorer = EdgeScorer([case.looks for case in cases], self.width, seed)
             self._train(model, cases, scorer, seed, progress)
         self._fitted = model, here, scorer.requires_grad_(False)
@@ -169,13 +176,13 @@ class ParameterisedExplainer:
         if self._fitted is None:
             raise UsageError("this explainer is not trained: call fit first")
         model, own, _ = self._fitted
-        with borrowed(model) as where:
+        with frozen_eval(model) as where:
             return self.explain_cone(
-                model_cone(own if graph is None else graph.to(where), model, node)
+                model_computation_graph(own if graph is None else graph.to(where), model, node)
             )
 
-    def explain_cone(self, part: Cone) -> Explanation:
-        """As `explain`, of a cone, with the model in eval mode."""
+    def explain_cone(self, part: ComputationGraph) -> Explanation:
+        """As `explain`, of a computation graph, with the model in eval mode."""
         assert self._fitted is not None
         model, _, scorer = self._fitted
         (case,) = self._cases(model, [part])
@@ -184,16 +191,16 @@ class ParameterisedExplainer:
             masked = float(part.predict(model, mask))
         return part.explanation(NAME, mask, prediction=case.full, masked_prediction=masked)
 
-    def _cases(self, model: BarrierModel, parts: Sequence[Cone]) -> list[_Case]:
-        """What there is to see of some cones of one graph."""
+    def _cases(self, model: BarrierModel, parts: Sequence[ComputationGraph]) -> list[_Case]:
+        """What there is to see of some computation graphs of one graph."""
         nodes = torch.cat([part.nodes for part in parts]).unique()
-        atoms = atom_looks(model, parts[0].parent, nodes, parts[0].depth)
+        atoms = node_features_of(model, parts[0].parent, nodes, parts[0].depth)
         cases = []
         for part in parts:
             full = full_prediction(model, part)
             slopes = path_slopes(model, part, midpoints(self.slopes)) if self.slopes else None
-            edges, start = edge_looks(part, slopes, self.budget)
-            looks = Looks(atoms[torch.searchsorted(nodes, part.nodes)], edges, start)
+            edges, start = edge_features_of(part, slopes, self.budget)
+            looks = EdgeFeatures(atoms[torch.searchsorted(nodes, part.nodes)], edges, start)
             cases.append(_Case(part, full, looks))
         return cases
 
@@ -217,7 +224,7 @@ class ParameterisedExplainer:
             own = _pool(part, logits.detach(), self.budget)
             temperature = WARM * (COLD / WARM) ** (step / self.steps)
             mask = concrete(within_budget(logits, self.budget), temperature, generator)
-            mixed = mixture(part, own, generator).predict(model, whole_or_none(mask)) / scale
+            mixed = mixup(part, own, generator).predict(model, whole_or_none(mask)) / scale
             if not mixed.requires_grad:
                 raise without_gradient()
             shift += SHIFT_RATE * (float(mixed.detach() - others[place]) - shift)
@@ -254,7 +261,7 @@ def whole_or_none(mask: Tensor) -> Tensor:
     return mask + ((mask > 0.5).to(mask.dtype) - mask).detach()
 
 
-def _pool(part: Cone, logits: Tensor, budget: int) -> Tensor:
+def _pool(part: ComputationGraph, logits: Tensor, budget: int) -> Tensor:
     """[p] int64, the edges that may explain: those of largest logit, and all into the atom."""
     first = logits + torch.where(part.hop == 1, HIGHEST - LOWEST, 0.0)
     pool = first.argsort(descending=True, stable=True)[: max(POOL, 2 * budget)]
@@ -280,7 +287,7 @@ def _turns(count: int, generator: torch.Generator) -> Iterator[int]:
 
 def parameterised_mask(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
     *,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation.computation_graph import Cone, full_prediction
+from mgsym.explanation.computation_graph import ComputationGraph, full_prediction
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import path_slopes
 from mgsym.explanation.methods.masks import (
@@ -42,7 +42,7 @@ SHRINK = 0.6  # of the steps bring the expected number of edges down to the budg
 
 def sampled_mask(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
     *,

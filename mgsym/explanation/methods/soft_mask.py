@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
-from mgsym.explanation.computation_graph import Cone, full_prediction
+from mgsym.explanation.computation_graph import ComputationGraph, full_prediction
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.masks import JITTER, at_least, normal, spread_of
 from mgsym.models.base import BarrierModel
@@ -22,7 +22,7 @@ from mgsym.nn.egat import scaled_attention
 
 def soft_mask(
     model: BarrierModel,
-    part: Cone,
+    part: ComputationGraph,
     generator: torch.Generator,
     progress: Callable[..., None] | None,
     *,
@@ -79,7 +79,7 @@ def soft_mask(
     )
 
 
-def _masked(model: BarrierModel, part: Cone, mask: Tensor, through: str) -> Tensor:
+def _masked(model: BarrierModel, part: ComputationGraph, mask: Tensor, through: str) -> Tensor:
     """eV, the prediction under a mask [m] of edges or of their attention."""
     if through == "edge_weight":
         return part.predict(model, mask)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from mgsym.graph import Graph
 from mgsym.models.node_inputs import check_range
-from mgsym.models.with_ridge import ResidualModel, ResidualOptions
+from mgsym.models.with_ridge import NetworkWithRidge, ResidualOptions
 from mgsym.nn.density import neighbor_density
 from mgsym.nn.equivariant import ChannelMix, EquivariantNorm, SphereProducts, VectorCoupling
 from mgsym.nn.layers import Dropout, radial_basis, smooth_cutoff
@@ -73,7 +73,7 @@ class AceOptions(ResidualOptions):
         check_range(self, "dropout", 0, 1)
 
 
-class Ace(ResidualModel):
+class Ace(NetworkWithRidge):
     """Two rounds of atomic cluster expansion on descriptors, or other options (AceOptions)."""
 
     source = "Drautz 2019 (PRB 99, 014104); Batatia et al. 2022 (NeurIPS)"

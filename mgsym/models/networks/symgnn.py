@@ -36,7 +36,7 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.models.base import Invariance
 from mgsym.models.node_inputs import check_choices
-from mgsym.models.with_ridge import ResidualModel, ResidualOptions
+from mgsym.models.with_ridge import NetworkWithRidge, ResidualOptions
 from mgsym.nn.egat import EGATBlock
 from mgsym.nn.layers import EdgeEncoder, decoder, encoder, radial_basis
 from mgsym.nn.rotations import Transforms
@@ -79,7 +79,7 @@ class SymGNNOptions(ResidualOptions):
             raise UsageError('model.physical_inputs needs node_input = "descriptors"')
 
 
-class SymGNN(ResidualModel):
+class SymGNN(NetworkWithRidge):
     """SymGNN with the paper's options, or others (SymGNNOptions)."""
 
     source = "Li et al. 2024 (arXiv 2401.08627)"

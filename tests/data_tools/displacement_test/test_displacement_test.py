@@ -24,9 +24,9 @@ from mgsym.data_tools.displacement_test.changes import (
     paired_difference,
 )
 from mgsym.data_tools.displacement_test.displace import (
-    BACK,
-    LEFT,
-    Disturbance,
+    ESCAPED,
+    RETURNED,
+    Displacement,
     Draw,
     disturb,
     lengths,
@@ -119,7 +119,7 @@ def no_forces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def selected_atoms(prepared: Prepared) -> dict[int, tuple[int, ...]]:
-    return {d.node: d.rows for d in prepared.disturbances if d.kind == "selected"}
+    return {d.node: d.rows for d in prepared.displacements if d.kind == "selected"}
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_atoms_that_decide_the_barrier_are_told_from_others(
 ) -> None:
     found = check(tmp_path / "out")
     assert (found.selected.exceeding, found.selected.nodes) == (6, 6)
-    assert found.selected.left == found.matched.left == found.matched.disturbances == 6
+    assert found.selected.left == found.matched.left == found.matched.displacements == 6
     # three atoms, each half an Å from home
     assert found.selected.beyond_errors == pytest.approx(1.5, abs=0.1)
     assert found.matched.beyond_errors is not None
@@ -163,7 +163,7 @@ def test_the_verdict_is_the_other_way_round_where_others_decide(
     check: Callable[..., PhysicsCheck], tmp_path: Path
 ) -> None:
     def matched(prepared: Prepared) -> dict[int, tuple[int, ...]]:
-        return {d.node: d.rows for d in prepared.disturbances if d.kind == "matched"}
+        return {d.node: d.rows for d in prepared.displacements if d.kind == "matched"}
 
     found = check(tmp_path / "out", planted=matched)
     assert found.high is not None
@@ -333,7 +333,7 @@ def test_atoms_pushed_into_vacancies_stay_and_others_fall_back() -> None:
     first = 3.615 / math.sqrt(2)
     told, attempts = disturb(found.structure, found.energy_after, 5, [draw], first, potential)
     assert [(d.kind, d.outcome, d.atoms_moved > 0) for d, _ in told] == [
-        ("selected", LEFT, True), ("matched", LEFT, True),
+        ("selected", ESCAPED, True), ("matched", ESCAPED, True),
     ]  # fmt: skip
     for disturbance, _ in told:
         assert disturbance.energy == pytest.approx(0.0, abs=0.02)
@@ -342,7 +342,7 @@ def test_atoms_pushed_into_vacancies_stay_and_others_fall_back() -> None:
 
     away = Draw(*rows, torch.tensor([[1.0, 0, 0]], dtype=torch.float64), 0)
     told, attempts = disturb(found.structure, found.energy_after, 5, [away], 0.3, potential)
-    assert [d.outcome for d, _ in told] == [BACK, BACK]
+    assert [d.outcome for d, _ in told] == [RETURNED, RETURNED]
     assert max(d.moved for d, _ in told) < 0.01
     assert [a.length for a in attempts] == [0.3, 0.55]
 
@@ -359,7 +359,7 @@ def node_of(changes: Mapping[str, Sequence[float]], error: float = 0.1) -> NodeC
     before = Searched(1.5, error, 10)
     made = [
         change_of(
-            Disturbance(0, kind, i, (1,), 1.0, LEFT, 1.0, 0.0, 1, 0.1, predicted=2.0 + value),
+            Displacement(0, kind, i, (1,), 1.0, ESCAPED, 1.0, 0.0, 1, 0.1, predicted=2.0 + value),
             2.0, before, Searched(1.5 + value, error, 10),
         )
         for kind, values in changes.items()
@@ -383,7 +383,7 @@ def test_a_change_is_the_root_mean_square_of_its_draws() -> None:
 def test_errors_alone_exceed_themselves_as_often_as_gaussians_do() -> None:
     one = node_of({"selected": [0.0], "matched": [0.0]})
     assert one.chance("selected") == pytest.approx(math.erfc(1 / math.sqrt(2)), abs=0.02)
-    back = Disturbance(0, "selected", 0, (1,), 1.0, BACK, 0.0, 0.0, 0, 0.0)
+    back = Displacement(0, "selected", 0, (1,), 1.0, RETURNED, 0.0, 0.0, 0, 0.0)
     changes = (change_of(back, 2.0, one.before, None),)
     fallen = NodeChanges(0, 1, "Cu", 2.0, one.before, (), 0, changes)
     assert fallen.chance("selected") == 0.0
@@ -407,6 +407,6 @@ def test_the_paired_difference_has_the_interval_of_a_mean() -> None:
 
 
 def test_one_event_has_no_standard_error_and_is_missing() -> None:
-    d = Disturbance(0, "selected", 0, (1,), 1.0, LEFT, 1.0, 0.0, 1, 0.1, predicted=2.5)
+    d = Displacement(0, "selected", 0, (1,), 1.0, ESCAPED, 1.0, 0.0, 1, 0.1, predicted=2.5)
     found = change_of(d, 2.0, Searched(1.5, 0.1, 9), Searched.of(1.7, math.nan, 1))
     assert found == Change(d, Searched(1.7, None, 1), None, None, 0.5)

@@ -25,7 +25,7 @@ def test_pools_the_scatter_of_single_searches() -> None:
 def test_little_is_made_of_few_searches() -> None:
     stderr = torch.tensor([NAN, NAN, 1e-6, 0.05, 0.05])
     events = torch.tensor([0, 1, 2, 2, 1000])
-    variance = SearchNoise(0.4, strength=10).of_means(stderr, events)
+    variance = SearchNoise(0.4, prior_degrees_of_freedom=10).of_means(stderr, events)
     assert variance[0] == math.inf
     assert variance[1] == pytest.approx(0.4)
     assert variance[2] == pytest.approx(10 * 0.4 / 11 / 2)

@@ -9,7 +9,7 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation import node_of_id
-from mgsym.explanation.computation_graph import cone, model_cone
+from mgsym.explanation.computation_graph import computation_graph, model_computation_graph
 from mgsym.graph import Graph, collate
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
@@ -38,7 +38,7 @@ def test_the_cone_predicts_what_the_whole_graph_does(
     with torch.no_grad():
         whole = model(graph)
         for node in (0, 100, 511):
-            part = model_cone(graph, model, node)
+            part = model_computation_graph(graph, model, node)
             assert len(part.edges) < graph.num_edges
             assert float(part.predict(model)) == pytest.approx(float(whole[node]), abs=1e-5)
 
@@ -51,13 +51,13 @@ def test_nothing_outside_the_cone_matters_and_all_inside_may(
     weight = torch.ones(graph.num_edges, requires_grad=True)
     (slope,) = torch.autograd.grad(model(graph, weight)[100], weight)
     inside = torch.zeros(graph.num_edges, dtype=torch.bool)
-    inside[model_cone(graph, model, 100).edges] = True
+    inside[model_computation_graph(graph, model, 100).edges] = True
     assert not slope[~inside].any()
     assert (slope[inside] != 0).float().mean() > 0.9
 
 
 def test_the_cone_keeps_every_edge_into_nodes_within_reach(lattice: Graph, node: int) -> None:
-    part = cone(lattice, node, 2)
+    part = computation_graph(lattice, node, 2)
     hops = lattice.hops_to(node, 2)
     expected = ((hops[lattice.destination] >= 0) & (hops[lattice.destination] < 2)).nonzero()
     assert torch.equal(part.edges, expected.squeeze(1))
@@ -69,17 +69,17 @@ def test_the_cone_keeps_every_edge_into_nodes_within_reach(lattice: Graph, node:
 
 def test_a_cone_of_the_whole_structure_leaves_others_out(lattice: Graph, node: int) -> None:
     pair = collate([lattice, lattice])
-    part = cone(pair, node + lattice.num_nodes, None)
+    part = computation_graph(pair, node + lattice.num_nodes, None)
     assert part.graph.num_nodes == lattice.num_nodes
     assert torch.equal(part.edges, torch.arange(lattice.num_edges) + lattice.num_edges)
     apart = lattice.with_edges(lattice.destination != node)
-    assert (cone(apart, node, None).hop == 0).all()
+    assert (computation_graph(apart, node, None).hop == 0).all()
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_deleting_equals_weights_of_zero(make_graph: Callable[..., Graph], kind: str) -> None:
     graph, model = make_graph(side=6, spacing=2.8), symgnn(kind).eval()
-    part = model_cone(graph, model, 7)
+    part = model_computation_graph(graph, model, 7)
     generator = torch.Generator().manual_seed(0)
     shares = torch.tensor([0.0, 0.05, 0.3, 0.9, 1.0])[:, None]
     kept = torch.rand(5, len(part.edges), generator=generator) < shares

@@ -9,7 +9,7 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation import explain
-from mgsym.explanation.computation_graph import distance_to_atom, model_cone
+from mgsym.explanation.computation_graph import distance_to_atom, model_computation_graph
 from mgsym.explanation.controls import BIN, matched_rows, random_edges, shuffled_weights
 from mgsym.explanation.proof import KINDS, NodeProof, prove
 from mgsym.graph import Graph
@@ -21,7 +21,7 @@ def test_distances_are_to_the_middle_of_the_nearest_image(
     lattice: Graph, planted: BarrierModel, node: int
 ) -> None:
     """In a cube of 6 Å with atoms 1 Å apart every coordinate of a middle is a multiple of ½."""
-    part = model_cone(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node)
     distance = distance_to_atom(part)
     arriving = part.hop == 1
     expected = part.graph.edge_length[arriving].double() / 2

@@ -7,7 +7,7 @@ import torch
 
 from mgsym.errors import InputError, UsageError
 from mgsym.explanation import explain, fidelity
-from mgsym.explanation.computation_graph import full_prediction, model_cone
+from mgsym.explanation.computation_graph import full_prediction, model_computation_graph
 from mgsym.explanation.fidelity import without_and_alone
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
@@ -17,7 +17,7 @@ def test_all_edges_suffice_and_none_are_not_needed(
     lattice: Graph, planted: BarrierModel, node: int
 ) -> None:
     planted.eval()
-    part = model_cone(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node)
     full = full_prediction(planted, part)
     every, none = torch.arange(len(part.edges)), torch.arange(0)
     assert without_and_alone(planted, part, full, every)[0] == pytest.approx(0, abs=1e-6)

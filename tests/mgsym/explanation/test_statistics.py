@@ -9,7 +9,7 @@ import torch
 
 from mgsym.errors import UsageError
 from mgsym.explanation import explain
-from mgsym.explanation.computation_graph import distance_to_atom, model_cone
+from mgsym.explanation.computation_graph import distance_to_atom, model_computation_graph
 from mgsym.explanation.planted import PlantedModel, planted_benchmark, planted_truth
 from mgsym.explanation.statistics import (
     choose_nodes,
@@ -63,7 +63,7 @@ def test_cycle_rank_of_known_graphs() -> None:
 
 def test_properties_of_edges_in_a_cube(lattice: Graph, planted: BarrierModel, node: int) -> None:
     """The six edges of length 1 that arrive at the atom: angles of 90° (12) and 180° (3)."""
-    part = model_cone(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node)
     edges = ((part.hop == 1) & (part.graph.edge_length < 1.1)).nonzero().squeeze(1)
     found = edge_properties(part, distance_to_atom(part), edges)
     assert found["length"] == pytest.approx(1)
@@ -111,7 +111,7 @@ def test_attention_flows_from_the_atom(make_graph: Callable[..., Graph]) -> None
     options = {"width": 8, "heads": (2, 1), "decoder_layers": 1, "edge_input": "length"}
     model = create_model("symgnn", graph.species, graph.cutoff, options).eval()
     found = explain(graph, model, 7, "attention")
-    # each hop passes on all that arrived: 1 in all, and less where the cone ends
+    # each hop passes on all that arrived: 1 in all, and less where the computation graph ends
     assert float(found.importance[found.hop == 1].sum()) > 1 - 1e-5
     assert float(found.importance.sum()) == pytest.approx(2, rel=1e-4)
 

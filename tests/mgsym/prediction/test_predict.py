@@ -18,7 +18,7 @@ from mgsym.prediction.seeds import train_seeds
 from mgsym.training import train
 from mgsym.training.checkpoint import load_checkpoint
 from mgsym.training.config import Config
-from mgsym.uncertainty.out_of_distribution import TrainingSet, familiarity
+from mgsym.uncertainty.out_of_distribution import TrainingSet, ood_report
 
 Make = Callable[..., Graph]
 
@@ -151,18 +151,18 @@ def test_transformed_turns_positions_and_edges_alike(five_graphs: list[Graph]) -
 
 def test_warnings_say_what_is_unfamiliar(five_graphs: list[Graph], make_graph: Make) -> None:
     facts = TrainingSet.of(five_graphs[:3])
-    assert familiarity(five_graphs[4], facts).warnings == ()
+    assert ood_report(five_graphs[4], facts).warnings == ()
     # 4 % longer each way: 12 % thinner
     thin = make_graph("thin", spacing=2.6 * 1.04)
-    warning, around = familiarity(thin, facts).warnings
+    warning, around = ood_report(thin, facts).warnings
     assert "of its atoms in surroundings farther from the training set" in around
     assert warning.startswith("thin has 0.0506 atoms/Å³, the training structures 0.0569–0.0569")
     close = thin.replace(
         cell=five_graphs[0].cell, edge_vector=five_graphs[0].edge_vector[: thin.num_edges] * 0.8
     )
-    warning, _ = familiarity(close, facts).warnings
+    warning, _ = ood_report(close, facts).warnings
     assert "shortest distance" in warning
-    assert familiarity(thin, TrainingSet()).warnings == ()
+    assert ood_report(thin, TrainingSet()).warnings == ()
 
 
 def test_an_unknown_element_is_an_error(model: BarrierModel, five_graphs: list[Graph]) -> None:

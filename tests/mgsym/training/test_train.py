@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def test_small_steps_share_nothing_between_threads(
     expected: int,
 ) -> None:
     """Beside other work on the machine, waiting for threads took far longer than the steps."""
-    monkeypatch.setattr("mgsym.training.train.WORTH_SHARING", worth_sharing)
+    module = import_module("mgsym.training.train")  # the package shows its function
+    monkeypatch.setattr(module, "WORTH_SHARING", worth_sharing)
     before, seen = torch.get_num_threads(), set()
     torch.set_num_threads(3)
     try:

@@ -11,8 +11,8 @@ from torch import Tensor
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration, decay
-from mgsym.uncertainty.error_covariance import ErrorField
-from mgsym.uncertainty.posterior import Observed, fuse
+from mgsym.uncertainty.error_covariance import ErrorCovariance
+from mgsym.uncertainty.posterior import Observed, condition
 
 TRICLINIC = torch.tensor([[13.0, 0, 0], [3, 12, 0], [-2, 1, 14]], dtype=torch.float64)
 NEAR = Calibration(fraction=0.6, length=2.5, common=0.2)
@@ -61,7 +61,7 @@ def dense(
 def test_equals_the_dense_posterior_in_a_small_triclinic_cell(kernel: str, common: float) -> None:
     structure, mean, std, *seen = case(120, 70, TRICLINIC)
     fit = Calibration(fraction=0.6, length=2.5, common=common, kernel=kernel)
-    found = fuse(structure, mean, std, Observed(*seen), fit)
+    found = condition(structure, mean, std, Observed(*seen), fit)
     expected = dense(structure, mean, std, Observed(*seen), fit)
     # farther images than 4.5 lengths are left out
     tolerance = 2e-5 if kernel == "gaussian" else 2e-3
@@ -72,7 +72,7 @@ def test_equals_the_dense_posterior_in_a_small_triclinic_cell(kernel: str, commo
 @pytest.mark.parametrize("fit", [None, Calibration(fraction=0.7, length=0.01)])
 def test_without_correlation_it_is_the_mean_by_inverse_variance(fit: Calibration | None) -> None:
     structure, mean, std, rows, values, variances = case(300, 100, 30 * torch.eye(3).double())
-    found = fuse(structure, mean, std, Observed(rows, values, variances), fit)
+    found = condition(structure, mean, std, Observed(rows, values, variances), fit)
     weight = 1 / std[rows] ** 2, 1 / variances
     expected = (weight[0] * mean[rows] + weight[1] * values) / sum(weight)
     torch.testing.assert_close(found.mean[rows], expected)
@@ -86,8 +86,8 @@ def test_without_correlation_it_is_the_mean_by_inverse_variance(fit: Calibration
 def test_blocks_of_space_give_what_one_solve_gives() -> None:
     structure, mean, std, *seen = case(600, 500, 20 * torch.eye(3).double())
     fit = Calibration(fraction=0.6, length=1.2, common=0.2)
-    whole = fuse(structure, mean, std, Observed(*seen), fit)
-    parts = fuse(structure, mean, std, Observed(*seen), fit, most_observations=200)
+    whole = condition(structure, mean, std, Observed(*seen), fit)
+    parts = condition(structure, mean, std, Observed(*seen), fit, most_observations=200)
     moved = float((whole.mean - mean).std())
     assert 0 < float((parts.mean - whole.mean).abs().max()) < 0.03 * moved
     assert float((parts.std - whole.std).abs().max()) < 1e-3
@@ -97,7 +97,7 @@ def test_what_is_common_moves_atoms_that_are_far_from_every_search() -> None:
     structure, mean, std, rows, _, variances = case(200, 60, 60 * torch.eye(3).double())
     fit = Calibration(fraction=0.2, length=1.0, common=0.5)
     seen = Observed(rows, mean[rows] + 0.2, variances)
-    found = fuse(structure, mean, std, seen, fit)
+    found = condition(structure, mean, std, seen, fit)
     others = torch.ones(200, dtype=torch.bool)
     others[rows] = False
     expected = dense(structure, mean, std, seen, fit)
@@ -112,18 +112,18 @@ def test_neighbours_across_the_boundary_are_told() -> None:
     std, mean = torch.full((3,), 0.2), torch.ones(3)
     seen = Observed(torch.tensor([0]), torch.tensor([1.4]), torch.tensor([0.01]))
     fit = Calibration(fraction=1.0, length=2.0)
-    found = fuse(periodic, mean, std, seen, fit).mean
+    found = condition(periodic, mean, std, seen, fit).mean
     k = math.exp(-0.5 * (0.4 / 2) ** 2)
     expected = 1 + 0.4 * 0.04 / 0.05 * torch.tensor([1.0, k, 0.0], dtype=torch.float64)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     open_box = periodic.replace(periodic=(False, True, True))
-    assert float(fuse(open_box, mean, std, seen, fit).mean[1]) == pytest.approx(1, abs=1e-9)
+    assert float(condition(open_box, mean, std, seen, fit).mean[1]) == pytest.approx(1, abs=1e-9)
 
 
 def test_moving_the_atoms_together_changes_nothing() -> None:
     structure, mean, std, *seen = case(200, 120, TRICLINIC)
     moved = structure.replace(positions=structure.positions + torch.tensor([30.1, -7.7, 0.3]))
-    first, second = (fuse(s, mean, std, Observed(*seen), NEAR) for s in (structure, moved))
+    first, second = (condition(s, mean, std, Observed(*seen), NEAR) for s in (structure, moved))
     torch.testing.assert_close(first.mean, second.mean)
     torch.testing.assert_close(first.std, second.std)
 
@@ -133,7 +133,7 @@ def test_it_finds_a_planted_field_better_than_inverse_variances_and_knows_its_er
     std = torch.full((700,), 0.15, dtype=torch.float64)
     fit = Calibration(fraction=0.7, length=2.4, common=0.1)
     every = torch.arange(700)
-    field = ErrorField.of(structure, std, fit)
+    field = ErrorCovariance.of(structure, std, fit)
     covariance = field.covariance(every, every) + field.common[:, None] * field.common
     generator = torch.Generator().manual_seed(1)
 
@@ -143,8 +143,8 @@ def test_it_finds_a_planted_field_better_than_inverse_variances_and_knows_its_er
     mean = 1.7 + 0.2 * normal()
     truth = mean + torch.linalg.cholesky(covariance) @ normal()
     seen = Observed(every, truth + 0.4 * normal(), torch.full((700,), 0.16))
-    alone = fuse(structure, mean, std, seen)
-    together = fuse(structure, mean, std, seen, fit)
+    alone = condition(structure, mean, std, seen)
+    together = condition(structure, mean, std, seen, fit)
     errors = [float((found.mean - truth).square().mean().sqrt()) for found in (alone, together)]
     assert errors[1] < errors[0] < 0.15
     expected = [float(found.std.square().mean().sqrt()) for found in (alone, together)]
@@ -156,11 +156,11 @@ def test_it_finds_a_planted_field_better_than_inverse_variances_and_knows_its_er
 def test_nothing_observed_is_the_prediction_and_certainty_does_not_move() -> None:
     structure, mean, std, *seen = case(50, 20, TRICLINIC)
     nothing = Observed(*(values[:0] for values in seen))
-    found = fuse(structure, mean, std, nothing, NEAR)
+    found = condition(structure, mean, std, nothing, NEAR)
     assert torch.equal(found.mean, mean)
     torch.testing.assert_close(found.std, std)
     certain = torch.where(torch.arange(50) < 25, 0.0, std)
-    found = fuse(structure, mean, certain, Observed(*seen), NEAR)
+    found = condition(structure, mean, certain, Observed(*seen), NEAR)
     assert torch.equal(found.mean[:25], mean[:25])
     assert float(found.std[:25].max()) == 0
 
@@ -170,11 +170,11 @@ def test_numbers_that_are_none_are_refused() -> None:
     bad = values.clone()
     bad[3] = math.nan
     with pytest.raises(InputError, match="a barrier found by searches is nan, expected a finite"):
-        fuse(structure, mean, std, Observed(rows, bad, variances))
+        condition(structure, mean, std, Observed(rows, bad, variances))
     with pytest.raises(InputError, match="a variance of a barrier is 0"):
-        fuse(structure, mean, std, Observed(rows, values, 0 * variances))
+        condition(structure, mean, std, Observed(rows, values, 0 * variances))
     with pytest.raises(InputError, match=r"standard deviation of the prediction is -0\.1"):
-        fuse(structure, mean, torch.full((50,), -0.1), Observed(rows, values, variances))
+        condition(structure, mean, torch.full((50,), -0.1), Observed(rows, values, variances))
     twice = torch.cat([rows[:1], rows[:19]])
     with pytest.raises(ValueError, match="19 distinct of 20 atoms"):
-        fuse(structure, mean, std, Observed(twice, values, variances))
+        condition(structure, mean, std, Observed(twice, values, variances))

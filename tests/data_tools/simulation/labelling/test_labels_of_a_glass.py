@@ -47,7 +47,7 @@ def test_interrupted_and_in_two_processes_it_finds_the_same_saddles(
     assert (found["barrier"] < 6).all()
     assert (found["eigenvalue"] < 0).all()
     assert (found["max_force"] < 0.05).all()
-    # a frozen rim makes saddles higher
+    # a frozen boundary makes saddles higher
     assert (found["barrier_local"] >= found["barrier"] - 1e-6).all()
     asked = iter([False, False, True])
     other = tmp_path / "other.csv"

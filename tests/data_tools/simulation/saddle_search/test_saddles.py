@@ -18,7 +18,7 @@ from mgsym.data_tools.simulation.saddle_search.lanczos import Lanczos
 from mgsym.data_tools.simulation.saddle_search.pipeline import Record, connection, descents
 from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
 from mgsym.data_tools.simulation.saddle_search.regions import Region, RegionMaker
-from mgsym.data_tools.simulation.saddle_search.search_batch import Kind, SearchBatch, Walk
+from mgsym.data_tools.simulation.saddle_search.search_batch import Kind, SearchBatch, SearchState
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
@@ -105,16 +105,16 @@ def test_the_saddle_of_a_double_well_is_exact() -> None:
     for push in ([1.0, 0.3, 0.0], [1.0, -0.5, 0.2], [0.8, 0.1, -0.4], [1.0, 0.0, 0.05]):
         axis = torch.tensor(push, dtype=torch.float64)[:, None]
         axis = axis / axis.norm()
-        batch.insert(Walk(region_of_one(start), start[:, None] + 0.5 * axis, axis))
+        batch.insert(SearchState(region_of_one(start), start[:, None] + 0.5 * axis, axis))
     while batch.busy:
-        batch.tick()
-    for walk in batch.finished:
-        assert walk.status == "found"
-        assert walk.barrier == pytest.approx(1.0, abs=1e-9)
-        assert walk.end.flatten().tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
+        batch.step()
+    for state in batch.finished:
+        assert state.status == "found"
+        assert state.barrier == pytest.approx(1.0, abs=1e-9)
+        assert state.end.flatten().tolist() == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
         # V″ along x is −4 h; the finite difference adds 12 h δ/2 · … of second order
-        assert walk.eigenvalue == pytest.approx(-4.0, rel=1e-3)
-        assert abs(float(walk.mode[0])) == pytest.approx(1.0, abs=1e-3)
+        assert state.eigenvalue == pytest.approx(-4.0, rel=1e-3)
+        assert abs(float(state.mode[0])) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_searches_that_fail_say_why(settings: ArtnSettings, status: str) -> None
     batch = SearchBatch(DoubleWell(1), settings, Kind.CLIMB)
     start = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64)
     axis = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
-    batch.insert(Walk(region_of_one(start), start[:, None] + 0.5 * axis, axis))
+    batch.insert(SearchState(region_of_one(start), start[:, None] + 0.5 * axis, axis))
     while batch.busy:
-        batch.tick()
-    assert [walk.status for walk in batch.finished] == [status]
+        batch.step()
+    assert [state.status for state in batch.finished] == [status]
 
 
 @pytest.mark.parametrize(("minimum", "connected"), [(-1.0, 1), (1.0, 1), (0.2, 0)])
@@ -141,17 +141,17 @@ def test_both_ends_of_a_saddle(minimum: float, connected: int) -> None:
     """Where the search began in a minimum beside the saddle, one end leads back to it."""
     origin = torch.tensor([minimum, 0.0, 0.0], dtype=torch.float64)
     axis = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
-    saddle = Walk(region_of_one(origin), torch.zeros(3, 1).double(), axis)
+    saddle = SearchState(region_of_one(origin), torch.zeros(3, 1).double(), axis)
     saddle.status, saddle.barrier, saddle.end, saddle.mode = "found", 1.0, 0 * axis, axis
     record = saddle.tag = Record(Search(0, 0), [saddle])
     assert connection(record)[0] == -1
     batch = SearchBatch(DoubleWell(2), ArtnSettings(force=1e-4), Kind.DESCEND)
-    for walk in descents(saddle):
-        batch.insert(walk)
+    for state in descents(saddle):
+        batch.insert(state)
     while batch.busy:
-        batch.tick()
+        batch.step()
     record.ends = batch.finished
-    assert sorted(float(walk.end[0]) for walk in record.ends) == pytest.approx([-1, 1], abs=1e-4)
+    assert sorted(float(state.end[0]) for state in record.ends) == pytest.approx([-1, 1], abs=1e-4)
     found, back = connection(record)
     assert found == connected
     if connected:
@@ -251,23 +251,23 @@ def test_the_hop_of_a_vacancy_goes_over_the_midpoint() -> None:
     batch = SearchBatch(regions, ArtnSettings(force=0.005), Kind.CLIMB)
     axis = torch.zeros(3, len(minimum), dtype=torch.float64)
     axis[:, hopper] = -rest.positions[hopper] / rest.positions[hopper].norm()
-    batch.insert(Walk(region, region.start.T + 0.5 * axis, axis))
+    batch.insert(SearchState(region, region.start.T + 0.5 * axis, axis))
     while batch.busy:
-        batch.tick()
-    (walk,) = batch.finished
-    assert walk.status == "found"
-    assert walk.barrier == pytest.approx(barrier, abs=1e-4)
+        batch.step()
+    (state,) = batch.finished
+    assert state.status == "found"
+    assert state.barrier == pytest.approx(barrier, abs=1e-4)
 
-    end = minimum.positions + (walk.end.T - region.start)
+    end = minimum.positions + (state.end.T - region.start)
     hessian = _hessian(field, end, cell)
     values = torch.linalg.eigvalsh(hessian)
     assert int((values < -1e-3).sum()) == 1
-    assert float(values[0]) == pytest.approx(walk.eigenvalue, rel=0.02)
+    assert float(values[0]) == pytest.approx(state.eigenvalue, rel=0.02)
 
 
 @pytest.mark.parametrize("slots", [1, 4])
 def test_a_vacancy_that_hops_leads_back_whatever_the_slots(slots: int) -> None:
-    """All atoms are free, float64: walks keep their ends when their slots go to others."""
+    """All atoms are free, float64: states keep their ends when their slots go to others."""
     potential, crystal = zhou_cu_zr(), copper(4)
     rest = crystal.replace(
         positions=crystal.positions[1:], types=crystal.types[1:], ids=crystal.ids[1:]

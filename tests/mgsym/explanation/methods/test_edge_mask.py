@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgsym.explanation import explain, explain_nodes, mean_agreement, rank_agreement
-from mgsym.explanation.computation_graph import full_prediction, model_cone
+from mgsym.explanation.computation_graph import full_prediction, model_computation_graph
 from mgsym.explanation.methods.exchange import exchange
 from mgsym.graph import Graph
 from mgsym.models import create_model
@@ -62,7 +62,7 @@ def test_an_exchange_takes_the_edge_that_is_missing(
 ) -> None:
     """All planted edges but one, and one that does nothing: a single exchange mends it."""
     planted.eval()
-    part = model_cone(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node)
     edges = part.edges.tolist()
     arriving = next(e for e in truth if int(lattice.destination[e]) == node)
     idle = next(e for e in edges if e not in truth)

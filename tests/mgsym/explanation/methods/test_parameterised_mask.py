@@ -10,9 +10,18 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.explanation import ParameterisedExplainer, explain
-from mgsym.explanation.computation_graph import Cone, borrowed, model_cone
-from mgsym.explanation.methods.edge_features import EdgeScorer, Looks, atom_looks, edge_looks
-from mgsym.explanation.methods.mixup import mixture
+from mgsym.explanation.computation_graph import (
+    ComputationGraph,
+    frozen_eval,
+    model_computation_graph,
+)
+from mgsym.explanation.methods.edge_features import (
+    EdgeFeatures,
+    EdgeScorer,
+    edge_features_of,
+    node_features_of,
+)
+from mgsym.explanation.methods.mixup import mixup
 from mgsym.explanation.methods.parameterised_mask import concrete, whole_or_none, within_budget
 from mgsym.explanation.planted import PlantedModel, planted_benchmark, planted_truth
 from mgsym.graph import Graph
@@ -39,17 +48,17 @@ class Sources(BarrierModel):
 
 
 @pytest.fixture
-def part(lattice: Graph, planted: BarrierModel, node: int) -> Cone:
-    return model_cone(lattice, planted, node)
+def part(lattice: Graph, planted: BarrierModel, node: int) -> ComputationGraph:
+    return model_computation_graph(lattice, planted, node)
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_mixtures_keep_every_atoms_number_of_neighbours(part: Cone) -> None:
+def test_mixtures_keep_every_atoms_number_of_neighbours(part: ComputationGraph) -> None:
     own = torch.randperm(len(part.edges), generator=generator())[:200].sort().values
-    mixed = mixture(part, own, generator())
+    mixed = mixup(part, own, generator())
     mask = torch.zeros(len(part.edges))
     for mask[own] in (torch.zeros(200), torch.rand(200, generator=generator()), torch.ones(200)):
         weight = mixed.weights(mask)
@@ -62,9 +71,11 @@ def test_mixtures_keep_every_atoms_number_of_neighbours(part: Cone) -> None:
         assert float(arriving.sum()) > 0.95 * part.graph.num_edges
 
 
-def test_in_mixtures_the_rest_is_that_of_another_atom_of_the_element(part: Cone) -> None:
+def test_in_mixtures_the_rest_is_that_of_another_atom_of_the_element(
+    part: ComputationGraph,
+) -> None:
     graph, every = part.graph, torch.arange(len(part.edges))
-    mixed = mixture(part, every[:0], generator())
+    mixed = mixup(part, every[:0], generator())
     assert mixed.graph.num_edges == graph.num_edges  # the ring leaves nobody out
     assert bool((mixed.graph.destination.diff() >= 0).all())
     origin = mixed.rest[mixed.order]
@@ -74,24 +85,26 @@ def test_in_mixtures_the_rest_is_that_of_another_atom_of_the_element(part: Cone)
     assert bool((was != now).all())
     assert torch.equal(graph.types[was], graph.types[now])
     assert len(torch.stack([was, now], dim=1).unique(dim=0)) == len(was.unique())  # one heir each
-    other = mixture(part, every[:0], generator(1))
+    other = mixup(part, every[:0], generator(1))
     assert not torch.equal(other.graph.edge_index, mixed.graph.edge_index)
 
 
-def test_a_mixture_explained_whole_is_the_graph_itself(part: Cone, planted: BarrierModel) -> None:
-    mixed = mixture(part, torch.arange(len(part.edges)), generator())
-    with borrowed(planted):
+def test_a_mixture_explained_whole_is_the_graph_itself(
+    part: ComputationGraph, planted: BarrierModel
+) -> None:
+    mixed = mixup(part, torch.arange(len(part.edges)), generator())
+    with frozen_eval(planted):
         mask = torch.ones(len(part.edges), requires_grad=True)
         found, whole = mixed.predict(planted, mask), part.predict(planted)
     assert float(found.detach()) == pytest.approx(float(whole), abs=1e-5)
 
 
 def test_gradients_flow_to_the_edges_that_explain(
-    part: Cone, planted: BarrierModel, truth: set[int]
+    part: ComputationGraph, planted: BarrierModel, truth: set[int]
 ) -> None:
     mask = torch.full((len(part.edges),), 0.7).logit().requires_grad_()
-    mixed = mixture(part, torch.arange(len(part.edges)), generator())
-    with borrowed(planted):
+    mixed = mixup(part, torch.arange(len(part.edges)), generator())
+    with frozen_eval(planted):
         mixed.predict(planted, whole_or_none(mask.sigmoid())).backward()
     assert mask.grad is not None
     counts = torch.isin(part.edges, torch.tensor(sorted(truth)))
@@ -113,25 +126,25 @@ def test_looks_hold_what_the_model_and_the_graph_have(
     """Element, radial density, prediction, and the hidden representation where there is one."""
     model = create_model("schnet", ("Cu", "Zr"), 1.5, {"width": 16, "layers": 2})
     nodes = torch.tensor([3, 43, 44])
-    with borrowed(planted):
-        plain = atom_looks(planted, lattice, nodes, planted.hops)
+    with frozen_eval(planted):
+        plain = node_features_of(planted, lattice, nodes, planted.hops)
     assert plain.shape == (3, 2 + 2 * 6 + 1)
-    with borrowed(model):
-        seen = atom_looks(model, lattice, nodes, model.hops)
-        whole = atom_looks(model, lattice, torch.arange(216), None)
+    with frozen_eval(model):
+        seen = node_features_of(model, lattice, nodes, model.hops)
+        whole = node_features_of(model, lattice, torch.arange(216), None)
     assert model.readout is not None
     assert seen.shape == (3, 2 + 2 * 6 + 1 + model.readout.in_features)
     assert torch.allclose(seen, whole[nodes], atol=1e-5)  # a part of the graph is enough
 
 
-def test_the_network_starts_from_the_slopes(part: Cone) -> None:
+def test_the_network_starts_from_the_slopes(part: ComputationGraph) -> None:
     slopes = torch.linspace(-2, 1, len(part.edges))
-    edges, start = edge_looks(part, slopes, 30)
-    looks = Looks(torch.randn(part.graph.num_nodes, 5, generator=generator()), edges, start)
+    edges, start = edge_features_of(part, slopes, 30)
+    looks = EdgeFeatures(torch.randn(part.graph.num_nodes, 5, generator=generator()), edges, start)
     scorer = EdgeScorer([looks], 8, generator())
     assert torch.equal(scorer(looks, part), start)
     assert float(start.sigmoid().sum()) == pytest.approx(30, rel=0.05)
-    plain, nothing = edge_looks(part, None, 30)
+    plain, nothing = edge_features_of(part, None, 30)
     assert plain.shape[1] == edges.shape[1] - 2
     assert not nothing.any()
 
@@ -171,7 +184,7 @@ def test_what_can_be_seen_is_learnt_without_slopes(lattice: Graph) -> None:
     assert median(shares) >= 0.9
 
 
-def test_logits_within_budget_take_no_gradient_from_what_raises_all(part: Cone) -> None:
+def test_logits_within_budget_take_no_gradient_from_what_raises_all(part: ComputationGraph) -> None:
     logits = torch.randn(len(part.edges), generator=generator(), requires_grad=True)
     kept = within_budget(logits, 40).sigmoid()
     assert float(kept.detach().sum()) == pytest.approx(40, rel=1e-4)
