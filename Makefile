@@ -38,7 +38,7 @@ demo: $(READY)
 	echo "Everything was written to $$folder"
 
 shipped-model: $(READY)
-	$(BIN)/python -m mgsym.data_tools.workflows.shipped_model $(DATA) data_tools/models
+	$(BIN)/python -m mgsym.data_tools.workflows.shipped_model $(DATA) data_tools/shipped_model
 
 public-test-predictions: $(READY)
 	$(BIN)/python -m mgsym.data_tools.workflows.public_predictions --data $(DATA) --potential $(POTENTIAL) \

@@ -94,7 +94,7 @@ def test_the_wheel_holds_the_trees_modules(wheel_names: set[str]) -> None:
 def test_the_wheel_holds_the_sample_the_model_and_the_type_marker(wheel_names: set[str]) -> None:
     data = installed_names((".xyz", ".md", ".pt", ".typed"))
     assert sum(name.endswith(".xyz") for name in data) == 5
-    assert {f"mgsym/data_tools/models/cu64zr36{end}" for end in (".pt", ".md")} <= data
+    assert {f"mgsym/data_tools/shipped_model/cu64zr36{end}" for end in (".pt", ".md")} <= data
     assert "mgsym/py.typed" in data
     assert data <= wheel_names
 

@@ -24,7 +24,7 @@ from mgsym.explanation.computation_graph import (
     distance_to_atom,
     model_computation_graph,
 )
-from mgsym.explanation.controls import matched_edges
+from mgsym.explanation.controls import matched_rows
 from mgsym.explanation.fidelity import in_cone
 from mgsym.utils.files import read_json
 
@@ -47,7 +47,7 @@ def main() -> None:
     for explanation in explain_nodes(system.graph, system.model, nodes, topk=K):
         part = model_computation_graph(system.graph, system.model, explanation.node)
         chosen = in_cone(part, explanation)[:K]
-        matched = matched_edges(distance_to_atom(part), chosen, generator).edges
+        matched = matched_rows(distance_to_atom(part), chosen, generator).rows
         distance = atom_distances(part)
         for row, edges in enumerate((chosen, matched)):
             counts[row] += histogram(distance[part.graph.source[edges].unique()])

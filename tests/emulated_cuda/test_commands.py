@@ -48,6 +48,10 @@ LINES: dict[str, list[str]] = {
     "label": [
         "--atoms 0:2 --searches 1 --set artn.call_limit=8 --set artn.connect=true -o {out}.xyz"
     ],
+    "deform": [
+        "test.xyz --strain 0.002 --step 0.001 -o {out}",
+        "test.xyz --strain 0.002 --step 0.001 --method fire -o {out}",
+    ],
     "explain-physics": [
         "test.xyz --nodes 5 --run run --method gradient --searches 1 -o {out} --repeats 1"
     ],

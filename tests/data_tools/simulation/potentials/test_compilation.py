@@ -77,8 +77,8 @@ def test_turned_off_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None
 SCRIPT = """
 import warnings, torch
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation.eam_forces import EAMForces
-from mgsym.data_tools.simulation.zhou_johnson_wadley import zhou_cu_zr
+from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 glass = sample_structures()[0]
 energies = []
 with warnings.catch_warnings(record=True) as heard:
