@@ -34,6 +34,7 @@ from mgsym.structure import index_species
 from mgsym.training.config import Config
 from mgsym.training.runs import clear_run
 from mgsym.utils.devices import resolve_device
+from mgsym.utils.files import holds_output
 
 __all__ = [
     "CHOSEN_ON_TEST",
@@ -79,6 +80,7 @@ def latest_benchmark(folder: str | Path = BENCHMARKS) -> Path:
     return found[-1].parent
 
 
+@holds_output("folder")
 def run_benchmark(
     graphs: Sequence[Graph],
     plan: BenchmarkPlan,
