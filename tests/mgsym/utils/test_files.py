@@ -100,9 +100,9 @@ def test_an_output_is_held_while_a_function_runs(tmp_path: Path) -> None:
 
     @holds_output("path")
     def write(number: int, *, path: Path) -> int:
-        with pytest.raises(UsageError, match=r"out\.xyz is being written by another mgsym"):
-            with lock_output(out):
-                pass
+        told = r"out\.xyz is being written by another mgsym"
+        with pytest.raises(UsageError, match=told), lock_output(out):
+            pass
         return number
 
     assert write(3, path=out) == 3
