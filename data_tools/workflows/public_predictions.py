@@ -65,10 +65,13 @@ class Kind:
 
 _PHYSICAL = {"physical_inputs": (AVAILABLE,)}
 KINDS = {
-    # the ridge regression below takes the companion's place
-    "symgnn": Kind(preset("fast").changed({"model.companion": 0.0}), 0.3, (0, 1, 2)),
+    # the ridge regression below takes the place of a share of its own
+    "symgnn": Kind(preset("fast").changed({"model.ridge_share": 0.0}), 0.3, (0, 1, 2)),
     "ace": Kind(
-        replace(preset("fast"), model=ModelConfig("ace", {**_PHYSICAL, "smoothing": (1.5, 2.5)})),
+        replace(
+            preset("fast"),
+            model=ModelConfig("ace", {**_PHYSICAL, "physical_smoothing": (1.5, 2.5)}),
+        ),
         0.4,
         (0,),
     ),
