@@ -48,6 +48,7 @@ from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import atomic_path
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def measure(
     device: str = "auto",
     jobs: int = 1,
     slots: int | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PhysicsCheck:
     """Search for saddles at the atoms before and after, and write what came out.

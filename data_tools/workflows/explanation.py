@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mgsym.rendering.figures import check_figure, explanation_figure
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def explain_atom(
     potential: Potential = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> Explained:
     """Explain one atom, measure what the explanation is worth, and write both.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mgsym.rendering.figures import check_figure
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import atomic_path, refuse_existing
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def explain_statistics(
     potential: Potential = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> ExplainedAtoms:
     """Explain many atoms, compare their edges with matched ones, and write what was found.
 

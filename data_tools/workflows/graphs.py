@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from mgsym.graph.files import FORMAT
 from mgsym.structure import Column, Structure
 from mgsym.utils.files import atomic_folder, kind_of
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 BARRIER = "barrier"
 
@@ -122,7 +122,7 @@ def build_graphs(
     potential: EAM | None = None,
     device: str | torch.device = "cpu",
     jobs: int = 1,
-    progress: Callable[[float, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[GraphSummary]:
     """Build the graph of each structure and write them to ``folder/<name>.npz``, all or none.
 
@@ -160,8 +160,11 @@ def build_graphs(
         def write(structure: Structure) -> GraphSummary:
             graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
             if potential is not None:
-                part = partial(_step_within, step, structure.name)
-                graph = with_physical_inputs(graph, structure, potential, device, part)
+
+                def told(done: float, total: float | None = None, **info: object) -> None:
+                    step(structure.name, done / total if total else 0.0)
+
+                graph = with_physical_inputs(graph, structure, potential, device, told)
             graph.save(temporary / f"{structure.name}.npz")
             step(structure.name, 1.0)
             return summarise(graph, folder / f"{structure.name}.npz")
@@ -174,7 +177,7 @@ def with_physical_inputs(
     structure: Structure,
     potential: EAM,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Graph:
     """The graph of a structure with what a potential says of its atoms as node features.
 
@@ -218,11 +221,6 @@ def labelled_structure(graph: Graph) -> Structure:
     if bool(graph.target_stderr.isfinite().any()):
         columns[f"{BARRIER}_stderr"] = Column(graph.target_stderr, "eV")
     return structure.replace(columns=columns)
-
-
-def _step_within(step: Callable[[str, float], None], name: str, done: int, total: int) -> None:
-    """Progress within one graph; it is done only once it is written."""
-    step(name, 0.999 * done / total)
 
 
 def _in_order(

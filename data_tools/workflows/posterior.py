@@ -6,7 +6,6 @@ Searches enter through the columns that `mgsym label` writes: barrier, barrier_s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.error_covariance import ErrorCovariance
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.uncertainty.posterior import Observed, Posterior, condition
+from mgsym.utils.progress import Progress
 
 BARRIER, STDERR, EVENTS = "barrier", "barrier_stderr", "events"
 
@@ -76,7 +76,7 @@ def predict_with_error(
     run: str | Path,
     potential: Potential = None,
     device: str | torch.device = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PredictiveDistribution:
     """What a run predicts for a structure, with the standard deviation of its error.
 

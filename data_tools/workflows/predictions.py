@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,10 @@ from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
+from mgsym.utils.progress import Progress, part
 
 PREDICTED = "barrier_predicted"
 DISTANCE = "training_distance"
-
-Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def predict_files(
     paths = output_paths(Path(out), structures, len(files), overwrite)
     predicted, summaries = [], []
     for i, (system, structure) in enumerate(zip(systems, structures, strict=True)):
-        step = _within(progress, i, len(structures))
+        step = part(progress, i, len(structures))
         graph = graph_for(system, ensemble, potential, device, step)
         (found,) = predict_with_spread([graph], ensemble)
         found, known = calibrated_error(found, ensemble), ood_report(graph, ensemble.training_set)
@@ -142,16 +141,6 @@ def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
 
 def _tells_error(ensemble: Ensemble) -> bool:
     return len(ensemble) > 1 or ensemble.calibration is not None
-
-
-def _within(progress: Progress | None, done: int, total: int) -> Callable[[int, int], None]:
-    """Progress within one structure, which is done only once it is predicted."""
-
-    def told(part: int, parts: int) -> None:
-        if progress is not None:
-            progress(done + 0.999 * part / parts, total)
-
-    return told
 
 
 @dataclass(frozen=True)
@@ -205,7 +194,7 @@ def evaluate_files(
     systems = _labelled_systems(paths, types, frames, labels)
     graphs, found = [], []
     for i, system in enumerate(systems):
-        step = _within(progress, i, len(systems))
+        step = part(progress, i, len(systems))
         graphs.append(graph_for(system, ensemble, potential, device, step))
         found += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:

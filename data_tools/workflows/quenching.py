@@ -26,6 +26,7 @@ from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.structure import Structure
 from mgsym.utils.files import atomic_path, refuse_existing
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def quench(
     method: Method = "fire",
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Glass], list[Path]]:
     """Make glasses and write them.

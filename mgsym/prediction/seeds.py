@@ -18,8 +18,8 @@ from mgsym.prediction.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.training.config import Config
 from mgsym.training.runs import ENSEMBLE, TrainedRun, clear_run, read_summary
 from mgsym.training.train import train
-from mgsym.training.trainer import Progress
 from mgsym.utils.files import lock_output, write_json
+from mgsym.utils.progress import Progress, part
 
 
 def train_seeds(
@@ -77,9 +77,9 @@ def _train_seeds(
             folder = run / f"seed{seed}"
             one = replace(config, seed=seed)
             going_on = resume and (folder / "run.json").exists()
-            told = _one_of(progress, i, len(seeds), seed)
+            step = part(progress, i, len(seeds), alike=True, seed=seed)
             results.append(
-                train(graphs, one, run=folder, resume=going_on, progress=told, **options)
+                train(graphs, one, run=folder, resume=going_on, progress=step, **options)
             )
     except Interrupted as error:
         raise Interrupted(
@@ -145,14 +145,3 @@ def _refuse_existing_seeds(folder: Path, overwrite: bool) -> None:
         )
     for file in old:
         clear_run(file.parent)
-
-
-def _one_of(progress: Progress | None, index: int, count: int, seed: int) -> Progress | None:
-    """Progress of one seed told as part of all."""
-    if progress is None:
-        return None
-
-    def told(done: int, total: int, **info: object) -> None:
-        progress(index * total + done, count * total, seed=seed, **info)
-
-    return told

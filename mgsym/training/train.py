@@ -20,9 +20,10 @@ from mgsym.training.runs import (
     read_run,
     start_run,
 )
-from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Progress, Trainer
+from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Trainer
 from mgsym.utils.devices import one_thread, resolve_device
 from mgsym.utils.files import load_safely, lock_output
+from mgsym.utils.progress import Progress
 from mgsym.utils.settings import differing
 
 # edges: smaller steps take one thread, as waiting for others is most of it on a busy machine

@@ -36,13 +36,12 @@ from mgsym.training.optimizer import (
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils.files import save_safely
+from mgsym.utils.progress import Progress
 from mgsym.utils.seeds import derived_seed, seed_device, shuffled
 from mgsym.version import __version__
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
-
-Progress = Callable[..., None]  # progress(steps done, steps in all, epoch=…, loss=…, …)
 
 
 class Trainer:
@@ -125,9 +124,9 @@ class Trainer:
         self.state.seconds = self.seconds_before + time.monotonic() - self.started
         self._evaluate()
 
-    def _after_part(self, done: int, total: int) -> None:
+    def _after_part(self, done: float, total: float | None = None, **info: object) -> None:
         if self.progress is not None:
-            self.progress(done, total)
+            self.progress(done, total, **info)
         if self.should_stop is not None and self.should_stop():
             self._interrupt()
 

@@ -31,6 +31,7 @@ from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
 from mgsym.utils.files import load_safely, save_safely
+from mgsym.utils.progress import Progress
 
 FORMAT, FORMAT_VERSION = "mgsym-quench", 1
 SEGMENT = 1000  # steps
@@ -70,7 +71,7 @@ def melt_quench(
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     resume: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Quenched], list[LogRow]]:
     """Make glasses.

@@ -29,7 +29,6 @@ from mgsym.data_tools.simulation.labelling.event_files import (
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.labelling.selection import format_rows, parse_shard
 from mgsym.data_tools.simulation.labelling.workers import (
-    Progress,
     SearchTarget,
     Task,
     search_targets,
@@ -43,6 +42,7 @@ from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.metrics import noise_ceiling
 from mgsym.structure import Structure
 from mgsym.utils.files import refuse_existing
+from mgsym.utils.progress import Progress
 
 NAN = float("nan")
 SHOWN = 8  # ids that a warning names

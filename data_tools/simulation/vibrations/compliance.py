@@ -25,11 +25,10 @@ from mgsym.data_tools.simulation.vibrations.hessian import BlockRows, Mapping, e
 from mgsym.structure import Column, Structure
 from mgsym.structure.neighbors import neighbor_pairs
 from mgsym.utils.devices import one_thread
+from mgsym.utils.progress import Progress
 
 RADII = (6.0, 9.0)  # Å, of the clusters
 _NARROW, _WIDE = 6.5, 13.0  # Å, of the groups of atoms that are worked on at once
-
-Progress = Callable[[int, int], None]
 
 
 def physical_inputs(
