@@ -46,6 +46,7 @@ from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import atomic_path
 from mgsym.utils.progress import Progress
@@ -217,7 +218,7 @@ def _node_changes(prepared: Prepared, found: Sequence[Labels]) -> tuple[NodeChan
 def _searched(labels: Labels, node: int) -> Searched:
     columns = labels.structure.columns
     mean, stderr, events = (
-        columns[name].values[node].item() for name in ("barrier", "barrier_stderr", "events")
+        columns[name].values[node].item() for name in (BARRIER, BARRIER_STDERR, EVENTS)
     )
     return Searched.of(mean, stderr, int(events))
 

@@ -23,9 +23,9 @@ from mgsym.data_tools.displacement_test.displace import (
     draws_of,
 )
 from mgsym.data_tools.formats import read, write
-from mgsym.data_tools.simulation.labelling.event_files import potential_hash, structure_hash
+from mgsym.data_tools.simulation.labelling.event_files import structure_hash
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
 from mgsym.data_tools.simulation.saddle_search.artn import active_radius
 from mgsym.data_tools.workflows.explanation_target import ExplainedSystem, explained_system
 from mgsym.data_tools.workflows.graphs import structure_of

@@ -20,11 +20,10 @@ from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.graph.files import FORMAT
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR
 from mgsym.utils.files import atomic_folder, kind_of
 from mgsym.utils.names import file_in
 from mgsym.utils.progress import Progress
-
-BARRIER = "barrier"
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def labelled_structure(graph: Graph) -> Structure:
         return structure
     columns = {BARRIER: Column(graph.target, "eV")}
     if bool(graph.target_stderr.isfinite().any()):
-        columns[f"{BARRIER}_stderr"] = Column(graph.target_stderr, "eV")
+        columns[BARRIER_STDERR] = Column(graph.target_stderr, "eV")
     return structure.replace(columns=columns)
 
 

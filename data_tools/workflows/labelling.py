@@ -23,7 +23,7 @@ from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.settings import changed_settings
 
-EVENTS = ".events.csv"
+EVENTS_SUFFIX = ".events.csv"
 DEMONSTRATION = "sample-labelled.xyz"
 FEW_ATOMS, FEW_SEARCHES, SMALL_RADIUS = "0:4", 4, 9.5
 CHOSEN = 500  # atoms, where a run chooses
@@ -185,7 +185,7 @@ def events_path(out: Path, shard: str | None = None) -> Path:
     if shard is not None:
         index, shares = parse_shard(shard)
         stem += f".{index}of{shares}"
-    return out.with_name(stem + EVENTS)
+    return out.with_name(stem + EVENTS_SUFFIX)
 
 
 def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | None) -> Structure:

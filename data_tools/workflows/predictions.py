@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mgsym.data_tools.formats.label_table import atom_table
-from mgsym.data_tools.workflows.graphs import BARRIER, labelled_structure, read_systems
+from mgsym.data_tools.workflows.graphs import labelled_structure, read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.workflows.outputs import output_paths, write_all
 from mgsym.errors import InputError, UsageError
@@ -29,13 +29,11 @@ from mgsym.prediction import (
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.rendering.figures import check_figure, parity_figure
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, DISTANCE, PREDICTED, STD
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
 from mgsym.utils.progress import Progress, part
-
-PREDICTED = "barrier_predicted"
-DISTANCE = "training_distance"
 
 
 @dataclass(frozen=True)
@@ -340,7 +338,7 @@ def _with_prediction(
 ) -> Structure:
     structure = structure.with_column(PREDICTED, found.mean, "eV")
     if tells_error:
-        structure = structure.with_column(f"{PREDICTED}_std", found.std, "eV")
+        structure = structure.with_column(PREDICTED + STD, found.std, "eV")
     if known.distance is not None:
         structure = structure.with_column(DISTANCE, known.distance)
     return structure

@@ -33,6 +33,7 @@ from mgsym.graph import Graph
 from mgsym.graph.operations import glass_of
 from mgsym.prediction import calibrated, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, merge, read_ensemble, save_ensemble
+from mgsym.structure.columns import PREDICTED, STD
 from mgsym.training import train
 from mgsym.training.config import Config, ModelConfig, preset
 from mgsym.training.runs import read_run
@@ -126,7 +127,7 @@ def refined_predictions(
             jobs=jobs,
         )
         columns = refined.structure.columns
-        mean, std = (columns[f"barrier_predicted{end}"].values for end in ("", "_std"))
+        mean, std = (columns[PREDICTED + end].values for end in ("", STD))
         write_predictions(out / f"{name}_refined.csv", refined.structure.ids, mean, std)
 
 

@@ -22,14 +22,12 @@ from mgsym.data_tools.workflows.posterior import (
     predict_with_error,
     share_of,
 )
-from mgsym.data_tools.workflows.predictions import PREDICTED
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
+from mgsym.structure.columns import MODEL, PREDICTED, STD
 from mgsym.uncertainty.posterior import Posterior
 from mgsym.utils.devices import device_for_jobs, resolve_device
 from mgsym.utils.files import refuse_existing
-
-MODEL = "barrier_model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,5 +195,5 @@ def _with_columns(
 ) -> Structure:
     for name, mean, std in ((PREDICTED, *posterior), (MODEL, distribution.mean, distribution.std)):
         structure = structure.with_column(name, mean.float(), "eV")
-        structure = structure.with_column(f"{name}_std", std.float(), "eV")
+        structure = structure.with_column(name + STD, std.float(), "eV")
     return structure

@@ -22,7 +22,6 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     Events,
     Heading,
     join,
-    potential_hash,
     read_events,
     structure_hash,
 )
@@ -33,7 +32,7 @@ from mgsym.data_tools.simulation.labelling.workers import (
     Task,
     search_targets,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
@@ -41,6 +40,7 @@ from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.metrics import noise_ceiling
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.progress import Progress
 
@@ -90,8 +90,8 @@ class Labels:
         the true means would reach, given the standard errors, and its 95 % interval.
         """
         rows = torch.tensor(self.rows)
-        barrier = self.structure.columns["barrier"].values[rows]
-        stderr = self.structure.columns["barrier_stderr"].values[rows]
+        barrier = self.structure.columns[BARRIER].values[rows]
+        stderr = self.structure.columns[BARRIER_STDERR].values[rows]
         known = barrier[~barrier.isnan()]
         limit = noise_ceiling(known, stderr[~barrier.isnan()])
         return {
@@ -298,9 +298,9 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
         mean = np.bincount(atom, found["barrier"], n) / count
         square = np.bincount(atom, (found["barrier"] - mean[atom]) ** 2, n)
         stderr = np.where(count > 1, np.sqrt(square / (count - 1) / count), NAN)
-    labelled = structure.with_column("barrier", torch.from_numpy(mean), "eV")
-    labelled = labelled.with_column("barrier_stderr", torch.from_numpy(stderr), "eV")
-    labelled = labelled.with_column("events", torch.from_numpy(count))
+    labelled = structure.with_column(BARRIER, torch.from_numpy(mean), "eV")
+    labelled = labelled.with_column(BARRIER_STDERR, torch.from_numpy(stderr), "eV")
+    labelled = labelled.with_column(EVENTS, torch.from_numpy(count))
     empty = tuple(int(structure.ids[row]) for row in rows if count[row] == 0)
     calls = sum(chosen[name].sum() for name in ("calls_leave", "calls_climb", "calls_refine"))
     return Labels(

@@ -30,7 +30,9 @@ from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import midpoints, path_slopes
 from mgsym.explanation.methods.exchange import exchange
 from mgsym.explanation.methods.masks import (
+    HIGHEST,
     JITTER,
+    LOWEST,
     at_least,
     normal,
     probabilities,
@@ -43,7 +45,6 @@ from mgsym.utils.progress import Progress
 
 PATH = 4  # steps of the integrated gradients that a mask starts from
 POOL = 600  # edges that are learned: those of largest start, and all that arrive at the atom
-LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none is certain
 
 
 def edge_mask(

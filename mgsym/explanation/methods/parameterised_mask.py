@@ -56,14 +56,12 @@ from mgsym.explanation.computation_graph import (
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import midpoints, path_slopes, without_gradient
 from mgsym.explanation.methods.edge_features import (
-    HIGHEST,
-    LOWEST,
     EdgeFeatures,
     EdgeScorer,
     edge_features_of,
     node_features_of,
 )
-from mgsym.explanation.methods.masks import at_least, probabilities, threshold
+from mgsym.explanation.methods.masks import HIGHEST, LOWEST, at_least, probabilities, threshold
 from mgsym.explanation.methods.mixup import mixup
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel

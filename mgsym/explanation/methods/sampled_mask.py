@@ -25,7 +25,9 @@ from mgsym.explanation.computation_graph import ComputationGraph, full_predictio
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import path_slopes
 from mgsym.explanation.methods.masks import (
+    HIGHEST,
     JITTER,
+    LOWEST,
     at_least,
     normal,
     probabilities,
@@ -35,7 +37,6 @@ from mgsym.explanation.methods.masks import (
 from mgsym.models.base import BarrierModel
 from mgsym.utils.progress import Progress
 
-LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none is certain
 SHRINK = 0.6  # of the steps bring the expected number of edges down to the budget
 
 

@@ -18,12 +18,12 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     Events,
     event_lines,
     join,
-    potential_hash,
     read_events,
     structure_hash,
     write_events,
 )
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
+from mgsym.data_tools.simulation.potentials.eam import potential_hash
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.data_tools.simulation.saddle_search.events import Event, Search
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
