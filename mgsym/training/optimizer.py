@@ -1,4 +1,4 @@
-"""The parts of a training step: loss, optimiser, learning rate, averaged weights, randomness."""
+"""What takes a training step: optimiser, learning rate, averaged weights."""
 
 from __future__ import annotations
 
