@@ -41,7 +41,7 @@ from mgsym.data_tools.displacement_test.changes import (
 )
 from mgsym.data_tools.displacement_test.displace import ESCAPED, MOVING
 from mgsym.data_tools.displacement_test.prepare import Prepared
-from mgsym.data_tools.simulation.labelling.barriers import Labels, System, label_each
+from mgsym.data_tools.simulation.labelling.barriers import Labels, SearchRun, System, label_each
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
@@ -150,7 +150,7 @@ def measure(
         overwrite: begin them again.
         device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
         jobs: processes, on CPUs; they share the structures.
-        slots, progress, should_stop: as `barriers.label` takes them.
+        slots, progress, should_stop: as of `barriers.SearchRun`.
 
     Raises:
         UsageError: searches are there, and neither `resume` nor `overwrite` is given.
@@ -160,8 +160,11 @@ def measure(
     place = device_for_jobs(device, jobs)
     plan = Plan.of(searches)
     found = label_each(
-        _systems(prepared), potential, settings, plan=plan, resume=resume, overwrite=overwrite,
-        jobs=jobs, slots=slots, device=str(place), progress=progress, should_stop=should_stop,
+        _systems(prepared), potential, settings, plan=plan,
+        run=SearchRun(
+            resume=resume, overwrite=overwrite, device=str(place), jobs=jobs, slots=slots,
+            progress=progress, should_stop=should_stop,
+        ),
     )  # fmt: skip
     nodes = _node_changes(prepared, found)
     files = (prepared.folder / "physics.json", prepared.folder / "physics.csv")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mgsym.data_tools.simulation.labelling.barriers import SearchRun
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.data_tools.workflows.graphs import build_graphs, read_graphs, read_structures
@@ -121,10 +122,7 @@ def refined_predictions(
             potential,
             scale=SEARCH_SCALE,
             types=TYPES,
-            seed=SEARCH_SEED,
-            resume=True,
-            device="cpu",
-            jobs=jobs,
+            search_run=SearchRun(seed=SEARCH_SEED, resume=True, device="cpu", jobs=jobs),
         )
         columns = refined.structure.columns
         mean, std = (columns[PREDICTED + end].values for end in ("", STD))

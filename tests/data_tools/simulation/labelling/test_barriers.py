@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from mgsym.data_tools.simulation.labelling.barriers import Labels, aggregate, label, merge
+from mgsym.data_tools.simulation.labelling.barriers import (
+    Labels,
+    SearchRun,
+    aggregate,
+    label,
+    merge,
+)
 from mgsym.data_tools.simulation.labelling.event_files import (
     EVENT_TYPE,
     EventFile,
@@ -56,7 +62,9 @@ def search(fake_searches: ModuleType, glass: Structure, tmp_path: Path) -> Any:
     def run(file: str = "glass.events.csv", success: float = 0.6, **options: Any) -> Labels:
         settings = fake_searches.FakeSettings(success=success, fault=options.pop("fault", ""))
         atoms = options.pop("structure", glass)
-        return label(atoms, POTENTIAL, tmp_path / file, settings, **options)
+        which = {k: options.pop(k) for k in ("rows", "plan") if k in options}
+        how = SearchRun(**options)
+        return label(atoms, POTENTIAL, tmp_path / file, settings, run=how, **which)
 
     return run
 
