@@ -21,6 +21,7 @@ from mgsym.errors import MgsymError, UsageError
 from mgsym.explanation.explanation import Explanation
 from mgsym.graph import Graph, collate
 from mgsym.models.base import BarrierModel, device_of, evaluating
+from mgsym.structure.cell import nearest_image
 from mgsym.utils.devices import one_thread
 
 
@@ -218,7 +219,5 @@ def distance_between_atoms(graph: Graph, node: int) -> Tensor:
 def _vectors_from(graph: Graph, node: int) -> Tensor:
     """[n, 3] Å, from an atom to the nearest image of each."""
     structure = int(graph.structure_index[node])
-    cell, periodic = graph.cell[structure], graph.periodic[structure].double()
     away = graph.positions - graph.positions[node]
-    fraction = torch.linalg.solve(cell.T, away.T).T
-    return away - (fraction.round() * periodic) @ cell
+    return nearest_image(away, graph.cell[structure], graph.periodic[structure])

@@ -29,6 +29,7 @@ from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.data_tools.simulation.units import GPA, GRAMS_PER_CM3
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
+from mgsym.structure.cell import wrap
 from mgsym.utils.files import load_safely, save_safely
 from mgsym.utils.progress import Progress
 
@@ -340,8 +341,7 @@ class _Run:
 
 def wrapped(structure: Structure) -> Structure:
     """A copy with all atoms inside the cell: in a melt they go far."""
-    inside = (structure.positions @ torch.linalg.inv(structure.cell)) % 1.0
-    return structure.replace(positions=inside @ structure.cell)
+    return structure.replace(positions=wrap(structure.positions, structure.cell, (True,) * 3))
 
 
 def _take(state: State, stay: list[int]) -> State:

@@ -22,6 +22,7 @@ from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.errors import InputError, MgsymError, UsageError
 from mgsym.structure import Column, Structure
+from mgsym.structure.cell import fractional
 from mgsym.structure.neighbors import neighbor_pairs
 from mgsym.utils.devices import resolve_device
 from mgsym.utils.progress import Progress, part
@@ -176,7 +177,7 @@ def _results(group: Sequence[Structure], minimum: Minimum) -> list[Relaxation]:
 
 def _moved(before: Structure, after: Structure) -> float:
     """The longest way of an atom, Å, without what the cell's change carried it along."""
-    scaled = torch.linalg.solve(after.cell, after.positions - after.origin, left=False)
+    scaled = fractional(after.positions - after.origin, after.cell)
     moved = scaled @ before.cell - (before.positions - before.origin)
     return float(moved.norm(dim=1).max())
 
