@@ -21,7 +21,7 @@ from mgsym.graph import Graph, build_graph
 from mgsym.graph.files import FORMAT
 from mgsym.structure import Column, Structure
 from mgsym.structure.columns import BARRIER, BARRIER_STDERR
-from mgsym.utils.files import atomic_folder, kind_of
+from mgsym.utils.files import atomic_folder, holds_output, kind_of
 from mgsym.utils.names import file_in
 from mgsym.utils.progress import Progress
 
@@ -111,6 +111,7 @@ def join_labels(
     return [with_labels(structures[0], table, target or BARRIER)]
 
 
+@holds_output("folder")
 def build_graphs(
     structures: Sequence[Structure],
     folder: str | Path,
@@ -233,6 +234,12 @@ def _in_order(
         yield from pool.map(work, structures)  # closing it cancels what has not begun
 
 
+def graph_files(folder: str | Path) -> list[Path]:
+    """Find the graph files of a folder, train2 before train10, none that is being written."""
+    files = [file for file in Path(folder).glob("*.npz") if not file.name.startswith(".")]
+    return sorted(files, key=_numbers_in_order)
+
+
 def read_graphs(paths: Sequence[str | Path]) -> list[Graph]:
     """Graphs from graph files, and from every graph file of folders, numbers in names in order.
 
@@ -241,7 +248,7 @@ def read_graphs(paths: Sequence[str | Path]) -> list[Graph]:
     """
     graphs = []
     for path in map(Path, paths):
-        files = sorted(path.glob("*.npz"), key=_numbers_in_order) if path.is_dir() else [path]
+        files = graph_files(path) if path.is_dir() else [path]
         if not files or not path.exists():
             raise InputError("no graphs here: make some with mgsym build-graph", path=path)
         graphs += [Graph.load(file) for file in files]

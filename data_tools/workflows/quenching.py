@@ -26,7 +26,7 @@ from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.structure import Structure
-from mgsym.utils.files import atomic_path, refuse_existing
+from mgsym.utils.files import atomic_path, holds_output, refuse_existing
 from mgsym.utils.progress import Progress
 
 
@@ -62,6 +62,7 @@ class Glass:
         return {**shown, "atoms": len(self.structure)}
 
 
+@holds_output("out")
 def quench(
     recipe: Recipe,
     potential: EAM,
@@ -83,7 +84,7 @@ def quench(
             of each. The log goes beside it as ``.csv`` or into it.
         device: where to compute.
         method: of the relaxation at the end, ``fire`` or ``cg``; see `relax`.
-        resume: go on from the checkpoint that an interrupted run left.
+        resume: go on from the checkpoint that an interrupted run left; begin where there is none.
         overwrite: whether output, or an old checkpoint, may be replaced.
         progress, should_stop: see `melt_quench`.
 
@@ -104,7 +105,7 @@ def quench(
         potential,
         device=device,
         checkpoint=paths.checkpoint,
-        resume=resume,
+        resume=resume and paths.checkpoint.exists(),
         progress=progress,
         should_stop=should_stop,
     )

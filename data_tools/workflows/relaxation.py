@@ -18,6 +18,7 @@ from mgsym.data_tools.workflows.inspection import describe
 from mgsym.data_tools.workflows.outputs import output_paths, write_all
 from mgsym.errors import MgsymError, UsageError
 from mgsym.structure import Structure
+from mgsym.utils.files import holds_output
 from mgsym.utils.progress import Progress
 
 
@@ -54,6 +55,7 @@ class RelaxedFile:
     path: Path
 
 
+@holds_output("out")
 def relax_files(
     files: Sequence[str | Path],
     potential: EAM,

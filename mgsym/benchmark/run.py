@@ -33,6 +33,7 @@ from mgsym.structure import index_species
 from mgsym.training.config import Config
 from mgsym.training.runs import clear_run
 from mgsym.utils.devices import resolve_device
+from mgsym.utils.files import holds_output
 from mgsym.utils.progress import Progress, part
 
 __all__ = [
@@ -73,6 +74,7 @@ def latest_benchmark(folder: str | Path = BENCHMARKS) -> Path:
     return found[-1].parent
 
 
+@holds_output("folder")
 def run_benchmark(
     graphs: Sequence[Graph],
     plan: BenchmarkPlan,

@@ -88,6 +88,7 @@ def test_wrong_usage_is_one_line(options: list[str], told: str, capsys: Captured
     assert len(err.splitlines()) == 1
 
 
-def test_a_resume_without_a_checkpoint_is_told(capsys: Captured) -> None:
-    assert main([*FAST, "--resume"]) == 3
-    assert "glass.checkpoint: no such file" in capsys.readouterr().err
+def test_a_resume_without_a_checkpoint_begins() -> None:
+    """It may have been killed before it saved anything."""
+    assert main([*FAST, "--resume", "-q"]) == 0
+    assert Path("glass.xyz").exists()
