@@ -205,14 +205,14 @@ def full_prediction(model: BarrierModel, part: ComputationGraph) -> float:
 
 
 def distance_to_atom(part: ComputationGraph) -> Tensor:
-    """[m] Å, from the atom to the middle of each edge, taking each target's nearest image."""
+    """Measure from the atom to the middle of each edge, at each target's nearest image, [m] Å."""
     graph = part.graph
     target = _vectors_from(graph, part.node)[graph.destination]
     return (target + graph.edge_vector.double() / 2).norm(dim=1)
 
 
 def distance_between_atoms(graph: Graph, node: int) -> Tensor:
-    """[n] Å, from an atom to the nearest image of each atom of its structure, itself included."""
+    """Measure from an atom to the nearest image of each atom of its structure, [n] Å."""
     return _vectors_from(graph, node).norm(dim=1)
 
 

@@ -42,7 +42,7 @@ def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
 
 
 def wrapped_positions(graph: Graph) -> Tensor:
-    """Positions inside the cell, [n, 3] Å, so that near in space is near in numbers."""
+    """Move positions into the cell, [n, 3] Å, so that near in space is near in numbers."""
     cells = graph.cell[graph.structure_index]
     return wrap(graph.positions, cells, graph.periodic[graph.structure_index])
 

@@ -141,7 +141,7 @@ def create_model(
     cutoff: float,
     options: Mapping[str, Any] | None = None,
 ) -> BarrierModel:
-    """A new model, its parameters drawn from torch's current random state."""
+    """Make a new model, its parameters drawn from torch's current random state."""
     complete = model_options(name, options)
     module, model_class, options_class, _ = _entry(name)
     chosen = getattr(module, options_class)(**complete)
@@ -153,7 +153,7 @@ def create_model(
 def summarize_models(
     species: tuple[str, ...] = ("Cu", "Zr"), cutoff: float = 5.0
 ) -> list[ModelSummary]:
-    """What each registered model is.
+    """Summarise what each registered model is.
 
     Args:
         species, cutoff: of which to make it, Å; both decide its size.

@@ -173,7 +173,7 @@ class InputModel(BarrierModel):
         return {} if self.types_alone else {INPUTS: self._standard_inputs(graph)}
 
     def node_input(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        """What the first layer takes: types [n] int64, or standardised inputs [n, k]."""
+        """Compute what the first layer takes: types [n] int64, or standardised inputs [n, k]."""
         if self.types_alone:
             return graph.types
         # what was prepared is of all edges: with weights it must be computed anew

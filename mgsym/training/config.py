@@ -155,7 +155,7 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(self) -> ModelConfig:
-        """The same with every option written out.
+        """Write out every option.
 
         Raises:
             UsageError: no such model or option.
@@ -164,7 +164,7 @@ class ModelConfig:
 
     @classmethod
     def from_file(cls, name: str, options: Mapping[str, Any]) -> ModelConfig:
-        """The complete config of a model that this version or an older one saved.
+        """Complete the config of a model that this version or an older one saved.
 
         Raises:
             UsageError: the model, or an option that it was made with, is gone or unknown.
@@ -175,7 +175,7 @@ class ModelConfig:
         return cls(name, with_current_names(name, given, warn=False)).complete()
 
     def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
-        """The same written out for these training graphs: all physical inputs named."""
+        """Write out every option for these training graphs: all physical inputs named."""
         options = dict(self.complete().options)
         if "physical_inputs" in options:
             options["physical_inputs"] = available_inputs(options["physical_inputs"], graphs)
@@ -196,7 +196,7 @@ class Config:
             raise UsageError(f"seed is {short(self.seed)}, expected 0 to {LARGEST - 1}")
 
     def flat(self) -> dict[str, Any]:
-        """Every setting under its dotted name, model options written out."""
+        """List every setting under its dotted name, model options written out."""
         model = self.model.complete()
         return {
             "preset": self.preset,
@@ -207,7 +207,7 @@ class Config:
         }
 
     def to_toml(self) -> str:
-        """The text of a TOML file that `load_config` reads back to the same settings."""
+        """Write the text of a TOML file that `load_config` reads back to the same settings."""
         tables: dict[str, list[str]] = {}
         for key, value in self.flat().items():
             table, _, name = key.rpartition(".")
@@ -217,7 +217,7 @@ class Config:
         return "\n\n".join(blocks) + "\n"
 
     def changed(self, changes: Mapping[str, Any], source: str = "") -> Config:
-        """A copy with some settings changed.
+        """Return a copy with some settings changed.
 
         Choosing another model (``model.name``) forgets the options of the one before.
 
@@ -289,7 +289,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """A named set of settings: ``fast`` or ``paper``.
+    """Return a named set of settings: ``fast`` or ``paper``.
 
     Raises:
         UsageError: no such preset.
@@ -304,7 +304,7 @@ def load_config(
     overrides: Mapping[str, Any] | Iterable[str] = (),
     preset_name: str | None = None,
 ) -> Config:
-    """Settings from a preset, then a TOML file, then overrides.
+    """Load settings from a preset, then a TOML file, then overrides.
 
     Args:
         path: a TOML file; none is read when None.

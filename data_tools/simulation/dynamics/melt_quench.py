@@ -340,7 +340,7 @@ class _Run:
 
 
 def wrapped(structure: Structure) -> Structure:
-    """A copy with all atoms inside the cell: in a melt they go far."""
+    """Move all atoms into the cell: in a melt they go far."""
     return structure.replace(positions=wrap(structure.positions, structure.cell, (True,) * 3))
 
 

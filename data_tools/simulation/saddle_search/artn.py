@@ -89,7 +89,7 @@ def barriers_by_radius(
 
 
 def half_width(structure: Structure) -> float:
-    """Half of the smallest distance between opposite faces of a periodic cell, Å."""
+    """Compute half of the smallest distance between opposite faces of a periodic cell, Å."""
     apart = heights(structure.cell).tolist()
     widths = [h for h, repeats in zip(apart, structure.periodic, strict=True) if repeats]
     return 0.5 * min(widths, default=float("inf"))
