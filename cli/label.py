@@ -41,7 +41,6 @@ def label(
     potential: Path | None,
     radius: float | None,
     changes: tuple[str, ...],
-    seed: int | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -64,7 +63,11 @@ def label(
             "No FILE given: a demonstration on the sample's test glass, relaxed in this potential; "
             "a few atoms and searches, unless told otherwise"
         )
+    which = {k: chosen[k] for k in ("atoms", "ids", "choose", "count", "searches", "events")}
     with console.progress("Searching") as step, console.interruptible() as should_stop:
-        chosen.update(progress=step, should_stop=should_stop)
-        found = label_file(file, model, settings=settings, seed=seed or 0, **chosen)
+        found = label_file(
+            file, model, chosen["out"], settings, **which,
+            types=chosen["types"], frames=chosen["frames"],
+            run=opt.search_run(step, should_stop, **chosen),
+        )  # fmt: skip
     label_view(found, as_json)

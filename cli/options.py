@@ -23,7 +23,9 @@ from click.core import ParameterSource
 from mgsym.cli import console
 
 if TYPE_CHECKING:
+    from mgsym.data_tools.simulation.labelling.barriers import SearchRun
     from mgsym.data_tools.simulation.potentials.eam import EAM
+    from mgsym.utils.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
@@ -173,6 +175,27 @@ jobs_option = click.option(
 config_option = click.option(
     "--config", type=FILE, help="TOML file of settings; options given here win over it."
 )
+
+
+def search_run(
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    *,
+    seed: int | None,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    jobs: int,
+    slots: int | None,
+    shard: str | None = None,
+    **others: Any,
+) -> SearchRun:
+    """How searches go, from the options of a command; other options are passed over."""
+    from mgsym.data_tools.simulation.labelling.barriers import SearchRun
+
+    return SearchRun(
+        seed or 0, shard, resume, overwrite, device, jobs, slots, progress, should_stop
+    )
 
 
 def out_option(default: str | None = None, what: str = "output") -> Callable[[Command], Command]:

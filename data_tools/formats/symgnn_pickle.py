@@ -33,12 +33,13 @@ from mgsym.data_tools.formats.species import by_type
 from mgsym.data_tools.public_dataset import identify
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER
 from mgsym.utils.pickles import names_asked_for
 
 ELEMENTS: Types = {1: "Cu", 2: "Zr"}
 # key in the file, name here, unit
 COLUMNS = (
-    ("trajectory_start_velocities", "barrier", "eV"),
+    ("trajectory_start_velocities", BARRIER, "eV"),
     ("pot", "energy", "eV"),
     ("press", "pressure", ""),
     ("von", "von_mises", ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mgsym.prediction import calibrated
 from mgsym.prediction.ensemble import Ensemble, Member, merge, read_ensemble, save_ensemble
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.utils.files import refuse_existing
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def merge_runs(
     potential: Potential = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> EnsembleSummary:
     """Write the models of several runs as one ensemble file.
 

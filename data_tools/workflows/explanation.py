@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mgsym.data_tools.workflows.explanation_files import check_export, export_explanation
-from mgsym.data_tools.workflows.explanation_target import explained_system
+from mgsym.data_tools.workflows.explanation_target import Method, explained_system
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
@@ -18,7 +16,6 @@ from mgsym.explanation import (
     Fidelity,
     explain,
     fidelity,
-    method_settings,
     node_of_id,
 )
 from mgsym.explanation.computation_graph import check_node
@@ -62,26 +59,37 @@ class Explained:
         return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near}
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where an explanation goes.
+
+    Attributes:
+        folder: for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations`` in the
+            run directory, or here for the shipped model.
+        figure: a picture of the edges to write, too; .html makes a page to turn.
+        local: a picture of the nearest atoms.
+        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
+        overwrite: replace existing files.
+    """
+
+    folder: str | Path | None = None
+    figure: str | Path | None = None
+    local: str | Path | None = None
+    exports: Sequence[str | Path] = ()
+    overwrite: bool = False
+
+
 def explain_atom(
     run: str | Path,
     path: str | Path | None = None,
     *,
     node: int | None = None,
     atom_id: int | None = None,
-    topk: int = 50,
-    method: str = "edge-mask",
-    settings: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    figure: str | Path | None = None,
-    local: str | Path | None = None,
-    exports: Sequence[str | Path] = (),
-    overwrite: bool = False,
+    method: Method | None = None,
+    out: Output | None = None,
     types: Mapping[int, str] | None = None,
     graphs: str | Path = "graphs",
     potential: Potential = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    progress: Callable[..., None] | None = None,
 ) -> Explained:
     """Explain one atom, measure what the explanation is worth, and write both.
 
@@ -89,19 +97,11 @@ def explain_atom(
         run: a run directory, a checkpoint or an ensemble; of several models the first is explained.
         path: a structure or graph file; None takes the run's (first) test structure.
         node, atom_id: the atom, by its zero-based row or by its id in the file; one of them.
-        topk: how many edges to keep.
-        method, settings, seed: as for `mgsym.explanation.explain`.
-        out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
-            in the run directory, or here for the shipped model.
-        figure: a picture of the edges to write, too; .html makes a page to turn.
-        local: a picture of the nearest atoms.
-        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
-        overwrite: replace existing files.
+        method: how it is explained.
+        out: where the explanation goes.
         types: element of each type number, for files that have numbers only.
         graphs: where the run's graphs are.
         potential: what computes physical inputs, where the model takes some.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        progress: called with the steps done and in all.
 
     Raises:
         UsageError: no atom or two are named, there is none such, or output exists.
@@ -109,19 +109,21 @@ def explain_atom(
     """
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
+    method, out = method or Method(), out or Output()
     system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
     graph, model = system.graph, system.model
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
-    folder = system.home / "explanations" if out is None else Path(out)
+    folder = system.home / "explanations" if out.folder is None else Path(out.folder)
     stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
-    paths = _outputs(stem, figure, local, exports, overwrite)
-    asked: dict[str, Any] = {"device": device, "seed": seed}
-    budget = {"budget": topk} if "budget" in method_settings(method) else {}
-    chosen = {**budget, **(settings or {})}
-    full = explain(graph, model, row, method, progress=progress, **asked, **chosen)
-    worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
-    top = full.topk(topk)
+    paths = _outputs(stem, out)
+    full = explain(
+        graph, model, row, method.name, device=method.device, seed=method.seed,
+        progress=method.progress, **method.all_settings(),
+    )  # fmt: skip
+    sizes = (*SIZES, method.topk)
+    worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
+    top = full.topk(method.topk)
     near = tuple(nearest_atoms(graph, top))
     found = Explained(
         top,
@@ -131,37 +133,29 @@ def explain_atom(
         tuple(system.notes),
         (*system.warnings, *ood_report(graph, system.training_set).warnings),
     )
-    top.save(paths[0], overwrite, **found.measured())
-    top.save(paths[1], overwrite)
-    _draw(graph, top, figure, local)
-    for export in exports:
-        export_explanation(graph, top, export, overwrite)
+    top.save(paths[0], out.overwrite, **found.measured())
+    top.save(paths[1], out.overwrite)
+    _draw(graph, top, out)
+    for export in out.exports:
+        export_explanation(graph, top, export, out.overwrite)
     return found
 
 
-def _outputs(
-    stem: Path,
-    figure: str | Path | None,
-    local: str | Path | None,
-    exports: Sequence[str | Path],
-    overwrite: bool,
-) -> list[Path]:
+def _outputs(stem: Path, out: Output) -> list[Path]:
     """The files to write, none of which exists, or may be replaced."""
     files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
-    paths = [refuse_existing(file, overwrite) for file in files]
-    if figure is not None:
-        check = check_page if Path(figure).suffix == ".html" else check_figure
-        paths.append(check(figure, overwrite))
-    if local is not None:
-        paths.append(check_figure(local, overwrite))
-    return [*paths, *(check_export(export, overwrite) for export in exports)]
+    paths = [refuse_existing(file, out.overwrite) for file in files]
+    if out.figure is not None:
+        check = check_page if Path(out.figure).suffix == ".html" else check_figure
+        paths.append(check(out.figure, out.overwrite))
+    if out.local is not None:
+        paths.append(check_figure(out.local, out.overwrite))
+    return [*paths, *(check_export(export, out.overwrite) for export in out.exports)]
 
 
-def _draw(
-    graph: Graph, top: Explanation, figure: str | Path | None, local: str | Path | None
-) -> None:
-    if figure is not None:
-        draw = explanation_page if Path(figure).suffix == ".html" else explanation_figure
-        draw(graph, top, figure)
-    if local is not None:
-        local_figure(graph, top, local)
+def _draw(graph: Graph, top: Explanation, out: Output) -> None:
+    if out.figure is not None:
+        draw = explanation_page if Path(out.figure).suffix == ".html" else explanation_figure
+        draw(graph, top, out.figure)
+    if out.local is not None:
+        local_figure(graph, top, out.local)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.sample import sample_structures
@@ -12,6 +15,7 @@ from mgsym.data_tools.shipped_model import shipped_model
 from mgsym.data_tools.workflows.graphs import read_graphs, read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential, graph_for
 from mgsym.errors import UsageError
+from mgsym.explanation import method_settings
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash
 from mgsym.models.base import BarrierModel
@@ -20,8 +24,35 @@ from mgsym.training.checkpoint import Metadata
 from mgsym.training.runs import read_run, run_checkpoints
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 ROLES = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How atoms are explained.
+
+    Attributes:
+        name: of the method, see `mgsym.explanation.METHODS`.
+        settings: of the method.
+        topk: how many edges of each atom are kept; methods with a budget get it as that.
+        seed: of everything random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called with the steps, or atoms, done and in all.
+    """
+
+    name: str = "edge-mask"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    topk: int = 50
+    seed: int = 0
+    device: str | torch.device = "auto"
+    progress: Progress | None = None
+
+    def all_settings(self) -> dict[str, Any]:
+        """The settings with the budget, where the method has one and was given none."""
+        budget = {"budget": self.topk} if "budget" in method_settings(self.name) else {}
+        return {**budget, **self.settings}
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.formats import file_stem, output_format, read_frames, write
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation.labelling.barriers import Labels, label, merge
+from mgsym.data_tools.simulation.labelling.barriers import Labels, SearchRun, label, merge
 from mgsym.data_tools.simulation.labelling.event_files import event_lines, write_events
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.labelling.selection import parse_rows, parse_shard, rows_of_ids
@@ -23,7 +23,7 @@ from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.settings import changed_settings
 
-EVENTS = ".events.csv"
+EVENTS_SUFFIX = ".events.csv"
 DEMONSTRATION = "sample-labelled.xyz"
 FEW_ATOMS, FEW_SEARCHES, SMALL_RADIUS = "0:4", 4, 9.5
 CHOSEN = 500  # atoms, where a run chooses
@@ -75,13 +75,7 @@ def label_file(
     events: int | None = None,
     types: Mapping[int, str] | None = None,
     frames: str | None = None,
-    seed: int = 0,
-    shard: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: str = "cpu",
-    jobs: int = 1,
-    **how: Any,
+    run: SearchRun | None = None,
 ) -> Labelled:
     """Label the atoms of a structure file and write them beside the file of their searches.
 
@@ -101,11 +95,8 @@ def label_file(
         searches: most attempts of an atom; default: 20, or 10 for each of `events`.
         events: successes at which an atom is done.
         types, frames: as `formats.read_frames` takes them.
-        seed, shard, resume, overwrite: as `barriers.label` takes them. With `resume` an older
-            `out` is replaced.
-        device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
-        jobs: processes, on CPUs.
-        how: slots, progress and should_stop for `barriers.label`.
+        run: how it goes. Where it resumes, an older `out` is replaced; its device may be ``auto``,
+            which means the CPU with several jobs.
 
     Raises:
         UsageError: an output exists, an option makes no sense.
@@ -114,7 +105,8 @@ def label_file(
     """
     if sum(chosen is not None for chosen in (atoms, ids, choose)) > 1:
         raise UsageError("--atoms, --ids and --choose all choose atoms: give one of them")
-    place = device_for_jobs(device, jobs)
+    run = run or SearchRun()
+    place = device_for_jobs(run.device, run.jobs)
     settings = settings or artn_settings()
     if file is None:
         structure, stem = _demonstration(potential), "sample"
@@ -128,15 +120,14 @@ def label_file(
     elif ids is not None:
         rows = rows_of_ids(ids, structure)
     else:
-        rows = parse_rows(atoms or "all", len(structure), seed)
+        rows = parse_rows(atoms or "all", len(structure), run.seed)
     out = Path(out or f"{stem}-labelled.xyz")
-    if shard is None:
+    if run.shard is None:
         output_format(out)
-        refuse_existing(out, overwrite or resume)
-    how.update(shard=shard, resume=resume, overwrite=overwrite, jobs=jobs, device=str(place))
-    path = events_path(out, shard)
-    found = label(structure, potential, path, settings, rows=rows, plan=plan, seed=seed, **how)
-    if shard is not None:
+        refuse_existing(out, run.overwrite or run.resume)
+    path, run = events_path(out, run.shard), replace(run, device=str(place))
+    found = label(structure, potential, path, settings, rows=rows, plan=plan, run=run)
+    if run.shard is not None:
         return Labelled(found, (path,))
     write(found.structure, out, overwrite=True)
     return Labelled(found, (out, path))
@@ -185,7 +176,7 @@ def events_path(out: Path, shard: str | None = None) -> Path:
     if shard is not None:
         index, shares = parse_shard(shard)
         stem += f".{index}of{shares}"
-    return out.with_name(stem + EVENTS)
+    return out.with_name(stem + EVENTS_SUFFIX)
 
 
 def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | None) -> Structure:

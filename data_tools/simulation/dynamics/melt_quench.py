@@ -7,7 +7,6 @@ interrupted between two segments goes on to the same bits.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,15 +23,17 @@ from mgsym.data_tools.simulation.dynamics.integrator import (
     maxwell_boltzmann,
 )
 from mgsym.data_tools.simulation.dynamics.packing import push_off, random_packing, starting_edge
-from mgsym.data_tools.simulation.dynamics.recipe import PASCALS, GlassName, Recipe
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.dynamics.recipe import GlassName, Recipe
+from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
-from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
+from mgsym.data_tools.simulation.units import GPA, GRAMS_PER_CM3
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
+from mgsym.structure.cell import wrap
 from mgsym.utils.files import load_safely, save_safely
+from mgsym.utils.progress import Progress
 
-FORMAT, FORMAT_VERSION = "mgsym-quench", 1
+FORMAT, FORMAT_VERSION = "mgsym-quench", 2
 SEGMENT = 1000  # steps
 SKIN = (
     0.8  # Å: in a melt at 2000 K lists last some 25 steps, and making them costs 15 % of the time
@@ -70,7 +71,7 @@ def melt_quench(
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     resume: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Quenched], list[LogRow]]:
     """Make glasses.
@@ -166,7 +167,7 @@ class _Run:
             thermostat=recipe.thermostat,
             barostat=recipe.barostat,
             reference=recipe.temperature,
-            pressure=recipe.pressure / PASCALS,
+            pressure=recipe.pressure / GPA,
         )
 
     # ---- a segment ----
@@ -241,7 +242,7 @@ class _Run:
                     float(mean.temperature[place]),
                     mass / float(mean.volume[place]) * GRAMS_PER_CM3,
                     float(mean.energy[place]) / self.recipe.atoms,
-                    float(mean.pressure[place]) * PASCALS,
+                    float(mean.pressure[place]) * GPA,
                 )
             )
 
@@ -303,7 +304,7 @@ class _Run:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "recipe": asdict(self.recipe),
-            "potential": fingerprint(self.potential),
+            "potential": potential_hash(self.potential),
             "step": self.step,
             "first_volume": self.first_volume,
             "active": self.active,
@@ -321,7 +322,7 @@ class _Run:
             raise UsageError("nothing to resume from: no checkpoint was given")
         saved = load_safely(self.checkpoint, FORMAT, FORMAT_VERSION, "a checkpoint of mgsym quench")
         changes = self.recipe.changes(saved["recipe"])
-        if saved["potential"] != fingerprint(self.potential):
+        if saved["potential"] != potential_hash(self.potential):
             changes.append("potential")
         if changes:
             raise UsageError(
@@ -339,17 +340,8 @@ class _Run:
 
 
 def wrapped(structure: Structure) -> Structure:
-    """A copy with all atoms inside the cell: in a melt they go far."""
-    inside = (structure.positions @ torch.linalg.inv(structure.cell)) % 1.0
-    return structure.replace(positions=inside @ structure.cell)
-
-
-def fingerprint(potential: EAM) -> str:
-    """A hash of a potential's tables, to know it again."""
-    digest = hashlib.sha256(repr((potential.species, potential.masses, potential.cutoff)).encode())
-    for table in (potential.pair, potential.density, potential.embedding):
-        digest.update(table.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """Move all atoms into the cell: in a melt they go far."""
+    return structure.replace(positions=wrap(structure.positions, structure.cell, (True,) * 3))
 
 
 def _take(state: State, stay: list[int]) -> State:

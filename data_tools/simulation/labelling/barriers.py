@@ -22,19 +22,17 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     Events,
     Heading,
     join,
-    potential_hash,
     read_events,
     structure_hash,
 )
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.labelling.selection import format_rows, parse_shard
 from mgsym.data_tools.simulation.labelling.workers import (
-    Progress,
     SearchTarget,
     Task,
     search_targets,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
@@ -42,7 +40,9 @@ from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.metrics import noise_ceiling
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.utils.files import refuse_existing
+from mgsym.utils.progress import Progress
 
 NAN = float("nan")
 SHOWN = 8  # ids that a warning names
@@ -90,8 +90,8 @@ class Labels:
         the true means would reach, given the standard errors, and its 95 % interval.
         """
         rows = torch.tensor(self.rows)
-        barrier = self.structure.columns["barrier"].values[rows]
-        stderr = self.structure.columns["barrier_stderr"].values[rows]
+        barrier = self.structure.columns[BARRIER].values[rows]
+        stderr = self.structure.columns[BARRIER_STDERR].values[rows]
         known = barrier[~barrier.isnan()]
         limit = noise_ceiling(known, stderr[~barrier.isnan()])
         return {
@@ -127,6 +127,34 @@ class System(NamedTuple):
     seed: int
 
 
+@dataclass(frozen=True)
+class SearchRun:
+    """How a run of searches goes: which part of the work it does, where, and who watches.
+
+    Attributes:
+        seed: of everything random.
+        shard: ``"2/8"`` searches from the second of eight shares of the atoms.
+        resume: go on with a file of searches; begin where it is missing.
+        overwrite: begin again where the file exists.
+        device: where to compute.
+        jobs: processes.
+        slots: searches that advance together in each process; None: 64, on a GPU as many as its
+            free memory allows, up to 1,024.
+        progress: called with searches (or events, where the plan counts them) done and to do.
+        should_stop: asked after every search; when it says yes, `Interrupted` is raised.
+    """
+
+    seed: int = 0
+    shard: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    device: str = "cpu"
+    jobs: int = 1
+    slots: int | None = None
+    progress: Progress | None = None
+    should_stop: Callable[[], bool] | None = None
+
+
 def label(
     structure: Structure,
     potential: EAM,
@@ -135,15 +163,7 @@ def label(
     *,
     rows: Sequence[int] | None = None,
     plan: Plan | None = None,
-    seed: int = 0,
-    shard: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    slots: int | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    run: SearchRun | None = None,
 ) -> Labels:
     """Search for saddles from each atom and label it with their mean barrier.
 
@@ -158,36 +178,28 @@ def label(
         settings: of the search.
         rows: the atoms; default: all. Those that `file` has already are labelled too.
         plan: how many searches each gets; default: 20.
-        seed: of everything random.
-        shard: ``"2/8"`` searches from the second of eight shares of `rows`.
-        resume: go on with `file`; begin where it is missing.
-        overwrite: begin again where `file` exists.
-        jobs: processes.
-        slots: searches that advance together in each process; None: 64, on a GPU as many as its
-            free memory allows, up to 1,024.
-        device: where to compute.
-        progress: called with searches (or events, where the plan counts them) done and to do.
-        should_stop: asked after every search; when it says yes, `Interrupted` is raised.
+        run: how it goes.
 
     Raises:
-        UsageError: `file` exists and neither `resume` nor `overwrite` is given; no such shard.
+        UsageError: `file` exists, and is neither to be resumed nor overwritten; no such shard.
         InputError: the structure is not at a minimum or too small, or `file` is of other searches.
         Interrupted: `should_stop` said so; the message tells how to go on.
     """
-    file, plan = Path(file), plan or Plan()
+    file, plan, run = Path(file), plan or Plan(), run or SearchRun()
     rows = list(range(len(structure)) if rows is None else rows)
-    if shard is not None:
-        index, shares = parse_shard(shard)
+    if run.shard is not None:
+        index, shares = parse_shard(run.shard)
         rows = rows[index - 1 :: shares]
         if not rows:
-            raise UsageError(f"shard {shard} has no atom: take fewer shards")
-    heading = _heading(structure, potential, settings, rows, plan, seed, shard)
+            raise UsageError(f"shard {run.shard} has no atom: take fewer shards")
+    heading = _heading(structure, potential, settings, rows, plan, run.seed, run.shard)
     with EventFile(file, heading) as writer:
-        schedule = Schedule(rows, plan, _begin(writer, resume, overwrite))
-        together = slots or slots_for(device)
-        task = Task(run_searches, structure, potential, settings, seed, together, device)
+        schedule = Schedule(rows, plan, _begin(writer, run.resume, run.overwrite))
+        together = run.slots or slots_for(run.device)
+        task = Task(run_searches, structure, potential, settings, run.seed, together, run.device)
         start = time.monotonic()
-        search_targets([SearchTarget(task, schedule, writer)], jobs, progress, should_stop)
+        target = SearchTarget(task, schedule, writer)
+        search_targets([target], run.jobs, run.progress, run.should_stop)
         seconds = time.monotonic() - start
     events = join([read_events(file)[1]], [file])
     found = aggregate(structure, events, writer.heading.chosen, plan)
@@ -201,26 +213,20 @@ def label_each(
     settings: ArtnSettings,
     *,
     plan: Plan | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    slots: int | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    run: SearchRun | None = None,
 ) -> list[Labels]:
     """Label a few atoms in each of many structures, as `label` does in one.
 
     Args:
         systems: where to search, and where the events go.
-        jobs: processes, which share the structures.
-        potential, settings, plan, resume, overwrite, slots, device, progress, should_stop: as
-            `label` takes them.
+        potential, settings, plan: as `label` takes them.
+        run: how it goes; processes share the structures, seed and shard play no part.
 
     Raises:
         as `label`.
     """
-    plan, together = plan or Plan(), slots or slots_for(device)
+    plan, run = plan or Plan(), run or SearchRun()
+    together = run.slots or slots_for(run.device)
     with ExitStack() as stack:
         targets = []
         for atoms in systems:
@@ -228,12 +234,12 @@ def label_each(
                 atoms.structure, potential, settings, atoms.rows, plan, atoms.seed, None
             )
             writer = stack.enter_context(EventFile(atoms.file, heading))
-            schedule = Schedule(atoms.rows, plan, _begin(writer, resume, overwrite))
+            schedule = Schedule(atoms.rows, plan, _begin(writer, run.resume, run.overwrite))
             task = Task(
-                run_searches, atoms.structure, potential, settings, atoms.seed, together, device
+                run_searches, atoms.structure, potential, settings, atoms.seed, together, run.device
             )
             targets.append(SearchTarget(task, schedule, writer))
-        search_targets(targets, jobs, progress, should_stop)
+        search_targets(targets, run.jobs, run.progress, run.should_stop)
     return [
         aggregate(s.structure, join([read_events(s.file)[1]], [s.file]), s.rows, plan)
         for s in systems
@@ -298,9 +304,9 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
         mean = np.bincount(atom, found["barrier"], n) / count
         square = np.bincount(atom, (found["barrier"] - mean[atom]) ** 2, n)
         stderr = np.where(count > 1, np.sqrt(square / (count - 1) / count), NAN)
-    labelled = structure.with_column("barrier", torch.from_numpy(mean), "eV")
-    labelled = labelled.with_column("barrier_stderr", torch.from_numpy(stderr), "eV")
-    labelled = labelled.with_column("events", torch.from_numpy(count))
+    labelled = structure.with_column(BARRIER, torch.from_numpy(mean), "eV")
+    labelled = labelled.with_column(BARRIER_STDERR, torch.from_numpy(stderr), "eV")
+    labelled = labelled.with_column(EVENTS, torch.from_numpy(count))
     empty = tuple(int(structure.ids[row]) for row in rows if count[row] == 0)
     calls = sum(chosen[name].sum() for name in ("calls_leave", "calls_climb", "calls_refine"))
     return Labels(

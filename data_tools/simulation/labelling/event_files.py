@@ -19,13 +19,11 @@ from types import TracebackType
 from typing import Any, TextIO, TypeAlias, get_type_hints
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mgsym.data_tools.formats.csv_table import header as heading
 from mgsym.data_tools.formats.source import opened
 from mgsym.data_tools.simulation.labelling.selection import parse_rows
-from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import STATUSES, UNITS, Event
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
@@ -213,30 +211,10 @@ def structure_hash(structure: Structure) -> str:
 
     Names and columns do not count, nor how the elements are numbered.
     """
-    digest = hash_of(structure.symbols, structure.periodic)
+    digest = sha256(repr((structure.symbols, structure.periodic)).encode())
     for values in (structure.positions, structure.cell, structure.ids):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def potential_hash(potential: EAM) -> str:
-    """SHA-256 of a potential's tables to seven digits.
-
-    Exponentials differ in the last bits between processors, which would keep the shards of one
-    run on different machines from being merged.
-    """
-    digest = hash_of(potential.species, potential.masses, potential.cutoff)
-    digest.update(repr((potential.spacing, potential.density_spacing)).encode())
-    for table in (potential.pair, potential.density, potential.embedding):
-        values = table[..., 0].to("cpu", torch.float32).contiguous()  # at the knots
-        digest.update(repr(tuple(values.shape)).encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def hash_of(*values: object) -> Any:
-    """A SHA-256 that has seen some values."""
-    return sha256(repr(values).encode())
 
 
 def _row(event: Event) -> str:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -19,6 +19,7 @@ from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import Event
 from mgsym.errors import Interrupted, MgsymError
 from mgsym.structure import Structure
+from mgsym.utils.progress import Progress
 
 # run_searches(structure, potential, searches, settings, *, seed, slots, device, compile)
 Engine = Callable[..., Iterable[Event]]
@@ -205,12 +206,6 @@ def _interrupts_waiting() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class Progress(Protocol):
-    """Called with what is done and what there is to do, and more by name."""
-
-    def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
 
 
 class SearchTarget(NamedTuple):

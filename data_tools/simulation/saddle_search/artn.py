@@ -18,6 +18,7 @@ from mgsym.data_tools.simulation.saddle_search.pipeline import Pipeline
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError
 from mgsym.structure import Structure
+from mgsym.structure.cell import heights
 
 DEFAULT_RADIUS = 10.0  # Å
 SMALLEST_RADIUS = 6.0  # Å
@@ -88,9 +89,9 @@ def barriers_by_radius(
 
 
 def half_width(structure: Structure) -> float:
-    """Half of the smallest distance between opposite faces of a periodic cell, Å."""
-    heights = 1.0 / torch.linalg.inv(structure.cell).norm(dim=0)
-    widths = [float(h) for h, p in zip(heights, structure.periodic, strict=True) if p]
+    """Compute half of the smallest distance between opposite faces of a periodic cell, Å."""
+    apart = heights(structure.cell).tolist()
+    widths = [h for h, repeats in zip(apart, structure.periodic, strict=True) if repeats]
     return 0.5 * min(widths, default=float("inf"))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam_kernel import Tables, lay_out_tables
 from mgsym.data_tools.simulation.saddle_search.events import FOUND, Event, Search
 from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
 from mgsym.data_tools.simulation.saddle_search.regions import Region, RegionMaker
@@ -60,6 +61,7 @@ class Stage:
         slots: int,
         device: str | torch.device,
         compile: bool,
+        tables: Tables,
     ) -> None:
         self.maker = RegionMaker(structure, potential, radius, settings.skin)
         self.cut = lru_cache(maxsize=max(16, slots))(self.maker.cut)
@@ -73,6 +75,7 @@ class Stage:
             device=device,
             dtype=getattr(torch, settings.precision),
             compile=compile,
+            tables=tables,
         )
         self.batch = SearchBatch(regions, settings, kind)
         self.waiting: deque[SearchState] = deque()
@@ -122,10 +125,12 @@ class Pipeline:
             kinds.append(Kind.DESCEND)
             sizes.append(radii[-1])
         few = max(1, slots // 4)
+        # once for all batches: they are sized so that a processor's cache holds what they read
+        tables = lay_out_tables(potential, device, getattr(torch, settings.precision))
         self.stages = [
             Stage(
                 structure, potential, settings, size, kind,
-                slots if kind is Kind.CLIMB else few, device, compile,
+                slots if kind is Kind.CLIMB else few, device, compile, tables,
             )
             for size, kind in zip(sizes, kinds, strict=True)
         ]  # fmt: skip

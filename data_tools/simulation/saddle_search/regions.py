@@ -16,6 +16,7 @@ from torch import Tensor
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.splines import evaluate, locate
 from mgsym.structure import Structure
+from mgsym.structure.cell import central_image, heights
 from mgsym.structure.neighbors import neighbor_pairs
 
 MARGIN = 1.0  # Å that atoms at the edge of a region may move outwards
@@ -112,10 +113,7 @@ class RegionMaker:
         """Atoms and places, relative to the centre, of all images that a region may need."""
         positions = self.structure.positions - self.structure.positions[centre]
         cell, periodic = self.structure.cell, self.structure.periodic
-        if any(periodic):
-            to_cell = torch.linalg.inv(cell)
-            steps = (positions @ to_cell).round() * torch.tensor(periodic)
-            positions = positions - steps @ cell
+        positions = central_image(positions, cell, periodic)
         span = float(positions.norm(dim=1).max())
         span = min(span, self.radius) if self.radius is not None else span
         reach = span + self.reach + self.skin + MARGIN
@@ -159,13 +157,12 @@ def _images_in_sphere(
     """Atom and place of all images within a radius of the origin.
 
     Args:
-        positions: [n, 3] Å, within half a cell of the origin.
+        positions: [n, 3] Å, the central images (`mgsym.structure.cell`).
     """
     # an image n cells away lies at least (n − ½) cell heights off
-    heights = torch.linalg.inv(cell).norm(dim=0)
     most = [
-        max(0, math.ceil(radius * h - 0.5)) if p else 0
-        for h, p in zip(heights.tolist(), periodic, strict=True)
+        max(0, math.ceil(radius / h - 0.5)) if p else 0
+        for h, p in zip(heights(cell).tolist(), periodic, strict=True)
     ]
     steps = torch.cartesian_prod(*(torch.arange(-m, m + 1) for m in most)).double()
     atoms, places = [], []

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
+from mgsym.evaluation.splits import split_by_glass
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash
 from mgsym.models import create_model
@@ -23,6 +24,7 @@ from mgsym.training.config import Config, TrainingConfig, load_config
 from mgsym.training.loss import regression_loss
 from mgsym.training.optimizer import centre_predictions, make_optimizer, rate_factor, update_average
 from mgsym.training.runs import TrainedRun, latest_run, run_checkpoints
+from mgsym.training.trainer import Hooks, Trainer
 from mgsym.utils.files import load_safely, save_safely
 
 MakeConfig = Callable[..., Config]
@@ -50,6 +52,26 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def without_time(run: TrainedRun) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
+def test_a_trainer_is_ready_when_made(
+    five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Hooks watch and stop it, and change nothing of what it learns."""
+    split, device = split_by_glass(five_graphs), torch.device("cpu")
+    told: list[float] = []
+    hooks = Hooks(
+        folder=tmp_path, graphs_from="graphs", save_seconds=0.0,
+        progress=lambda done, *_, **__: told.append(done), should_stop=after(3),
+    )  # fmt: skip
+    with pytest.raises(Interrupted, match="--resume"):
+        Trainer(split, tiny_config(), device, hooks=hooks).run()
+    assert told == [1, 2, 3]
+    assert json.loads((tmp_path / "run.json").read_text())["graphs_from"] == "graphs"
+    going_on = Trainer(split, tiny_config(), device)
+    going_on.restore(torch.load(tmp_path / "last.pt", weights_only=True))
+    whole = Trainer(split, tiny_config(), device)
+    assert same_bits(weights(going_on.run()), weights(whole.run()))
 
 
 @pytest.mark.parametrize(("worth_sharing", "expected"), [(50_000, 1), (0, 3)])
