@@ -19,7 +19,10 @@ from mgsym.cli.main import main
 
 Captured = pytest.CaptureFixture[str]
 
-QUICK = ["--set", "training.epochs=1", "--device", "cpu"]
+# an epoch of a small network alone: the ridge beside it takes longer than all of that
+LITTLE = [f"model.{option}" for option in ("companion=0.0", "radial=4", "l_max=1")]
+QUICK = ["--device", "cpu", "--set", "training.epochs=1"]
+QUICK += [part for option in LITTLE for part in ("--set", option)]
 
 
 @pytest.fixture
@@ -58,8 +61,7 @@ def test_resuming_adds_models_and_seeds(place: Path, capsys: Captured) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in Path("b/trials").iterdir()}
     assert len(before) == 4  # two glasses that are not marked test, two seeds
     capsys.readouterr()
-    more = ["--models", "fast", "--set", "training.epochs=1", "--device", "cpu", "--json"]
-    assert main(["benchmark", "--resume", "b", *more]) == 0
+    assert main(["benchmark", "--resume", "b", "--models", "fast", *QUICK, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told["models"]) == ["small", "fast"]
     assert [facts["done"] for facts in told["models"].values()] == [4, 4]
@@ -104,6 +106,7 @@ def test_mistakes(place: Path, capsys: Captured) -> None:
 def test_a_training_that_fails_is_told_at_the_end(place: Path, capsys: Captured) -> None:
     wild = ["--set", "training.learning_rate=1e30", "--set", "training.gradient_clip=0"]
     wild += ["--set", "training.warmup=0", "--set", "training.epochs=3"]
+    wild += ["--set", "model.companion=0.0"]
     assert main(["benchmark", "graphs", "--models", "fast", *wild, "-o", "b"]) == 1
     shown = capsys.readouterr()
     assert "a training failed (and 1 more); --resume tries again" in shown.err
