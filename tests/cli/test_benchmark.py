@@ -21,8 +21,9 @@ Captured = pytest.CaptureFixture[str]
 
 # an epoch of a small network alone: the ridge beside it takes longer than all of that
 LITTLE = [f"model.{option}" for option in ("companion=0.0", "radial=4", "l_max=1")]
-QUICK = ["--device", "cpu", "--set", "training.epochs=1"]
-QUICK += [part for option in LITTLE for part in ("--set", option)]
+EPOCH = ["--device", "cpu", "--set", "training.epochs=1"]
+QUICK = [*EPOCH, *(part for option in LITTLE for part in ("--set", option))]
+FAST = ["graphs", "--models", "fast", *QUICK]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_sample_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["benchmark", *QUICK, "--glasses", "train_a"]) == 0
+    assert main(["benchmark", *EPOCH, "--glasses", "train_a"]) == 0
     shown = capsys.readouterr()
     assert "noise ceiling" in shown.out
     assert "fast" in shown.out
@@ -73,7 +74,7 @@ def test_resuming_adds_models_and_seeds(place: Path, capsys: Captured) -> None:
 
 
 def test_the_papers_protocol_is_called_what_it_is(place: Path, capsys: Captured) -> None:
-    assert main(["benchmark", "graphs", "--protocol", "paper", *QUICK, "-o", "p"]) == 0
+    assert main(["benchmark", *FAST, "--protocol", "paper", "-o", "p"]) == 0
     shown = capsys.readouterr().out
     assert f"Pearson, {CHOSEN_ON_TEST}" in shown
     assert "chosen on the test structures" in " ".join(shown.split())
@@ -97,7 +98,7 @@ def test_mistakes(place: Path, capsys: Captured) -> None:
     assert "at least three with labels, found 2" in fails(3, "graphs", "--protocol", "early")
     assert "no benchmark in benchmarks/" in fails(2, "--resume")
     assert "no such benchmark" in fails(3, "--resume", "nowhere")
-    assert main(["benchmark", "graphs", *QUICK, "-o", "b", "-q"]) == 0
+    assert main(["benchmark", *FAST, "-o", "b", "-q"]) == 0
     capsys.readouterr()
     assert "holds a benchmark already" in fails(2, "graphs", *QUICK, "-o", "b")
     assert "was begun with protocol fixed" in fails(2, "--resume", "b", "--protocol", "split")
@@ -115,7 +116,7 @@ def test_a_training_that_fails_is_told_at_the_end(place: Path, capsys: Captured)
 
 
 def test_a_killed_benchmark_goes_on(place: Path, capsys: Captured) -> None:
-    command = ["benchmark", "graphs", "--models", "fast", "--seeds", "0:30", "-o", "b", *QUICK]
+    command = ["benchmark", *FAST, "--seeds", "0:30", "-o", "b"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "mgsym.cli.main", *command],

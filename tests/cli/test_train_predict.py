@@ -27,7 +27,10 @@ WITH_RIDGE = [
     "--set", "model.width=8", "--set", "model.heads=[1]", "--set", "model.decoder_layers=1",
     "--device", "cpu",
 ]  # fmt: skip
-SMALL = [*WITH_RIDGE, "--set", "model.companion=0.0"]  # which takes longer than the network
+SMALL = [  # the ridge takes longer than the network
+    *WITH_RIDGE, "--set", "model.companion=0.0", "--set", "model.radial=4", "--set",
+    "model.l_max=1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
