@@ -100,7 +100,7 @@ def test_mistakes(place: Path, capsys: Captured) -> None:
     assert "no such benchmark" in fails(3, "--resume", "nowhere")
     assert main(["benchmark", *FAST, "-o", "b", "-q"]) == 0
     capsys.readouterr()
-    assert "holds a benchmark already" in fails(2, "graphs", *QUICK, "-o", "b")
+    assert "holds a benchmark already" in fails(2, *FAST, "-o", "b")
     assert "was begun with protocol fixed" in fails(2, "--resume", "b", "--protocol", "split")
 
 

@@ -183,11 +183,13 @@ def test_preparing_changes_nothing(model: BarrierModel, graphs: list[Graph]) -> 
 def strangers(graphs: list[Graph]) -> list[BarrierModel]:
     """Models of several kinds that prepare a graph, each in its own way."""
     found = []
-    for case in ("symgnn companion", "gcn descriptors", "ridge", "ace companion"):
+    for case in ("symgnn companion", "gcn descriptors", "ridge", "ace"):
         name, options = CASES[case]
+        # a ridge beside a network is slow to fit, the more so for three species
+        species = ("Zr", "Cu") if "companion" in options else ("Zr", "Al", "Cu")
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            model = create_model(name, ("Zr", "Al", "Cu"), CUTOFF, options)
+            model = create_model(name, species, CUTOFF, options)
         model.fit_statistics(graphs[1:])
         found.append(model.eval())
     return found
