@@ -17,6 +17,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from glob import glob
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import pytest
 import mgsym
 from mgsym.cli.main import cli, main
 from mgsym.data_tools.sample import sample_structures
+from mgsym.training.config import preset
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -250,7 +252,11 @@ def test_the_tutorial_on_an_alloy(tmp_path: Path, page_runner: Runner) -> None:
     assert (tmp_path / "edges.png").stat().st_size > 10_000
 
 
-def test_the_guides_program(tmp_path: Path, page_runner: Runner) -> None:
+def test_the_guides_program(
+    tmp_path: Path, page_runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = preset("fast").changed({"training.epochs": 2})
+    monkeypatch.setattr(mgsym, "train", partial(mgsym.train, config=few))
     page_runner("docs/guide/python.md")
     assert (tmp_path / "predicted.extxyz").exists()
 

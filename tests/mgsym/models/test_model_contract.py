@@ -31,9 +31,12 @@ NEAR |= {"smoothing": (1.2,), "strength": 3.0}
 LOCAL_PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5,)}
 DESCRIPTORS = {"node_input": "descriptors", "radial": 5, "l_max": 3}
 
-# every registered model, and the options that make it another model
+# Every registered model, and the options that make it another model. Regressions see less far
+# than by default: what they must do does not depend on it, and their time does.
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     **{name: (name, {}) for name in MODELS},
+    "ridge": ("ridge", NEAR),
+    "boosting": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "symgnn output": ("symgnn", {**SMALL, "symmetrisation": "output"}),
     "symgnn haar": ("symgnn", {**SMALL, "transforms": "haar", "samples": 64}),
     "symgnn octahedral": ("symgnn", {**SMALL, "transforms": "octahedral"}),
@@ -43,9 +46,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn length": ("symgnn", {**SMALL, "edge_input": "length"}),
     "symgnn descriptors": ("symgnn", FAST),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
-    "ridge near": ("ridge", NEAR),
     "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL}),
-    "boosting near": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
     "egnn physical": ("egnn", PHYSICAL),
@@ -182,11 +183,13 @@ def test_preparing_changes_nothing(model: BarrierModel, graphs: list[Graph]) -> 
 def strangers(graphs: list[Graph]) -> list[BarrierModel]:
     """Models of several kinds that prepare a graph, each in its own way."""
     found = []
-    for case in ("symgnn ridge share", "gcn descriptors", "ridge near", "ace ridge share"):
+    for case in ("symgnn ridge share", "gcn descriptors", "ridge near", "ace"):
         name, options = CASES[case]
+        # a ridge beside a network is slow to fit, the more so for three species
+        species = ("Zr", "Cu") if "ridge_share" in options else ("Zr", "Al", "Cu")
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            model = create_model(name, ("Zr", "Al", "Cu"), CUTOFF, options)
+            model = create_model(name, species, CUTOFF, options)
         model.fit_statistics(graphs[1:])
         found.append(model.eval())
     return found

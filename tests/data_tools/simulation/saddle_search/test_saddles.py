@@ -244,7 +244,7 @@ def copper(size: int) -> Structure:
 
 
 def test_the_hop_of_a_vacancy_goes_over_the_midpoint() -> None:
-    potential, crystal = zhou_cu_zr(), copper(4)
+    potential, crystal = zhou_cu_zr(), copper(3)
     rest = crystal.replace(
         positions=crystal.positions[1:], types=crystal.types[1:], ids=crystal.ids[1:]
     )
