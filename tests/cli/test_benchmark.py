@@ -107,7 +107,7 @@ def test_mistakes(place: Path, capsys: Captured) -> None:
 def test_a_training_that_fails_is_told_at_the_end(place: Path, capsys: Captured) -> None:
     wild = ["--set", "training.learning_rate=1e30", "--set", "training.gradient_clip=0"]
     wild += ["--set", "training.warmup=0", "--set", "training.epochs=3"]
-    wild += ["--set", "model.companion=0.0"]
+    wild += ["--set", "model.ridge_share=0.0"]
     assert main(["benchmark", "graphs", "--models", "fast", *wild, "-o", "b"]) == 1
     shown = capsys.readouterr()
     assert "a training failed (and 1 more); --resume tries again" in shown.err

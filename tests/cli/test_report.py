@@ -27,7 +27,7 @@ KEYS = [
 ]  # fmt: skip
 QUICK = ["--method", "gradient", "--nodes", "3", "--rotations", "2", "--device", "cpu", "-q"]
 TRAIN = ["train", "--device", "cpu", "-q", "--set", "training.evaluate_every=1", "--epochs", "2"]
-ALONE = ["--set", "model.companion=0.0"]
+ALONE = ["--set", "model.ridge_share=0.0"]
 NEAR = ["--set", "model.descriptor_cutoff=3.0", "--set", "model.wide_cutoff=3.5"]
 ODD = "<script>alert(1)</script>$x_1$"
 

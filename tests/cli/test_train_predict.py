@@ -28,7 +28,7 @@ WITH_RIDGE = [
     "--device", "cpu",
 ]  # fmt: skip
 SMALL = [  # the ridge takes longer than the network
-    *WITH_RIDGE, "--set", "model.companion=0.0", "--set", "model.radial=4", "--set",
+    *WITH_RIDGE, "--set", "model.ridge_share=0.0", "--set", "model.radial=4", "--set",
     "model.l_max=1",
 ]  # fmt: skip
 
