@@ -78,20 +78,6 @@ class Updated(NamedTuple):
     variance: Tensor
 
 
-class Gradients(NamedTuple):
-    """Of each of `Learnt`; None where there is none."""
-
-    p: Tensor | None = None
-    q: Tensor | None = None
-    edges: Tensor | None = None
-    w_e: Tensor | None = None
-    a: Tensor | None = None
-    gamma: Tensor | None = None
-    beta: Tensor | None = None
-    w: Tensor | None = None
-    c: Tensor | None = None
-
-
 def update_edges(learnt: Learnt, given: Given) -> Updated:
     """Compute f′ of every edge, reduced at once to what is kept of it.
 
@@ -119,9 +105,9 @@ class _EdgeUpdate(torch.autograd.Function):
         if given.training and learnt.gamma is not None:
             mean, variance = _statistics(activation, mean)
         logits, new = _outputs(learnt, given, activation, mean, variance)
-        ctx.save_for_backward(*learnt, given.source, given.target, given.kept, mean, variance)
+        ctx.save_for_backward(*learnt, mean, variance)
         ctx.stored = activation.stored
-        ctx.given = given._replace(source=None, target=None, kept=None, mean=None, variance=None)
+        ctx.given = given
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return logits, new, mean, variance
@@ -129,11 +115,8 @@ class _EdgeUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor | None, d_new: Tensor | None, *_: Any) -> Any:
-        *saved, source, target, kept, mean, variance = ctx.saved_tensors
-        learnt = Learnt(*saved)
-        given = ctx.given._replace(
-            source=source, target=target, kept=kept, mean=mean, variance=variance
-        )
+        *saved, mean, variance = ctx.saved_tensors
+        learnt, given = Learnt(*saved), ctx.given._replace(mean=mean, variance=variance)
         activation = _Activation(learnt, given)
         # another backward pass through the same graph computes z again
         activation.restore(ctx.stored)
@@ -142,7 +125,7 @@ class _EdgeUpdate(torch.autograd.Function):
         grads = _gradients(learnt, given, activation, d_logits, d_new, wanted)
         if given.memory is not None:
             given.memory.give(activation.stored)
-        return (*grads, None)
+        return (*(grads.get(name) for name in Learnt._fields), None)
 
 
 def _outputs(
@@ -179,14 +162,14 @@ def _gradients(
     d_logits: Tensor | None,
     d_new: Tensor | None,
     wanted: Learnt,
-) -> Gradients:
-    """The gradient of everything in `learnt`, from those of logits and new edges.
+) -> dict[str, Tensor]:
+    """Compute the gradients of what is in `learnt`, by name, from those of logits and new edges.
 
     `given` has the mean and variance that z was normalised with.
     """
     edges, w, mean = learnt.edges, learnt.w, given.mean
     count, channels, heads = len(edges), learnt.p.shape[1], len(learnt.a)
-    grads = Gradients()
+    grads: dict[str, Tensor] = {}
     runs = list(pieces(count, channels, edges.device))
     above = [_above(d_logits, d_new, heads, given, rows) for rows in runs]
     matrix = _block_diagonal(learnt.a).T
@@ -198,13 +181,13 @@ def _gradients(
         constant = torch.zeros_like(s)
     if any(wanted[4:]) or (d_new is not None and given.training):
         moment, summed = _moments(above, activation, runs)
-        grads = grads._replace(a=_diagonal_blocks(moment[:heads], learnt.a))
+        grads["a"] = _diagonal_blocks(moment[:heads], learnt.a)
         if d_new is not None:
             d_w, d_c = moment[heads:-1], summed[heads:-1]
             d_y = d_c @ w  # Σ dy over edges
             d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
             d_w = d_w * s + torch.outer(d_c, learnt.beta - mean * s)
-            grads = grads._replace(gamma=d_y_xhat, beta=d_y, w=d_w, c=d_c)
+            grads |= {"gamma": d_y_xhat, "beta": d_y, "w": d_w, "c": d_c}
             if given.training:
                 # how μ and σ move with z: dz gains constant + slope · z
                 slope = -s * d_y_xhat / (sigma * count)
@@ -231,7 +214,7 @@ def _gradients(
         d_z = d_z.to(d_p.dtype)
         d_p.index_add_(0, given.source[rows], d_z)
         d_q.index_add_(0, given.target[rows], d_z)
-    return grads._replace(p=d_p, q=d_q, edges=d_edges, w_e=d_w_e)
+    return grads | {"p": d_p, "q": d_q, "edges": d_edges, "w_e": d_w_e}
 
 
 def _above(

@@ -411,10 +411,11 @@ class Trainer:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to where `_save` was called."""
+        self.model.load_state_dict(saved["best_weights"])
+        self.best_weights = copied(self.model.state_dict())  # by the names of this version
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
-        self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from itertools import pairwise
@@ -24,7 +25,7 @@ from mgsym.training.config import Config, TrainingConfig, load_config
 from mgsym.training.loss import regression_loss
 from mgsym.training.optimizer import centre_predictions, make_optimizer, rate_factor, update_average
 from mgsym.training.runs import TrainedRun, latest_run, run_checkpoints
-from mgsym.training.trainer import Hooks, Trainer
+from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Hooks, Trainer
 from mgsym.utils.files import load_safely, save_safely
 
 MakeConfig = Callable[..., Config]
@@ -52,6 +53,31 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def without_time(run: TrainedRun) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
+def test_a_run_of_before_goes_on_under_the_names_of_today(
+    five_graphs: list[Graph], tmp_path: Path
+) -> None:
+    """In mgsym 0.1.0 the ridge regression of a network was called its companion."""
+    small = {"model.width": 8, "model.heads": [1], "model.physical_inputs": []}
+    config = load_config(overrides={**small, "training.epochs": 3})
+    whole, run = train(five_graphs, config, device="cpu"), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(five_graphs, config, run=run, device="cpu", should_stop=after(5))
+    state = load_safely(run / "last.pt", STATE_FORMAT, STATE_VERSION)
+    assert any(name.startswith("ridge.") for name in state["model"])
+    for part in ("model", "average", "best_weights"):
+        old = {re.sub(r"^ridge\.", "companion.", name): v for name, v in state[part].items()}
+        state[part] = old
+    names = {"model.ridge_share": "model.companion", "model.physical_smoothing": "model.smoothing"}
+    state["config"] = {names.get(name, name): v for name, v in state["config"].items()}
+    save_safely(run / "last.pt", state)
+    assert same_bits(
+        weights(train(five_graphs, config, run=run, device="cpu", resume=True)), weights(whole)
+    )
+    for file in ("best.pt", "last.pt"):
+        saved = torch.load(run / file, weights_only=True)
+        assert "companion" not in repr([list(v) for v in saved.values() if isinstance(v, dict)])
 
 
 def test_a_trainer_is_ready_when_made(
