@@ -23,6 +23,7 @@ from mgsym.cli import options as opt
 @click.option("--radius", type=opt.POSITIVE, metavar="Å", help="Of the region that moves.")
 @click.option("--set", "changes", multiple=True, metavar="artn.KEY=VALUE", help="Any setting.")
 @click.option("--shard", metavar="I/N", help="The I-th of N shares of the atoms; then mgsym merge.")
+@click.option("--save-saddles", is_flag=True, help="Also write saddles, to OUT.saddles.xyz.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run ended, if there was one.")
 @click.option(
     "--slots", type=click.IntRange(1), help="Searches together.  [default: 64; GPU: by memory]"

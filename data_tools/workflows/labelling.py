@@ -11,6 +11,7 @@ from mgsym.data_tools.formats import file_stem, output_format, read_frames, writ
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation.labelling.barriers import Labels, label, merge
 from mgsym.data_tools.simulation.labelling.event_files import event_lines, write_events
+from mgsym.data_tools.simulation.labelling.saddle_files import join_saddles
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.labelling.selection import parse_rows, parse_shard, rows_of_ids
 from mgsym.data_tools.simulation.optimizers.relax import relax
@@ -23,7 +24,7 @@ from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.settings import changed_settings
 
-EVENTS = ".events.csv"
+EVENTS, SADDLES = ".events.csv", ".saddles.xyz"
 DEMONSTRATION = "sample-labelled.xyz"
 FEW_ATOMS, FEW_SEARCHES, SMALL_RADIUS = "0:4", 4, 9.5
 CHOSEN = 500  # atoms, where a run chooses
@@ -81,6 +82,7 @@ def label_file(
     overwrite: bool = False,
     device: str = "cpu",
     jobs: int = 1,
+    save_saddles: bool = False,
     **how: Any,
 ) -> Labelled:
     """Label the atoms of a structure file and write them beside the file of their searches.
@@ -105,6 +107,7 @@ def label_file(
             `out` is replaced.
         device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
         jobs: processes, on CPUs.
+        save_saddles: also write the saddles, to ``<out without suffix>.saddles.xyz``.
         how: slots, progress and should_stop for `barriers.label`.
 
     Raises:
@@ -134,12 +137,14 @@ def label_file(
         output_format(out)
         refuse_existing(out, overwrite or resume)
     how.update(shard=shard, resume=resume, overwrite=overwrite, jobs=jobs, device=str(place))
-    path = events_path(out, shard)
+    path, saddles = events_path(out, shard), saddles_path(out, shard) if save_saddles else None
+    how.update(saddles=saddles)
+    more = (saddles,) if saddles is not None else ()
     found = label(structure, potential, path, settings, rows=rows, plan=plan, seed=seed, **how)
     if shard is not None:
-        return Labelled(found, (path,))
+        return Labelled(found, (path, *more))
     write(found.structure, out, overwrite=True)
-    return Labelled(found, (out, path))
+    return Labelled(found, (out, path, *more))
 
 
 def merge_files(
@@ -157,7 +162,8 @@ def merge_files(
     Args:
         file: the structure that was labelled.
         event_files: of its shards, or other runs with the same seed and settings.
-        out: the labelled structure; the searches go to ``<out without suffix>.events.csv``.
+        out: the labelled structure; the searches go to ``<out without suffix>.events.csv``, and
+            where there are files of saddles beside the event files, to ``.saddles.xyz`` likewise.
         searches, events: which searches the labels rest on; default: as they were made.
         types, frames: as `formats.read_frames` takes them.
         overwrite: replace existing files.
@@ -168,24 +174,39 @@ def merge_files(
     """
     out = Path(out)
     output_format(out)
-    path = events_path(out)
-    for target in (out, path):
+    path, saddles = events_path(out), saddles_path(out)
+    parts = [part for part in map(_saddles_beside, event_files) if part is not None]
+    for target in (out, path, *([saddles] if parts else [])):
         refuse_existing(target, overwrite)
     plan = None if searches is None and events is None else Plan.of(searches, events)
     structure = _read_one(file, types, frames)
     labels, heading, found = merge(structure, event_files, plan)
     write_events(path, heading, event_lines(found))
+    if parts:
+        join_saddles(parts, found, saddles)
     write(labels.structure, out, overwrite=True)
-    return Labelled(labels, (out, path))
+    return Labelled(labels, (out, path, *([saddles] if parts else [])))
 
 
-def events_path(out: Path, shard: str | None = None) -> Path:
+def saddles_path(out: Path, shard: str | None = None) -> Path:
+    """Where the saddles behind a labelled structure are."""
+    return events_path(out, shard, SADDLES)
+
+
+def _saddles_beside(events: str | Path) -> Path | None:
+    """The file of saddles that belongs to one of events; None where there is none."""
+    name = Path(events).name
+    beside = Path(events).with_name(name.removesuffix(EVENTS) + SADDLES)
+    return beside if name.endswith(EVENTS) and beside.exists() else None
+
+
+def events_path(out: Path, shard: str | None = None, suffix: str = EVENTS) -> Path:
     """Where the searches behind a labelled structure are."""
     stem = file_stem(out)
     if shard is not None:
         index, shares = parse_shard(shard)
         stem += f".{index}of{shares}"
-    return out.with_name(stem + EVENTS)
+    return out.with_name(stem + suffix)
 
 
 def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | None) -> Structure:

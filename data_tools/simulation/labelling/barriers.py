@@ -26,6 +26,7 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     read_events,
     structure_hash,
 )
+from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.labelling.selection import format_rows, parse_shard
 from mgsym.data_tools.simulation.labelling.workers import (
@@ -142,6 +143,7 @@ def label(
     jobs: int = 1,
     slots: int | None = None,
     device: str = "cpu",
+    saddles: Path | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Labels:
@@ -166,6 +168,7 @@ def label(
         slots: searches that advance together in each process; None: 64, on a GPU as many as its
             free memory allows, up to 1,024.
         device: where to compute.
+        saddles: a file for the saddles that are found, see `saddle_files`.
         progress: called with searches (or events, where the plan counts them) done and to do.
         should_stop: asked after every search; when it says yes, `Interrupted` is raised.
 
@@ -182,16 +185,25 @@ def label(
         if not rows:
             raise UsageError(f"shard {shard} has no atom: take fewer shards")
     heading = _heading(structure, potential, settings, rows, plan, seed, shard)
-    with EventFile(file, heading) as writer:
-        schedule = Schedule(rows, plan, _begin(writer, resume, overwrite))
-        together = slots or slots_for(device)
-        task = Task(run_searches, structure, potential, settings, seed, together, device)
+    with ExitStack() as stack:
+        writer, saddle_file, absent = stack.enter_context(EventFile(file, heading)), None, 0
+        before = _begin(writer, resume, overwrite)
+        if saddles is not None:
+            refuse_existing(saddles, overwrite or before is not None)
+            saddle_file = stack.enter_context(SaddleFile(saddles, structure, potential))
+            absent = saddle_file.begin(before)
+        schedule = Schedule(rows, plan, before)
+        task = Task(
+            run_searches, structure, potential, settings, seed,
+            slots or slots_for(device), device, saddles is not None,
+        )  # fmt: skip
         start = time.monotonic()
-        search_targets([SearchTarget(task, schedule, writer)], jobs, progress, should_stop)
+        target = SearchTarget(task, schedule, writer, saddle_file)
+        search_targets([target], jobs, progress, should_stop)
         seconds = time.monotonic() - start
     events = join([read_events(file)[1]], [file])
     found = aggregate(structure, events, writer.heading.chosen, plan)
-    warnings = (*_unfinished(found.rows, plan, events), *found.warnings)
+    warnings = (*_absent(absent, saddles), *_unfinished(found.rows, plan, events), *found.warnings)
     return replace(found, warnings=warnings, made=schedule.recorded, seconds=seconds)
 
 
@@ -393,6 +405,15 @@ def _unfinished(rows: Sequence[int], plan: Plan, events: Events) -> list[str]:
     return [
         f"{count} of {len(rows)} atoms have fewer searches than asked for: finish their shards "
         "with mgsym label --resume, then merge again"
+    ]
+
+
+def _absent(count: int, path: Path | None) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count} saddle{'s' * (count > 1)} of earlier searches, which were made without "
+        f"--save-saddles, are not in {path}"
     ]
 
 

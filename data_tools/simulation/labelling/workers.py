@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 
 from mgsym.data_tools.simulation.labelling.event_files import EventFile
+from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Schedule
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import Event
 from mgsym.errors import Interrupted, MgsymError
 from mgsym.structure import Structure
 
-# run_searches(structure, potential, searches, settings, *, seed, slots, device, compile)
+# run_searches(structure, potential, searches, settings, *, seed, slots, device, compile, saddles)
 Engine = Callable[..., Iterable[Event]]
 HEARTBEAT = 0.5  # s between looks at whether to stop
 MANY = 60  # searches in one process from which on compiling pays
@@ -38,6 +39,7 @@ class Task:
         seed: of the run.
         slots: searches that advance together in each process.
         device: where to compute.
+        saddles: whether events are to bring their saddles.
     """
 
     engine: Engine
@@ -47,6 +49,7 @@ class Task:
     seed: int
     slots: int
     device: str
+    saddles: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the atoms as plain fields, since frozen columns do not pickle."""
@@ -71,6 +74,7 @@ class Task:
                 slots=min(self.slots, max(1, left)),
                 device=self.device,
                 compile=left >= MANY,
+                saddles=self.saddles,
             ):
                 schedule.record(event)
                 yield event
@@ -214,11 +218,12 @@ class Progress(Protocol):
 
 
 class SearchTarget(NamedTuple):
-    """What to search in, which searches are to be made, and where they are written."""
+    """What to search in, which searches are to be made, and where they and saddles are written."""
 
     task: Task
     schedule: Schedule
     writer: EventFile
+    saddles: SaddleFile | None = None
 
 
 def search_targets(
@@ -246,7 +251,7 @@ def search_targets(
     with closing(run(pieces, jobs)) as events:
         for place, event in events:
             if event is not None:
-                targets[place].writer.append(event)
+                _write(targets[place], event)
                 found += event.found
                 recorded += 1
                 if progress is not None:
@@ -258,6 +263,13 @@ def search_targets(
                     f"stopped with {_done(targets)} of {total} {what}, all in {_place(targets)}: "
                     "the same command with --resume goes on"
                 )
+
+
+def _write(target: SearchTarget, event: Event) -> None:
+    """The saddle first: one without its event is dropped when the run is resumed."""
+    if target.saddles is not None:
+        target.saddles.append(event)
+    target.writer.append(event)
 
 
 def _done(targets: Sequence[SearchTarget]) -> int:

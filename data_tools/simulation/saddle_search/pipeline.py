@@ -239,6 +239,13 @@ class Pipeline:
             barrier_back=barrier_back,
         )
 
+    def saddle(self, record: Record) -> Tensor:
+        """Positions [n, 3] of all atoms where a search ended, Å."""
+        last = record.states[-1]
+        positions = self.structure.positions.clone()
+        positions[last.region.atoms] += last.end.T - last.region.start
+        return positions
+
     def _relaxed(self, states: list[SearchState]) -> float:
         """The barrier with all atoms free, eV: as measured, or from the last two radii."""
         last, radius, exponent = states[-1], self.radii[-1], self.settings.relaxation_exponent
