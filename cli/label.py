@@ -13,7 +13,7 @@ from mgsym.cli import options as opt
 
 @click.command()
 @click.argument("file", required=False, type=opt.FILE)
-@opt.potential_option
+@opt.field_option
 @click.option("--searches", type=int, metavar="N", help="Searches an atom, at most.  [default: 20]")
 @click.option("--events", type=int, metavar="M", help="Stop an atom at this many successes.")
 @click.option("--atoms", metavar="ROWS", help="Rows from 0: 0:100, 1,5,9, random:100.")
@@ -58,7 +58,7 @@ def label(
 
     settings = artn_settings(changes, radius)
     files = (file,) if file else ()
-    model = opt.chosen_potential(potential, files, chosen["types"], chosen["frames"])
+    model = opt.chosen_field(potential, files, chosen["types"], chosen["frames"])
     console.say(f"Potential: {model.name}")
     if file is None:
         console.say(

@@ -15,7 +15,8 @@ from mgsym.data_tools.simulation.labelling.saddle_files import join_saddles
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.labelling.selection import parse_rows, parse_shard, rows_of_ids
 from mgsym.data_tools.simulation.optimizers.relax import relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEPotential
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.data_tools.workflows.posterior import rows_to_label
 from mgsym.errors import UsageError
@@ -64,7 +65,7 @@ def artn_settings(changes: Iterable[str] = (), radius: float | None = None) -> A
 
 def label_file(
     file: str | Path | None,
-    potential: EAM,
+    potential: Potential,
     out: str | Path | None = None,
     settings: ArtnSettings | None = None,
     *,
@@ -90,7 +91,7 @@ def label_file(
     Args:
         file: a structure at a minimum of the potential; None demonstrates it on a few atoms of
             the sample's test glass, which is relaxed first.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         out: the labelled structure, its suffix choosing the format; default:
             ``<file>-labelled.xyz``. The searches go to ``<out without suffix>.events.csv``, or
             ``<out without suffix>.2of8.events.csv`` for a shard, which writes nothing else.
@@ -127,7 +128,10 @@ def label_file(
         structure, stem = _read_one(file, types, frames), file_stem(Path(file))
     plan = Plan.of(searches, events)
     if choose is not None:
-        rows = rows_to_label(structure, choose, count, plan.searches, potential, place)
+        eam = (
+            None if isinstance(potential, ASEPotential) else potential
+        )  # a model's inputs need one
+        rows = rows_to_label(structure, choose, count, plan.searches, eam, place)
     elif ids is not None:
         rows = rows_of_ids(ids, structure)
     else:
@@ -216,7 +220,7 @@ def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | N
     return structures[0]
 
 
-def _demonstration(potential: EAM) -> Structure:
+def _demonstration(potential: Potential) -> Structure:
     """The sample's test glass at a minimum of this potential, which may not be its own."""
     (test,) = [structure for structure in sample_structures() if structure.split == "test"]
     return relax([test], potential)[0].structure

@@ -35,7 +35,7 @@ from mgsym.data_tools.simulation.labelling.workers import (
     Task,
     search_targets,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
@@ -130,7 +130,7 @@ class System(NamedTuple):
 
 def label(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     file: str | Path,
     settings: ArtnSettings,
     *,
@@ -155,7 +155,7 @@ def label(
 
     Args:
         structure: at a minimum of the potential.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         file: the events go there.
         settings: of the search.
         rows: the atoms; default: all. Those that `file` has already are labelled too.
@@ -209,7 +209,7 @@ def label(
 
 def label_each(
     systems: Sequence[System],
-    potential: EAM,
+    potential: Potential,
     settings: ArtnSettings,
     *,
     plan: Plan | None = None,
@@ -327,7 +327,7 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
 
 def _heading(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     settings: ArtnSettings,
     rows: Sequence[int],
     plan: Plan,

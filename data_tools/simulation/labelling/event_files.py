@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from mgsym.data_tools.formats.csv_table import header as heading
 from mgsym.data_tools.formats.source import opened
 from mgsym.data_tools.simulation.labelling.selection import parse_rows
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEPotential
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.events import STATUSES, UNITS, Event
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
@@ -211,12 +212,14 @@ def structure_hash(structure: Structure) -> str:
     return digest.hexdigest()
 
 
-def potential_hash(potential: EAM) -> str:
+def potential_hash(potential: Potential) -> str:
     """SHA-256 of a potential's tables to seven digits.
 
     Exponentials differ in the last bits between processors, which would keep the shards of one
-    run on different machines from being merged.
+    run on different machines from being merged. Of a calculator, what can be known of it.
     """
+    if isinstance(potential, ASEPotential):
+        return potential.fingerprint
     digest = hash_of(potential.species, potential.masses, potential.cutoff)
     digest.update(repr((potential.spacing, potential.density_spacing)).encode())
     for table in (potential.pair, potential.density, potential.embedding):

@@ -21,8 +21,7 @@ import torch
 
 from mgsym.data_tools.formats import extxyz
 from mgsym.data_tools.simulation.labelling.event_files import Events
-from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
 from mgsym.data_tools.simulation.saddle_search.events import FOUND, Event, SaddleEvent
 from mgsym.errors import InputError
 from mgsym.structure import Structure
@@ -42,9 +41,9 @@ class SaddleFile:
         potential: with all its elements.
     """
 
-    def __init__(self, path: Path, structure: Structure, potential: EAM) -> None:
+    def __init__(self, path: Path, structure: Structure, potential: Potential) -> None:
         self.path, self.structure = path, structure
-        self._field = EAMForces(potential, [structure], compile=False)
+        self._field = force_field(potential, [structure], compile=False)
         self._minimum = self._energy(structure)
         self._number = 0
         self._file: io.FileIO | None = None

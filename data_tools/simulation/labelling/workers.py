@@ -16,7 +16,7 @@ import torch
 from mgsym.data_tools.simulation.labelling.event_files import EventFile
 from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Schedule
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.events import Event
 from mgsym.errors import Interrupted, MgsymError
 from mgsym.structure import Structure
@@ -34,7 +34,7 @@ class Task:
     Attributes:
         engine: a function that a new process can import by its name.
         structure: at a minimum of the potential.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         settings: of the search, whatever the engine takes.
         seed: of the run.
         slots: searches that advance together in each process.
@@ -44,7 +44,7 @@ class Task:
 
     engine: Engine
     structure: Structure
-    potential: EAM
+    potential: Potential
     settings: Any
     seed: int
     slots: int

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from mgsym.data_tools.simulation.optimizers.relax import check_at_rest
-from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
 from mgsym.data_tools.simulation.saddle_search.events import Event, SaddleEvent, Search
 from mgsym.data_tools.simulation.saddle_search.pipeline import Pipeline
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
@@ -26,7 +25,7 @@ ROOM = 0.95  # of half the box that a region may take
 
 def run_searches(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     searches: Iterator[Search],
     settings: ArtnSettings | None = None,
     *,
@@ -57,7 +56,7 @@ def run_searches(
         InputError: the structure is not at a minimum, or too small for the active region.
     """
     settings = settings or ArtnSettings()
-    field = EAMForces(potential, [structure], skin=0.0, compile=False)
+    field = force_field(potential, [structure], skin=0.0, compile=False)
     forces = field(structure.positions, structure.cell[None]).forces
     check_at_rest(structure, forces, settings.start_force)
     line = Pipeline(
@@ -73,7 +72,7 @@ def run_searches(
 
 def barriers_by_radius(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     searches: Iterator[Search],
     settings: ArtnSettings,
     slots: int = 24,
