@@ -165,9 +165,10 @@ def chosen_field(
     for structure in read_structures(files, types, frames)[:1] if files else ():
         seconds = ase_calculator.seconds_a_call(found, structure)
         calls = ", ".join(f"{what} {_time(n * seconds)}" for what, n in CALLS.items())
+        name = structure.name or "a structure"
         console.say(
-            f"{found.name} takes {seconds:.2g} s for the forces of "
-            f"{structure.name or 'a structure'} and is asked one structure at a time, unlike built-in potentials. Expect: {calls}"
+            f"{found.name} takes {seconds:.2g} s for the forces of {name} and is asked one "
+            f"structure at a time, unlike built-in potentials. Expect: {calls}"
         )
     return found
 
