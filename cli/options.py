@@ -25,6 +25,7 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.simulation.labelling.barriers import SearchRun
     from mgsym.data_tools.simulation.potentials.eam import EAM
+    from mgsym.data_tools.simulation.potentials.evaluation import Potential
     from mgsym.utils.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -116,6 +117,16 @@ potential_option = click.option(
     help="EAM file (eam/alloy or eam/fs), or zhou:Zr,Cu,Al.  [default: an analytic potential]",
 )
 
+# the same where a calculator of ASE serves too; give it to chosen_field
+field_option = click.option(
+    "--potential",
+    type=FILE,
+    envvar="MGSYM_POTENTIAL",
+    show_envvar=True,
+    help="EAM file (eam/alloy or eam/fs), zhou:Zr,Cu,Al, or ase:package.module:factory.  "
+    "[default: an analytic potential]",
+)
+
 
 def chosen_potential(
     potential: Path | None,
@@ -136,6 +147,39 @@ def chosen_potential(
     loaded = load_potential(elements=list(dict.fromkeys(elements)))
     console.say(f"Without --potential: {loaded.name}")
     return loaded
+
+
+def chosen_field(
+    potential: Path | None,
+    files: Sequence[Path] = (),
+    types: dict[int, str] | None = None,
+    frames: str | None = None,
+    *,
+    elements: Sequence[str] = (),
+) -> Potential:
+    """As `chosen_potential`, or a calculator of ASE; says of it how fast it is with the files."""
+    from mgsym.data_tools.simulation.potentials import ase_calculator
+    from mgsym.data_tools.workflows.graphs import read_structures
+
+    if not str(potential or "").startswith(ase_calculator.PREFIX):
+        return chosen_potential(potential, files, types, frames, elements=elements)
+    found = ase_calculator.ASEPotential(str(potential).removeprefix(ase_calculator.PREFIX))
+    for structure in read_structures(files, types, frames)[:1] if files else ():
+        seconds = ase_calculator.seconds_a_call(found, structure)
+        calls = ", ".join(f"{what} {_time(n * seconds)}" for what, n in CALLS.items())
+        name = structure.name or "a structure"
+        console.say(
+            f"{found.name} takes {seconds:.2g} s for the forces of {name} and is asked one "
+            f"structure at a time, unlike built-in potentials. Expect: {calls}"
+        )
+    return found
+
+
+CALLS = {"a relaxation": 300, "a step of strain": 100, "a search": 800, "1 ps of a quench": 1000}
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.3g} min"
 
 
 def physics_options(function: Command) -> Command:

@@ -23,7 +23,7 @@ from mgsym.data_tools.simulation.dynamics.melt_quench import LogRow, Quenched, m
 from mgsym.data_tools.simulation.dynamics.recipe import Recipe
 from mgsym.data_tools.simulation.optimizers.minimize import Method
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.structure import Structure
 from mgsym.utils.files import atomic_path, holds_output, refuse_existing
@@ -65,7 +65,7 @@ class Glass:
 @holds_output("out")
 def quench(
     recipe: Recipe,
-    potential: EAM,
+    potential: Potential,
     out: str | Path,
     *,
     device: str | torch.device = "cpu",

@@ -11,7 +11,7 @@ import torch
 from mgsym.data_tools.simulation.optimizers.enthalpy import FreeCell
 from mgsym.data_tools.simulation.optimizers.minimize import FMAX, MAX_STEPS, Method
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.graphs import read_structures
 from mgsym.data_tools.workflows.inspection import describe
@@ -58,7 +58,7 @@ class RelaxedFile:
 @holds_output("out")
 def relax_files(
     files: Sequence[str | Path],
-    potential: EAM,
+    potential: Potential,
     out: str | Path,
     types: Mapping[int, str] | None = None,
     frames: str | None = None,

@@ -141,6 +141,40 @@ def test_resume_and_overwrite(capsys: Captured) -> None:
     assert "new.events.csv exists: go on with it by --resume" in capsys.readouterr().err
 
 
+def test_saddles_of_shards_are_joined(capsys: Captured) -> None:
+    some = ["label", "glass.xyz", "--searches", "3", "--save-saddles"]
+    assert main([*some, "-o", "whole.xyz"]) == 0
+    assert "Wrote whole.xyz, whole.events.csv, whole.saddles.xyz" in capsys.readouterr().err
+    for i in (1, 2):
+        assert main([*some, "--shard", f"{i}/2", "-o", "parts.xyz", "-q"]) == 0
+    shards = [f"parts.{i}of2.events.csv" for i in (1, 2)]
+    assert main(["merge", "glass.xyz", *shards, "-o", "parts.xyz"]) == 0
+    assert "Wrote parts.xyz, parts.events.csv, parts.saddles.xyz" in capsys.readouterr().err
+    whole, parts = saddles("whole.saddles.xyz"), saddles("parts.saddles.xyz")
+    assert whole.keys() == parts.keys()
+    searches = finished("parts.events.csv")
+    for key, (line, event) in parts.items():
+        assert line == whole[key][0]
+        atom, attempt = searches[event].split(",")[1:3]
+        assert (int(atom), int(attempt)) == key
+    assert main(["merge", "glass.xyz", *shards, "-o", "parts.xyz"]) == 2
+    assert main([*some, "-o", "new.xyz", "-q"]) == 0
+    Path("new.xyz").unlink()
+    Path("new.events.csv").unlink()
+    assert main([*some, "-o", "new.xyz"]) == 2
+    assert "new.saddles.xyz exists already" in capsys.readouterr().err
+
+
+def saddles(file: str) -> dict[tuple[int, int], tuple[str, int]]:
+    """The frames of a file by id and attempt: their facts, and their place among the searches."""
+    found = {}
+    for line in Path(file).read_text().splitlines():
+        told = re.search(r"(energy=.*) id=(\d+) attempt=(\d+) event=(\d+)$", line)
+        if told:
+            found[int(told[2]), int(told[3])] = told[1], int(told[4])
+    return found
+
+
 def test_settings(capsys: Captured) -> None:
     some = ["label", "glass.xyz", "--atoms", "0", "--searches", "1", "-q", "-o"]
     chosen = ["--set", "artn.radius=9", "--set", "artn.radii=[12, 15.5]"]

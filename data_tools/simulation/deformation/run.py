@@ -16,7 +16,8 @@ from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.quasistatic import QuasistaticBatch
 from mgsym.data_tools.simulation.deformation.strain import reduced
 from mgsym.data_tools.simulation.optimizers.minimize import Diverged
-from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
+from mgsym.data_tools.simulation.potentials.ase_calculator import require_stress
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, potential_hash
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Column, Structure
 from mgsym.utils.devices import resolve_device
@@ -35,7 +36,7 @@ class _Stop(Exception):
 
 def deform(
     structures: Sequence[Structure],
-    potential: EAM,
+    potential: Potential,
     plan: Plan,
     *,
     device: str | torch.device = "cpu",
@@ -105,7 +106,7 @@ class _Run:
     def __init__(
         self,
         structures: Sequence[Structure],
-        potential: EAM,
+        potential: Potential,
         plan: Plan,
         device: torch.device,
         checkpoint: Path | None,
@@ -227,9 +228,10 @@ def frame_structures(deformed: Deformed, plan: Plan) -> list[Structure]:
     return found
 
 
-def _check(structures: Sequence[Structure], potential: EAM) -> None:
+def _check(structures: Sequence[Structure], potential: Potential) -> None:
     if not structures:
         raise UsageError("there are no structures to deform")
+    require_stress(potential, "mgsym deform")
     names = [structure.name for structure in structures]
     for structure in structures:
         if names.count(structure.name) > 1:

@@ -24,8 +24,13 @@ from mgsym.data_tools.simulation.dynamics.integrator import (
 )
 from mgsym.data_tools.simulation.dynamics.packing import push_off, random_packing, starting_edge
 from mgsym.data_tools.simulation.dynamics.recipe import GlassName, Recipe
-from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEForces, require_stress
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.evaluation import (
+    Potential,
+    force_field,
+    potential_hash,
+)
 from mgsym.data_tools.simulation.units import GPA, GRAMS_PER_CM3
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
@@ -66,7 +71,7 @@ class Quenched(NamedTuple):
 
 def melt_quench(
     recipe: Recipe,
-    potential: EAM,
+    potential: Potential,
     *,
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
@@ -94,6 +99,7 @@ def melt_quench(
         MgsymError: a glass exploded, collapsed or evaporated.
         Interrupted: `should_stop` said so.
     """
+    require_stress(potential, "a quench at constant pressure")
     run = _Run(recipe, potential, torch.device(device), checkpoint)
     if resume:
         run.restore()
@@ -125,7 +131,7 @@ class _Run:
     """
 
     def __init__(
-        self, recipe: Recipe, potential: EAM, device: torch.device, checkpoint: Path | None
+        self, recipe: Recipe, potential: Potential, device: torch.device, checkpoint: Path | None
     ) -> None:
         self.recipe, self.potential = recipe, potential
         self.device, self.checkpoint = device, checkpoint
@@ -150,19 +156,19 @@ class _Run:
         self.first_volume = edge**3
         cell = torch.stack([s.cell for s in starts]).to(self.device)
         positions = torch.cat([s.positions for s in starts]).to(self.device)
-        force_field = EAMForces(self.potential, starts, device=self.device)
-        positions = push_off(force_field, positions, cell)
+        field = force_field(self.potential, starts, device=self.device)
+        positions = push_off(field, positions, cell)
         target = torch.full((len(starts),), self.recipe.temperature, dtype=torch.float64)
         velocities = maxwell_boltzmann(
-            force_field.masses, force_field.system, target.to(self.device), generators
+            field.masses, field.system, target.to(self.device), generators
         )
-        self.state = self._dynamics(force_field).start(positions, velocities, cell)
+        self.state = self._dynamics(field).start(positions, velocities, cell)
 
-    def _dynamics(self, force_field: EAMForces) -> Dynamics:
+    def _dynamics(self, field: EAMForces | ASEForces) -> Dynamics:
         recipe = self.recipe
         return Dynamics(
-            force_field,
-            force_field.masses,
+            field,
+            field.masses,
             timestep=recipe.timestep / 1000,
             thermostat=recipe.thermostat,
             barostat=recipe.barostat,
@@ -176,8 +182,8 @@ class _Run:
         """Advance to the next multiple of SEGMENT steps, or to where a glass is done."""
         end = min((self.step // SEGMENT + 1) * SEGMENT, *(self.ends[k] for k in self.active))
         structures = [self._structure(place) for place in range(len(self.active))]
-        force_field = EAMForces(self.potential, structures, skin=SKIN, device=self.device)
-        dynamics = self._dynamics(force_field)
+        field = force_field(self.potential, structures, skin=SKIN, device=self.device)
+        dynamics = self._dynamics(field)
         state, forces = self.state, dynamics.forces(self.state)
         samples = []
         for step in range(self.step, end):

@@ -25,6 +25,7 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     read_events,
     structure_hash,
 )
+from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.labelling.selection import format_rows, parse_shard
 from mgsym.data_tools.simulation.labelling.workers import (
@@ -32,7 +33,7 @@ from mgsym.data_tools.simulation.labelling.workers import (
     Task,
     search_targets,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, potential_hash
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
@@ -157,12 +158,13 @@ class SearchRun:
 
 def label(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     file: str | Path,
     settings: ArtnSettings,
     *,
     rows: Sequence[int] | None = None,
     plan: Plan | None = None,
+    saddles: Path | None = None,
     run: SearchRun | None = None,
 ) -> Labels:
     """Search for saddles from each atom and label it with their mean barrier.
@@ -173,11 +175,12 @@ def label(
 
     Args:
         structure: at a minimum of the potential.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         file: the events go there.
         settings: of the search.
         rows: the atoms; default: all. Those that `file` has already are labelled too.
         plan: how many searches each gets; default: 20.
+        saddles: a file for the saddles that are found, see `saddle_files`.
         run: how it goes.
 
     Raises:
@@ -193,23 +196,31 @@ def label(
         if not rows:
             raise UsageError(f"shard {run.shard} has no atom: take fewer shards")
     heading = _heading(structure, potential, settings, rows, plan, run.seed, run.shard)
-    with EventFile(file, heading) as writer:
-        schedule = Schedule(rows, plan, _begin(writer, run.resume, run.overwrite))
-        together = run.slots or slots_for(run.device)
-        task = Task(run_searches, structure, potential, settings, run.seed, together, run.device)
+    with ExitStack() as stack:
+        writer, saddle_file, absent = stack.enter_context(EventFile(file, heading)), None, 0
+        before = _begin(writer, run.resume, run.overwrite)
+        if saddles is not None:
+            refuse_existing(saddles, run.overwrite or before is not None)
+            saddle_file = stack.enter_context(SaddleFile(saddles, structure, potential))
+            absent = saddle_file.begin(before)
+        schedule = Schedule(rows, plan, before)
+        task = Task(
+            run_searches, structure, potential, settings, run.seed,
+            run.slots or slots_for(run.device), run.device, saddles is not None,
+        )  # fmt: skip
         start = time.monotonic()
-        target = SearchTarget(task, schedule, writer)
+        target = SearchTarget(task, schedule, writer, saddle_file)
         search_targets([target], run.jobs, run.progress, run.should_stop)
         seconds = time.monotonic() - start
     events = join([read_events(file)[1]], [file])
     found = aggregate(structure, events, writer.heading.chosen, plan)
-    warnings = (*_unfinished(found.rows, plan, events), *found.warnings)
+    warnings = (*_absent(absent, saddles), *_unfinished(found.rows, plan, events), *found.warnings)
     return replace(found, warnings=warnings, made=schedule.recorded, seconds=seconds)
 
 
 def label_each(
     systems: Sequence[System],
-    potential: EAM,
+    potential: Potential,
     settings: ArtnSettings,
     *,
     plan: Plan | None = None,
@@ -321,7 +332,7 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
 
 def _heading(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     settings: ArtnSettings,
     rows: Sequence[int],
     plan: Plan,
@@ -399,6 +410,15 @@ def _unfinished(rows: Sequence[int], plan: Plan, events: Events) -> list[str]:
     return [
         f"{count} of {len(rows)} atoms have fewer searches than asked for: finish their shards "
         "with mgsym label --resume, then merge again"
+    ]
+
+
+def _absent(count: int, path: Path | None) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count} saddle{'s' * (count > 1)} of earlier searches, which were made without "
+        f"--save-saddles, are not in {path}"
     ]
 
 

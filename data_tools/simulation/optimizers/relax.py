@@ -18,8 +18,8 @@ from mgsym.data_tools.simulation.optimizers.minimize import (
     Minimum,
     minimize,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.ase_calculator import require_stress
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
 from mgsym.errors import InputError, MgsymError, UsageError
 from mgsym.structure import Column, Structure
 from mgsym.structure.cell import fractional
@@ -60,7 +60,7 @@ class Relaxation:
 
 def relax(
     structures: Sequence[Structure],
-    potential: EAM,
+    potential: Potential,
     *,
     method: Method = "fire",
     cell: FreeCell | None = None,
@@ -100,6 +100,7 @@ def relax(
     place = resolve_device(device)
     if cell is not None:
         _check_periodic(structures)
+        require_stress(potential, "a free cell")
     found: list[Relaxation] = []
     for group in _groups(structures, ATOMS_AT_ONCE[place.type]):
         step = part(progress, len(found), len(structures), size=len(group))
@@ -107,7 +108,7 @@ def relax(
         cells = torch.stack([s.cell for s in group]).to(place)
         try:
             minimum = minimize(
-                EAMForces(potential, group, device=place, compile=compile),
+                force_field(potential, group, device=place, compile=compile),
                 positions,
                 cells,
                 method=method,

@@ -72,13 +72,7 @@ class RegionMaker:
         """The region around an atom."""
         atom, place = self._images(centre)
         distance = place.norm(dim=1)
-        # the image of each atom that is nearest to the centre
-        order = distance.argsort(stable=True)
-        order = order[atom[order].argsort(stable=True)]
-        first = torch.cat((torch.ones(1, dtype=torch.bool), atom[order].diff() != 0))
-        home = order[first]
-        if self.radius is not None:
-            home = home[distance[home] < self.radius]
+        home = nearest_images(atom, place, self.radius)
         atoms, start = atom[home], place[home]
         row = torch.full((len(self.structure),), -1)
         row[atoms] = torch.arange(len(atoms))
@@ -103,21 +97,12 @@ class RegionMaker:
 
     def rows(self) -> int:
         """Moving atoms of the largest region."""
-        structure, atoms = self.structure, len(self.structure)
-        if self.radius is None:
-            return atoms
-        pairs = neighbor_pairs(structure.positions, structure.cell, structure.periodic, self.radius)
-        return int(torch.bincount(pairs.edge_index[1], minlength=atoms).max()) + 1
+        return most_rows(self.structure, self.radius)
 
     def _images(self, centre: int) -> tuple[Tensor, Tensor]:
         """Atoms and places, relative to the centre, of all images that a region may need."""
-        positions = self.structure.positions - self.structure.positions[centre]
-        cell, periodic = self.structure.cell, self.structure.periodic
-        positions = central_image(positions, cell, periodic)
-        span = float(positions.norm(dim=1).max())
-        span = min(span, self.radius) if self.radius is not None else span
-        reach = span + self.reach + self.skin + MARGIN
-        return _images_in_sphere(positions, cell, periodic, reach)
+        further = self.reach + self.skin + MARGIN
+        return images_around(self.structure, centre, self.radius, further)
 
     def _given(
         self, start: Tensor, types: Tensor, place: Tensor, boundary: Tensor, atom: Tensor
@@ -131,6 +116,44 @@ class RegionMaker:
             self.potential, types[row], self.types[atom[sites[site]]], length[site, row]
         )
         return torch.zeros(count, dtype=torch.float64).index_add(0, boundary[sites[site]], found)
+
+
+def images_around(
+    structure: Structure, centre: int, radius: float | None, further: float
+) -> tuple[Tensor, Tensor]:
+    """Atoms and places, relative to the centre, of all images within a region or `further` Å of it.
+
+    Args:
+        structure: the whole.
+        centre: an atom.
+        radius: Å, of the region; None takes one that holds all atoms.
+        further: Å.
+    """
+    cell, periodic = structure.cell, structure.periodic
+    positions = structure.positions - structure.positions[centre]
+    positions = central_image(positions, cell, periodic)
+    span = float(positions.norm(dim=1).max())
+    span = min(span, radius) if radius is not None else span
+    return _images_in_sphere(positions, cell, periodic, span + further)
+
+
+def nearest_images(atom: Tensor, place: Tensor, radius: float | None) -> Tensor:
+    """Which image of each atom is nearest to the centre, for atoms within a radius (None: all)."""
+    distance = place.norm(dim=1)
+    order = distance.argsort(stable=True)
+    order = order[atom[order].argsort(stable=True)]
+    first = torch.cat((torch.ones(1, dtype=torch.bool), atom[order].diff() != 0))
+    home = order[first]
+    return home if radius is None else home[distance[home] < radius]
+
+
+def most_rows(structure: Structure, radius: float | None) -> int:
+    """How many atoms the largest region of a radius has."""
+    atoms = len(structure)
+    if radius is None:
+        return atoms
+    pairs = neighbor_pairs(structure.positions, structure.cell, structure.periodic, radius)
+    return int(torch.bincount(pairs.edge_index[1], minlength=atoms).max()) + 1
 
 
 def densities(potential: EAM, structure: Structure) -> Tensor:
