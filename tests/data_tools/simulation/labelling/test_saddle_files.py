@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgsym.data_tools.formats import read_frames
-from mgsym.data_tools.simulation.labelling.barriers import label
+from mgsym.data_tools.simulation.labelling.barriers import SearchRun, label
 from mgsym.data_tools.simulation.labelling.event_files import read_events
 from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Plan
@@ -25,6 +25,8 @@ from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
 
 POTENTIAL = zhou_cu_zr()
+
+AGAIN = SearchRun(resume=True)
 
 
 def vacancy() -> Structure:
@@ -92,7 +94,7 @@ def test_what_a_kill_tore_is_made_again(fake_searches: ModuleType, tmp_path: Pat
     path.write_bytes(frames[:-40])
     with pytest.raises(UsageError, match="exists: go on with it by --resume"):
         label(structure, POTENTIAL, file, settings, **options)
-    label(structure, POTENTIAL, file, settings, resume=True, **options)
+    label(structure, POTENTIAL, file, settings, run=AGAIN, **options)
     assert sorted(k[:2] for k in keys(path)) == sorted(k[:2] for k in whole)
     events = read_events(file)[1]
     for id_, attempt, event in keys(path):
@@ -106,7 +108,7 @@ def test_saddles_found_without_the_option_are_told_to_be_missing(
     file, path = tmp_path / "v.events.csv", tmp_path / "v.saddles.xyz"
     label(structure, POTENTIAL, file, settings, rows=[0], plan=Plan(2))
     found = label(
-        structure, POTENTIAL, file, settings, rows=[0], plan=Plan(3), resume=True, saddles=path
+        structure, POTENTIAL, file, settings, rows=[0], plan=Plan(3), saddles=path, run=AGAIN
     )
     assert found.warnings == (
         f"2 saddles of earlier searches, which were made without --save-saddles, are not in {path}",
@@ -120,9 +122,7 @@ def test_a_file_of_something_else_is_not_touched(fake_searches: ModuleType, tmp_
     label(structure, POTENTIAL, file, settings, rows=[0], plan=Plan(2))
     path.write_text("my notes\nof yesterday\n")
     with pytest.raises(InputError, match=r"v.saddles.xyz: is not a file of saddles: .* move it"):
-        label(
-            structure, POTENTIAL, file, settings, rows=[0], plan=Plan(3), resume=True, saddles=path
-        )
+        label(structure, POTENTIAL, file, settings, rows=[0], plan=Plan(3), saddles=path, run=AGAIN)
     assert path.read_text() == "my notes\nof yesterday\n"
 
 

@@ -227,5 +227,5 @@ def test_commands_take_it(capsys: pytest.CaptureFixture[str]) -> None:
     strained = ["deform", "r.xyz", "--strain", "2e-3", "--fmax", "1e-3", "-o", "strained", "-q"]
     assert main([*strained, "--potential", "ase:my_calculators:emt"]) == 0
     assert Path("strained/stress_strain.csv").read_text().count("\n") == 4
-    made = ["quench", "--composition", "Cu", "--atoms", "50", "--rate", "9.9e16", "--melt", "0.005"]
+    made = ["quench", "--composition", "Cu", "--atoms", "50", "--rate", "9.9e15", "--melt", "0.02"]
     assert main([*made, "--potential", "ase:my_calculators:emt", "-o", "q.xyz", "-q"]) == 0
