@@ -64,7 +64,10 @@ def label(
             "No FILE given: a demonstration on the sample's test glass, relaxed in this potential; "
             "a few atoms and searches, unless told otherwise"
         )
-    which = {k: chosen[k] for k in ("atoms", "ids", "choose", "count", "searches", "events")}
+    which = {
+        k: chosen[k]
+        for k in ("atoms", "ids", "choose", "count", "searches", "events", "save_saddles")
+    }
     with console.progress("Searching") as step, console.interruptible() as should_stop:
         found = label_file(
             file, model, chosen["out"], settings, **which,
