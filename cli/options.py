@@ -164,7 +164,10 @@ def chosen_field(
     if not str(potential or "").startswith(ase_calculator.PREFIX):
         return chosen_potential(potential, files, types, frames, elements=elements)
     found = ase_calculator.ASEPotential(str(potential).removeprefix(ase_calculator.PREFIX))
-    for structure in read_structures(files, types, frames)[:1] if files else ():
+    structures = read_structures(files, types, frames)[:1] if files else []
+    if not structures:
+        console.say(f"{found.name} is slower than built-in potentials: see the time left")
+    for structure in structures:
         seconds = ase_calculator.seconds_a_call(found, structure)
         calls = ", ".join(f"{what} {_time(n * seconds)}" for what, n in CALLS.items())
         name = structure.name or "a structure"

@@ -11,6 +11,7 @@ from mgsym.cli import options as opt
 
 
 @click.group()
+@opt.verbosity_options
 def study() -> None:
     """Make a study of many glasses: a workflow that runs on a laptop or a cluster."""
 

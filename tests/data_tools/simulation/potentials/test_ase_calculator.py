@@ -227,5 +227,6 @@ def test_commands_take_it(capsys: pytest.CaptureFixture[str]) -> None:
     strained = ["deform", "r.xyz", "--strain", "2e-3", "--fmax", "1e-3", "-o", "strained", "-q"]
     assert main([*strained, "--potential", "ase:my_calculators:emt"]) == 0
     assert Path("strained/stress_strain.csv").read_text().count("\n") == 4
-    made = ["quench", "--composition", "Cu", "--atoms", "50", "--rate", "9.9e15", "--melt", "0.02"]
-    assert main([*made, "--potential", "ase:my_calculators:emt", "-o", "q.xyz", "-q"]) == 0
+    made = "quench --composition Cu --atoms 50 --rate 9.9e15 --melt 0.02 --timestep 2 --density 6"
+    assert main([*made.split(), "--potential", "ase:my_calculators:emt", "-o", "q.xyz"]) == 0
+    assert "slower than built-in potentials: see the time left" in capsys.readouterr().err
