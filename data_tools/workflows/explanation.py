@@ -77,7 +77,7 @@ def explain_atom(
     exports: Sequence[str | Path] = (),
     overwrite: bool = False,
     types: Mapping[int, str] | None = None,
-    graphs: str | Path = "graphs",
+    graphs: str | Path | None = None,
     potential: Potential = None,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -98,7 +98,7 @@ def explain_atom(
         exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
         overwrite: replace existing files.
         types: element of each type number, for files that have numbers only.
-        graphs: where the run's graphs are.
+        graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``.
         potential: what computes physical inputs, where the model takes some.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with the steps done and in all.

@@ -32,6 +32,7 @@ from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
+from mgsym.utils.files import holds_output
 
 PREDICTED = "barrier_predicted"
 DISTANCE = "training_distance"
@@ -73,6 +74,7 @@ class PredictionSummary:
     warnings: tuple[str, ...]
 
 
+@holds_output("out")
 def predict_files(
     files: Sequence[str | Path],
     run: str | Path,

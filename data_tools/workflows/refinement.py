@@ -14,6 +14,7 @@ from mgsym.data_tools.simulation.labelling.selection import parse_rows
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.data_tools.workflows.graphs import is_graph_file
 from mgsym.data_tools.workflows.labelling import artn_settings, events_path
 from mgsym.data_tools.workflows.outputs import output_paths
 from mgsym.data_tools.workflows.posterior import (
@@ -27,7 +28,7 @@ from mgsym.errors import UsageError
 from mgsym.structure import Structure
 from mgsym.uncertainty.posterior import Posterior
 from mgsym.utils.devices import device_for_jobs, resolve_device
-from mgsym.utils.files import refuse_existing
+from mgsym.utils.files import holds_output, refuse_existing
 
 MODEL = "barrier_model"
 
@@ -71,6 +72,7 @@ class Refined:
         }
 
 
+@holds_output("out")
 def refine_file(
     file: str | Path,
     run: str | Path,
@@ -121,6 +123,7 @@ def refine_file(
         Interrupted: the searches were stopped; the message tells how to go on.
     """
     _check(searches, share, atoms)
+    _refuse_graphs(Path(file))
     structures = read_frames(file, types, frames or "-1")
     if len(structures) != 1:
         raise UsageError(f"one structure is refined at a time, --frames chose {len(structures)}")
@@ -142,6 +145,14 @@ def refine_file(
         structure, potential, path, settings or artn_settings(), plan=Plan(searches), **how
     )
     return _combined(distribution, labels.structure, out, labels, (out, path), scale, shift)
+
+
+def _refuse_graphs(file: Path) -> None:
+    """Searches move atoms, and a graph is made for the places they had."""
+    if file.is_dir() or is_graph_file(file):
+        raise UsageError(
+            f"{file} holds graphs, but --refine searches in a structure: name the structure's file"
+        )
 
 
 def _check(searches: int, share: float | None, atoms: str | None) -> None:
