@@ -328,7 +328,7 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
         per_node = [content["predicted"], attempts, content["passed_over"]]
         predicted, tried, passed_over = (dict(zip(nodes, v, strict=True)) for v in per_node)
         told = tuple(content["notes"]), tuple(content["warnings"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"is damaged ({error!r}): begin again, --overwrite", path=path) from error
     if conflicts := differing(before, asked):
         raise InputError(

@@ -14,7 +14,7 @@ from mgsym.data_tools.workflows.model_inputs import Potential, graph_for
 from mgsym.prediction import calibrated
 from mgsym.prediction.ensemble import Ensemble, Member, merge, read_ensemble, save_ensemble
 from mgsym.uncertainty.calibration import Calibration
-from mgsym.utils.files import refuse_existing
+from mgsym.utils.files import holds_output, refuse_existing
 from mgsym.utils.progress import Progress
 
 
@@ -38,6 +38,7 @@ class EnsembleSummary:
     calibration: Calibration | None
 
 
+@holds_output("out")
 def merge_runs(
     runs: Sequence[str | Path],
     out: str | Path,

@@ -88,7 +88,7 @@ def explain_atom(
     method: Method | None = None,
     out: Output | None = None,
     types: Mapping[int, str] | None = None,
-    graphs: str | Path = "graphs",
+    graphs: str | Path | None = None,
     potential: Potential = None,
 ) -> Explained:
     """Explain one atom, measure what the explanation is worth, and write both.
@@ -100,7 +100,7 @@ def explain_atom(
         method: how it is explained.
         out: where the explanation goes.
         types: element of each type number, for files that have numbers only.
-        graphs: where the run's graphs are.
+        graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``.
         potential: what computes physical inputs, where the model takes some.
 
     Raises:

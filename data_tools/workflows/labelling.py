@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.formats import file_stem, output_format, read_frames, write
+from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation.labelling.barriers import Labels, SearchRun, label, merge
 from mgsym.data_tools.simulation.labelling.event_files import event_lines, write_events
@@ -113,6 +114,7 @@ def label_file(
     place = device_for_jobs(run.device, run.jobs)
     settings = settings or artn_settings()
     if file is None:
+        warn_unused_types(types, "the sample's test glass")
         structure, stem = _demonstration(potential), "sample"
         atoms = atoms if atoms or ids or choose else FEW_ATOMS
         searches = searches or (None if events else FEW_SEARCHES)

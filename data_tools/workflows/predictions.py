@@ -33,6 +33,7 @@ from mgsym.structure.columns import BARRIER, DISTANCE, PREDICTED, STD
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
+from mgsym.utils.files import holds_output
 from mgsym.utils.progress import Progress, part
 
 
@@ -70,6 +71,7 @@ class PredictionSummary:
     warnings: tuple[str, ...]
 
 
+@holds_output("out")
 def predict_files(
     files: Sequence[str | Path],
     run: str | Path,

@@ -14,6 +14,7 @@ from mgsym.data_tools.simulation.labelling.selection import parse_rows
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.data_tools.workflows.graphs import is_graph_file
 from mgsym.data_tools.workflows.labelling import artn_settings, events_path
 from mgsym.data_tools.workflows.outputs import output_paths
 from mgsym.data_tools.workflows.posterior import (
@@ -27,7 +28,7 @@ from mgsym.structure import Structure
 from mgsym.structure.columns import MODEL, PREDICTED, STD
 from mgsym.uncertainty.posterior import Posterior
 from mgsym.utils.devices import device_for_jobs, resolve_device
-from mgsym.utils.files import refuse_existing
+from mgsym.utils.files import holds_output, refuse_existing
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,7 @@ class Refined:
         }
 
 
+@holds_output("out")
 def refine_file(
     file: str | Path,
     run: str | Path,
@@ -114,6 +116,7 @@ def refine_file(
     """
     _check(searches, share, atoms)
     how = search_run or SearchRun(device="auto")
+    _refuse_graphs(Path(file))
     structures = read_frames(file, types, frames or "-1")
     if len(structures) != 1:
         raise UsageError(f"one structure is refined at a time, --frames chose {len(structures)}")
@@ -135,6 +138,14 @@ def refine_file(
         run=replace(how, device=searched_on),
     )  # fmt: skip
     return _combined(distribution, labels.structure, out, labels, (out, path), scale, shift)
+
+
+def _refuse_graphs(file: Path) -> None:
+    """Searches move atoms, and a graph is made for the places they had."""
+    if file.is_dir() or is_graph_file(file):
+        raise UsageError(
+            f"{file} holds graphs, but --refine searches in a structure: name the structure's file"
+        )
 
 
 def _check(searches: int, share: float | None, atoms: str | None) -> None:

@@ -228,6 +228,11 @@ def test_without_a_file_a_demonstration(capsys: Captured, monkeypatch: pytest.Mo
     assert len(mgsym.read("sample-labelled.xyz")) == 500
 
 
+def test_types_without_a_file_are_not_used(capsys: Captured) -> None:
+    assert main(["label", "--types", "1=Cu,2=Zr"]) == 0
+    assert "the sample's test glass: --types is not used" in capsys.readouterr().err
+
+
 def begin(program: Path, *options: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, once its first searches are in the file."""
     command = [sys.executable, str(program), "label", "glass.xyz", *options]
