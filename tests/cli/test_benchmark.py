@@ -20,7 +20,7 @@ from mgsym.cli.main import main
 Captured = pytest.CaptureFixture[str]
 
 # an epoch of a small network alone: the ridge beside it takes longer than all of that
-LITTLE = [f"model.{option}" for option in ("companion=0.0", "radial=4", "l_max=1")]
+LITTLE = [f"model.{option}" for option in ("ridge_share=0.0", "radial=4", "l_max=1")]
 EPOCH = ["--device", "cpu", "--set", "training.epochs=1"]
 QUICK = [*EPOCH, *(part for option in LITTLE for part in ("--set", option))]
 FAST = ["graphs", "--models", "fast", *QUICK]
