@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from mgsym.cli import console
 
+SHOWN = 20  # neighbours; all are in the file
+
 if TYPE_CHECKING:
     from mgsym.data_tools.workflows.explanation import Explained
     from mgsym.explanation import Explanation
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from mgsym.explanation.planted import PlantedScores
     from mgsym.explanation.proof import Proof
     from mgsym.explanation.statistics import EdgeStatistics
+    from mgsym.explanation.whole import Attribution
 
 
 def explanation_view(found: Explained) -> None:
@@ -32,6 +35,8 @@ def explanation_view(found: Explained) -> None:
         "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
     }
     console.facts(f"{told.structure}: node {told.node}", items)
+    if found.attribution is not None:
+        attribution_view(found.attribution)
     title = "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
     console.table(title, *tables.edges(told))
     _hop_table(told)
@@ -49,6 +54,20 @@ def explanation_view(found: Explained) -> None:
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
     console.table(title, names, proof)
+
+
+def attribution_view(told: Attribution) -> None:
+    """What the neighbours add to the whole prediction, beyond typical ones."""
+    from mgsym.rendering import tables
+
+    value = told.value
+    title = (
+        f"The whole prediction: {told.prediction:.4f} eV, where {told.environments} training "
+        f"environments of {told.element} give {told.reference:.4f} eV. Beyond typical neighbours, "
+        f"{int((value > 0).sum())} raise it by {float(value.clamp(min=0).sum()):.4f} eV and "
+        f"{int((value < 0).sum())} lower it by {-float(value.clamp(max=0).sum()):.4f} eV"
+    )
+    console.table(title, *tables.neighbours(told, SHOWN))
 
 
 def _hop_table(told: Explanation) -> None:

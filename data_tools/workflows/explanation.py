@@ -9,8 +9,13 @@ from typing import Any
 
 import torch
 
-from mgsym.data_tools.workflows.explanation_files import check_export, export_explanation
-from mgsym.data_tools.workflows.explanation_target import explained_system
+from mgsym.data_tools.workflows.attribution import attribute_atom, find_reference
+from mgsym.data_tools.workflows.explanation_files import (
+    check_export,
+    export_explanation,
+    write_rows,
+)
+from mgsym.data_tools.workflows.explanation_target import ExplainedSystem, explained_system
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
@@ -24,8 +29,14 @@ from mgsym.explanation import (
 from mgsym.explanation.computation_graph import check_node
 from mgsym.explanation.fidelity import SIZES
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
+from mgsym.explanation.whole import NEIGHBOUR_COLUMNS, Attribution
 from mgsym.graph import Graph
-from mgsym.rendering.explanation_figures import check_page, explanation_page, local_figure
+from mgsym.rendering.explanation_figures import (
+    check_page,
+    explanation_page,
+    local_figure,
+    ranking_figure,
+)
 from mgsym.rendering.figures import check_figure, explanation_figure
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import refuse_existing
@@ -40,6 +51,8 @@ class Explained:
         explanation: the edges asked for, most important first.
         fidelity: what they are worth.
         near: the nearest atoms, and which of their edges were selected.
+        attribution: what every neighbour adds to the whole prediction; None of a model that has
+            no gradient.
         paths: the files written.
         notes: what was chosen for the caller.
         warnings: why it may not be trusted.
@@ -48,6 +61,7 @@ class Explained:
     explanation: Explanation
     fidelity: Fidelity
     near: tuple[NearAtom, ...]
+    attribution: Attribution | None
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -59,7 +73,8 @@ class Explained:
     def measured(self) -> dict[str, Any]:
         """What the edges are worth, and the atoms next to the explained one."""
         near = [{**asdict(atom), "place": list(atom.place)} for atom in self.near]
-        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near}
+        told = None if self.attribution is None else self.attribution.to_dict()
+        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near, "attribution": told}
 
 
 def explain_atom(
@@ -74,6 +89,7 @@ def explain_atom(
     out: str | Path | None = None,
     figure: str | Path | None = None,
     local: str | Path | None = None,
+    ranking: str | Path | None = None,
     exports: Sequence[str | Path] = (),
     overwrite: bool = False,
     types: Mapping[int, str] | None = None,
@@ -91,10 +107,12 @@ def explain_atom(
         node, atom_id: the atom, by its zero-based row or by its id in the file; one of them.
         topk: how many edges to keep.
         method, settings, seed: as for `mgsym.explanation.explain`.
-        out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
+        out: folder for ``<structure>-node<row>.json`` and ``.csv`` and, of what neighbours add,
+            ``<structure>-node<row>-neighbours.csv``; by default ``explanations``
             in the run directory, or here for the shipped model.
         figure: a picture of the edges to write, too; .html makes a page to turn.
         local: a picture of the nearest atoms.
+        ranking: a picture of what the neighbours add, as signed bars.
         exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
         overwrite: replace existing files.
         types: element of each type number, for files that have numbers only.
@@ -115,7 +133,7 @@ def explain_atom(
     check_node(graph, row)
     folder = system.home / "explanations" if out is None else Path(out)
     stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
-    paths = _outputs(stem, figure, local, exports, overwrite)
+    paths = _outputs(stem, figure, (local, ranking), exports, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}
     chosen = {**budget, **(settings or {})}
@@ -123,37 +141,54 @@ def explain_atom(
     worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
     top = full.topk(topk)
     near = tuple(nearest_atoms(graph, top))
+    attribution, notes, kept = _attribution(system, row, graphs, progress)
     found = Explained(
         top,
         worth,
         near,
-        tuple(paths),
-        tuple(system.notes),
+        attribution,
+        (*paths, *kept),
+        (*system.notes, *notes),
         (*system.warnings, *ood_report(graph, system.training_set).warnings),
     )
     top.save(paths[0], overwrite, **found.measured())
     top.save(paths[1], overwrite)
     _draw(graph, top, figure, local)
+    write_rows(paths[2], [] if attribution is None else attribution.table(), NEIGHBOUR_COLUMNS)
+    if ranking is not None and attribution is not None:
+        ranking_figure(attribution, ranking)
     for export in exports:
         export_explanation(graph, top, export, overwrite)
     return found
 
 
+def _attribution(
+    system: ExplainedSystem, node: int, graphs: str | Path, progress: Callable[..., None] | None
+) -> tuple[Attribution | None, tuple[str, ...], list[Path]]:
+    """What neighbours add to the whole prediction; notes, and the files written for it."""
+    try:
+        found = find_reference(system, graphs, progress)
+    except UsageError as error:  # trees have no gradient, and no pairs of atoms
+        return None, (f"What neighbours add to the prediction is not known: {error}",), []
+    written = [] if found.path is None else [found.path]
+    return attribute_atom(system, node, found.reference), found.notes, written
+
+
 def _outputs(
     stem: Path,
     figure: str | Path | None,
-    local: str | Path | None,
+    drawings: Sequence[str | Path | None],
     exports: Sequence[str | Path],
     overwrite: bool,
 ) -> list[Path]:
     """The files to write, none of which exists, or may be replaced."""
-    files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
+    ends = (".json", ".csv", "-neighbours.csv")
+    files = [stem.with_name(stem.name + end) for end in ends]
     paths = [refuse_existing(file, overwrite) for file in files]
     if figure is not None:
         check = check_page if Path(figure).suffix == ".html" else check_figure
         paths.append(check(figure, overwrite))
-    if local is not None:
-        paths.append(check_figure(local, overwrite))
+    paths += [check_figure(drawing, overwrite) for drawing in drawings if drawing is not None]
     return [*paths, *(check_export(export, overwrite) for export in exports)]
 
 

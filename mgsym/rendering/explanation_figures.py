@@ -16,6 +16,7 @@ from mgsym.explanation import Explanation
 from mgsym.explanation.neighbors import nearest_atoms
 from mgsym.explanation.proof import NodeProof
 from mgsym.explanation.statistics import EdgeStatistics, Effect
+from mgsym.explanation.whole import Attribution
 from mgsym.graph import Graph
 from mgsym.rendering.figures import (
     COLOURS,
@@ -84,6 +85,39 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
         f"{among} of its {len(near)} nearest atoms joined by a selected edge"
     )
     write_figure(figure, path)
+
+
+BARS = 24  # neighbours in a ranking
+
+
+def ranking_figure(told: Attribution, path: str | Path | None = None) -> Figure:
+    """What the neighbours add to the whole prediction, as signed bars in their elements' colours.
+
+    Args:
+        told: of one atom; its strongest neighbours are drawn.
+        path: where to write: .png, .pdf or .svg; None only draws.
+    """
+    rows = told.table(BARS)
+    figure = new_figure((5.6, 1.2 + 0.21 * (len(rows) + 1)))
+    axes = figure.add_subplot()
+    others = float(told.value[len(rows) :].sum())
+    values = [row["adds_eV"] for row in rows] + [others]
+    colours = [element_colour(row["element"]) for row in rows] + ["0.7"]
+    axes.barh(range(len(values)), values, color=colours, height=0.75)
+    names = [f"{r['element']} {r['id']}, {r['distance_angstrom']:.2f} Å" for r in rows]
+    axes.set_yticks(range(len(values)), [*names, f"{len(told) - len(rows)} others"], fontsize=8)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set_xlabel("adds to the predicted barrier, beyond a typical neighbour (eV)")
+    for symbol in dict.fromkeys(row["element"] for row in rows):
+        axes.plot([], [], "s", color=element_colour(symbol), label=symbol)
+    axes.legend(frameon=False, loc="best")
+    axes.set_title(
+        f"{told.structure}: {told.element} atom, id {told.node_id}\n"
+        f"{told.reference:.3f} eV usually, {told.prediction:.3f} eV predicted",
+        fontsize=10,
+    )
+    return write_figure(figure, path)
 
 
 def curves_figure(proofs: Sequence[NodeProof], path: str | Path | None = None) -> Figure:
