@@ -15,7 +15,14 @@ from mgsym.data_tools.workflows.explanation_target import ExplainedSystem
 from mgsym.data_tools.workflows.graphs import read_graphs
 from mgsym.errors import InputError, MgsymError
 from mgsym.explanation.computation_graph import frozen_eval
-from mgsym.explanation.whole import Attribution, Reference, WholePrediction, attribute, reference_of
+from mgsym.explanation.whole import (
+    ENVIRONMENTS,
+    Attribution,
+    Reference,
+    WholePrediction,
+    attribute,
+    reference_of,
+)
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 from mgsym.utils.files import read_json, write_json
@@ -107,7 +114,7 @@ def find_reference(
     training = _training_graphs(system, Path(graphs))
     with frozen_eval(model) as where:
         chosen = [graph.to(where) for graph in training or [system.graph]]
-        found = reference_of(model, chosen, progress=progress)
+        found = reference_of(model, chosen, ENVIRONMENTS, progress)
     if not training:
         note = (
             f"The training graphs are not in {graphs}: neighbours are compared with those of "

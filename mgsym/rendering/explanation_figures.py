@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
-from mgsym.explanation.neighbors import nearest_atoms
+from mgsym.explanation.neighbors import NearAtom, nearest_atoms
 from mgsym.explanation.proof import NodeProof
 from mgsym.explanation.statistics import EdgeStatistics, Effect
 from mgsym.explanation.whole import Attribution
@@ -24,6 +25,7 @@ from mgsym.rendering.figures import (
     SIZES,
     element_colour,
     new_figure,
+    one_line_each,
     plotly_objects,
     unwrapped_edges,
     write_figure,
@@ -55,7 +57,9 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
     """
     figure = new_figure((6.4, 5.6))
     axes: Any = figure.add_subplot(projection="3d")
+    axes.computed_zorder = False
     near = nearest_atoms(graph, explanation)
+    _edges_among(axes, graph, explanation, near)
     for atom in near:
         chosen = [value for value in (atom.to_atom, atom.from_atom) if value is not None]
         axes.plot(
@@ -63,17 +67,21 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
             color="black" if chosen else "0.8",
             linewidth=2.5 if chosen else 0.8,
             linestyle="-" if chosen else ":",
+            zorder=2,
         )
-        axes.text(*atom.place, f" {atom.element} {atom.node_id}", fontsize=8)
     for symbol in graph.species:
         places = [atom.place for atom in near if atom.element == symbol]
         if places:
             axes.scatter(
                 *zip(*places, strict=True), s=90, color=element_colour(symbol),
-                edgecolors="white", label=symbol, depthshade=False,
+                edgecolors="white", label=symbol, depthshade=False, zorder=3,
             )  # fmt: skip
-    axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")
-    axes.plot([], [], [], color="black", linewidth=2.5, label="edge selected")
+    axes.scatter(
+        [0], [0], [0], s=230, marker="*", color="black", edgecolors="white", zorder=4,
+        label="explained atom",
+    )  # fmt: skip
+    axes.plot([], [], [], color="black", linewidth=2.5, label="edge to or from it selected")
+    axes.plot([], [], [], color="black", linewidth=1.0, label="edge between others selected")
     axes.plot([], [], [], color="0.8", linestyle=":", label="edge not selected")
     for name in "xyz":
         getattr(axes, f"set_{name}label")(f"{name} (Å)")
@@ -84,7 +92,66 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
         f"{among} of its {len(near)} nearest atoms joined by a selected edge"
     )
+    _label(figure, axes, [(atom.place, f"{atom.element} {atom.node_id}") for atom in near])
     write_figure(figure, path)
+
+
+def _edges_among(
+    axes: Any, graph: Graph, explanation: Explanation, near: Sequence[NearAtom]
+) -> None:
+    """The selected edges that join two of the nearest atoms, each bond once."""
+    drawn = {_rounded(atom.place) for atom in near}
+    places = unwrapped_edges(graph, explanation)
+    for row in one_line_each(explanation, places):
+        start, end = places[row]
+        if {_rounded(start.tolist()), _rounded(end.tolist())} <= drawn:
+            axes.plot(*torch.stack([start, end]).T.numpy(), color="black", linewidth=1, zorder=2)
+
+
+def _rounded(place: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(x, 2) + 0.0 for x in place)
+
+
+LABEL = 8  # points, height of a letter
+AROUND = 12  # directions in which a label may lie from its atom, the first free one being taken
+
+
+def _label(figure: Figure, axes: Any, texts: Sequence[tuple[Sequence[float], str]]) -> None:
+    """Write beside each place what is there, where no label covers another or an atom."""
+    from mpl_toolkits.mplot3d.proj3d import proj_transform
+
+    figure.draw_without_rendering()  # lays out the axes, and so tells where places fall
+    points = figure.dpi / 72
+    projected = [proj_transform(*place, axes.get_proj())[:2] for place, _ in texts]
+    pixels = [tuple(axes.transData.transform(p)) for p in projected]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in pixels]
+    for place, (x, y), (_, text) in zip(projected, pixels, texts, strict=True):
+        half = 0.32 * LABEL * points * len(text), 0.7 * LABEL * points
+        choices = [
+            (radius * math.cos(angle) * half[0], radius * math.sin(angle) * half[1] * 1.6)
+            for radius in (1.4, 2.0, 2.8)
+            for angle in (2 * math.pi * i / AROUND for i in range(AROUND))
+        ]
+        boxes = [
+            (x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1])
+            for dx, dy in choices
+        ]
+        best = min(range(len(boxes)), key=lambda i: (sum(_overlap(boxes[i], t) for t in taken), i))
+        taken.append(boxes[best])
+        offset = tuple(d / points for d in choices[best])
+        axes.annotate(
+            text, place, offset, textcoords="offset points", fontsize=LABEL, ha="center",
+            va="center", zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 5},
+        )  # fmt: skip
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pixels² that two boxes (left, bottom, right, top) share."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
 
 
 BARS = 24  # neighbours in a ranking
