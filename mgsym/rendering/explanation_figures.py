@@ -45,7 +45,7 @@ KIND_COLOURS = {
 STEP = 0.25  # Å, bins of distances
 
 
-def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:
+def local_figure(graph: Graph, explanation: Explanation, path: str | Path | None = None) -> Figure:
     """The ten nearest atoms around the explained one; selected edges black, others grey.
 
     Atoms are drawn in three dimensions at their nearest image, with their element and id.
@@ -53,7 +53,7 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
     Args:
         graph: the graph that was explained.
         explanation: its edges are those that count as selected.
-        path: where to write: .png, .pdf or .svg.
+        path: where to write: .png, .pdf or .svg; None only draws.
     """
     figure = new_figure((6.4, 5.6))
     axes: Any = figure.add_subplot(projection="3d")
@@ -93,7 +93,7 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
         f"{among} of its {len(near)} nearest atoms joined by a selected edge"
     )
     _label(figure, axes, [(atom.place, f"{atom.element} {atom.node_id}") for atom in near])
-    write_figure(figure, path)
+    return write_figure(figure, path)
 
 
 def _edges_among(
