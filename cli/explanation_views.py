@@ -24,7 +24,7 @@ def explanation_view(found: Explained) -> None:
     """The atom, the edges behind its prediction, and what they are worth."""
     from mgsym.rendering import tables
 
-    told, worth = found.explanation, found.fidelity
+    told, worth, whole = found.explanation, found.fidelity, found.attribution
     masked = told.masked_prediction
     items = {
         "atom": f"{told.element}, id {told.node_id}",
@@ -33,10 +33,14 @@ def explanation_view(found: Explained) -> None:
         "label": None if told.label is None else f"{told.label:.4f} eV",
         "method": told.method,
         "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
+        "usually": None
+        if whole is None
+        else f"{whole.reference:.4f} eV ({whole.environments} "
+        f"training environments of {whole.element})",
     }
     console.facts(f"{told.structure}: node {told.node}", items)
-    if found.attribution is not None:
-        attribution_view(found.attribution)
+    if whole is not None:
+        attribution_view(whole)
     title = "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
     console.table(title, *tables.edges(told))
     _hop_table(told)
@@ -62,10 +66,9 @@ def attribution_view(told: Attribution) -> None:
 
     value = told.value
     title = (
-        f"The whole prediction: {told.prediction:.4f} eV, where {told.environments} training "
-        f"environments of {told.element} give {told.reference:.4f} eV. Beyond typical neighbours, "
-        f"{int((value > 0).sum())} raise it by {float(value.clamp(min=0).sum()):.4f} eV and "
-        f"{int((value < 0).sum())} lower it by {-float(value.clamp(max=0).sum()):.4f} eV"
+        f"Neighbours beyond typical ones: {int((value > 0).sum())} raise the barrier by "
+        f"{float(value.clamp(min=0).sum()):.4f} eV, {int((value < 0).sum())} lower it by "
+        f"{-float(value.clamp(max=0).sum()):.4f} eV"
     )
     console.table(title, *tables.neighbours(told, SHOWN))
 

@@ -118,7 +118,7 @@ AROUND = 12  # directions in which a label may lie from its atom, the first free
 
 def _label(figure: Figure, axes: Any, texts: Sequence[tuple[Sequence[float], str]]) -> None:
     """Write beside each place what is there, where no label covers another or an atom."""
-    from mpl_toolkits.mplot3d.proj3d import proj_transform
+    from mpl_toolkits.mplot3d.proj3d import proj_transform  # type: ignore[import-untyped]
 
     figure.draw_without_rendering()  # lays out the axes, and so tells where places fall
     points = figure.dpi / 72

@@ -173,7 +173,7 @@ def _bonds(
     from matplotlib.colors import Normalize
 
     top = float(explanation.importance.abs().max()) if len(explanation) else 1.0
-    scale = ScalarMappable(Normalize(-top / 3, top), _colour_map())  # the least still shows
+    scale: Any = ScalarMappable(Normalize(-top / 3, top), _colour_map())  # the least still shows
     for row in reversed(one_line_each(explanation, places)):
         value = float(explanation.importance[row])
         axes.plot(

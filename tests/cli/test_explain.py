@@ -47,7 +47,7 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     lines = told.splitlines()
     assert lines[0] == "test: node 42"
     assert {"atom", "predicted", "label", "method"} <= {line.split()[0] for line in lines[1:6]}
-    whole = next(i for i, line in enumerate(lines) if line.startswith("The whole prediction: "))
+    whole = next(i for i, line in enumerate(lines) if line.startswith("Neighbours beyond typical"))
     assert lines[whole + 1].split()[:2] == ["rank", "neighbour"]
     rows = [line.split() for line in lines[whole + 2 : whole + 23]]
     assert [row[0] for row in rows[:20]] == [str(i) for i in range(1, 21)]
