@@ -54,18 +54,18 @@ def build_graph(
     the structures with its potential first (mgsym relax).
     """
     from mgsym.cli.views import graph_table
-    from mgsym.data_tools.workflows.graphs import build_graphs, join_labels, read_structures
+    from mgsym.data_tools.workflows import graphs
     from mgsym.utils.devices import resolve_device
 
     place = resolve_device(device)
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    structures = read_structures(files, types, frames, split, glass)
+    structures = graphs.read_structures(files, types, frames, split, glass)
     if labels:
-        structures = join_labels(structures, labels, target)
+        structures = graphs.join_labels(structures, labels, target)
     eam = opt.physics_potential(potential, physics)
     with console.progress("Building graphs") as step:
-        summaries = build_graphs(
+        summaries = graphs.build_graphs(
             structures, out, cutoff, target, overwrite,
             potential=eam, device=place, jobs=jobs, progress=step,
         )  # fmt: skip
@@ -74,6 +74,6 @@ def build_graph(
     else:
         graph_table(f"Graphs, cutoff {cutoff:g} Å", summaries)
     console.wrote([summary.path for summary in summaries])
-    others = len(list(out.glob("*.npz"))) - len(summaries)
+    others = len(graphs.graph_files(out)) - len(summaries)
     if others:
         console.warn(f"{out} also holds {others} other graph{'s' * (others > 1)}, made before")

@@ -53,22 +53,21 @@ def explain(
     go to a .json and a .csv file; --export atoms.extxyz and edges.local (dump local) are for OVITO.
     """
     from mgsym.cli.explanation_views import explanation_view
-    from mgsym.data_tools.workflows.explanation import explain_atom
+    from mgsym.data_tools.workflows.explanation import Output, explain_atom
+    from mgsym.data_tools.workflows.explanation_target import Method
     from mgsym.explanation import parse_settings
 
     if steps is not None:
         changes = (*changes, f"steps={steps}")
-    chosen_run = opt.chosen_run(run)
+    which, settings = opt.chosen_run(run), parse_settings(method, changes)
+    names = ("figure", "local", "ranking", "exports", "overwrite")
+    out = Output(chosen["out"], **{name: chosen[name] for name in names})
     with console.progress("Explaining") as step:
+        how = Method(method, settings, chosen["topk"], seed or 0, chosen["device"], step)
         found = explain_atom(
-            chosen_run,
-            structure,
-            method=method,
-            settings=parse_settings(method, changes),
-            seed=seed or 0,
-            progress=step,
-            **chosen,
-        )
+            which, structure, node=chosen["node"], atom_id=chosen["atom_id"], method=how, out=out,
+            types=chosen["types"], potential=chosen["potential"],
+        )  # fmt: skip
     console.remarks(found)
     if as_json:
         console.emit_json(found.to_dict())

@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "label": ("mgsym.cli.label", "Compute barriers by searching for saddle points."),
     "merge": ("mgsym.cli.merge", "Join the searches of several runs into labels."),
     "potential": ("mgsym.cli.potential", "Show the elements and crystals of a potential."),
+    "study": ("mgsym.cli.study", "Write a workflow for a study of many glasses."),
     "convert": ("mgsym.cli.convert", "Convert structures between file formats."),
     "fetch": ("mgsym.cli.fetch", "Download the public dataset and check it."),
 }

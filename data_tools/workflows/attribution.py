@@ -7,7 +7,6 @@ model that ships with mgsym; it is made from the run's training graphs when firs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +24,10 @@ from mgsym.explanation.whole import (
 )
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
+from mgsym.training.runs import run_graphs
 from mgsym.utils.files import read_json, write_json
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 FORMAT = "mgsym-attribution-reference"
 FORMAT_VERSION = 1
@@ -55,8 +56,7 @@ def reference_path(checkpoint: Path) -> Path:
 def model_hash(model: BarrierModel) -> str:
     """Of all numbers of a model, which a reference is right for alone."""
     digest = hashlib.sha256(repr(model.species).encode())
-    for name, values in sorted(model.state_dict().items()):
-        digest.update(name.encode())
+    for values in model.state_dict().values():
         digest.update(values.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -91,8 +91,8 @@ def load_reference(path: Path, model: BarrierModel) -> Reference | None:
 
 def find_reference(
     system: ExplainedSystem,
-    graphs: str | Path = "graphs",
-    progress: Callable[..., None] | None = None,
+    graphs: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> FoundReference:
     """The reference of the model explained: read, or made of its training graphs and kept.
 
@@ -100,7 +100,7 @@ def find_reference(
 
     Args:
         system: the model and the structure.
-        graphs: where the run's graphs are.
+        graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``.
         progress: called with the atoms done and in all.
 
     Raises:
@@ -111,13 +111,14 @@ def find_reference(
     known = load_reference(path, model)
     if known is not None:
         return FoundReference(known)
-    training = _training_graphs(system, Path(graphs))
+    folder = Path(graphs or run_graphs(system.checkpoint.parent) or "graphs")
+    training = _training_graphs(system, folder)
     with frozen_eval(model) as where:
         chosen = [graph.to(where) for graph in training or [system.graph]]
         found = reference_of(model, chosen, ENVIRONMENTS, progress)
     if not training:
         note = (
-            f"The training graphs are not in {graphs}: neighbours are compared with those of "
+            f"The training graphs are not in {folder}: neighbours are compared with those of "
             "other atoms of the structure itself"
         )
         return FoundReference(found, (note,))

@@ -15,7 +15,7 @@ from mgsym.data_tools.formats import write as write_structures
 from mgsym.data_tools.simulation.deformation.batch import Deformed
 from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.run import deform, frame_structures
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.deformation_figures import (
     d2min_map,
@@ -33,7 +33,7 @@ from mgsym.data_tools.workflows.plasticity import (
 )
 from mgsym.rendering.figures import check_figure, write_figure
 from mgsym.structure import Structure
-from mgsym.utils.files import atomic_path, refuse_existing
+from mgsym.utils.files import atomic_path, holds_output, refuse_existing
 
 SUFFIXES = {"extxyz": ".xyz", "dump": ".dump"}
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -90,9 +90,10 @@ class Strained:
     paths: list[Path] = field(default_factory=list)
 
 
+@holds_output("out")
 def deform_files(
     files: Sequence[str | Path],
-    potential: EAM,
+    potential: Potential,
     plan: Plan,
     out: str | Path,
     types: Mapping[int, str] | None = None,
@@ -124,7 +125,8 @@ def deform_files(
         figures: whether to draw (extra ``plot``).
         columns: of the structures, in eV: whether they foretell D²min is compared with controls.
         device: ``auto``, ``cpu`` or ``cuda``.
-        resume: go on from the checkpoint that an interrupted run left in `out`.
+        resume: go on from the checkpoint that an interrupted run left in `out`; begin where there
+            is none.
         overwrite: whether output, or an old checkpoint, may be replaced.
         progress, should_stop: see `deform`.
 
@@ -139,9 +141,15 @@ def deform_files(
     paths = _Paths.of(Path(out), names, format, figures, bool(columns))
     paths.check(resume, overwrite)
     found = deform(
-        structures, potential, plan, device=device, checkpoint=paths.checkpoint, resume=resume,
-        progress=progress, should_stop=should_stop,
-    )  # fmt: skip
+        structures,
+        potential,
+        plan,
+        device=device,
+        checkpoint=paths.checkpoint,
+        resume=resume and paths.checkpoint.exists(),
+        progress=progress,
+        should_stop=should_stop,
+    )
     measured = [frame_structures(glass, plan) for glass in found]
     samples = _compared(found, measured, columns, potential)
     foretold = summarise(samples) if samples else []
@@ -206,7 +214,7 @@ def _compared(
     found: Sequence[Deformed],
     measured: Sequence[Sequence[Structure]],
     columns: Sequence[str],
-    potential: EAM,
+    potential: Potential,
 ) -> list[Sample]:
     """Samples of all glasses; the scores of a glass are computed once for all its directions."""
     if not columns:

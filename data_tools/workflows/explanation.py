@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mgsym.data_tools.workflows.attribution import attribute_atom, find_reference
 from mgsym.data_tools.workflows.explanation_files import (
@@ -15,7 +13,11 @@ from mgsym.data_tools.workflows.explanation_files import (
     export_explanation,
     write_rows,
 )
-from mgsym.data_tools.workflows.explanation_target import ExplainedSystem, explained_system
+from mgsym.data_tools.workflows.explanation_target import (
+    ExplainedSystem,
+    Method,
+    explained_system,
+)
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
@@ -23,7 +25,6 @@ from mgsym.explanation import (
     Fidelity,
     explain,
     fidelity,
-    method_settings,
     node_of_id,
 )
 from mgsym.explanation.computation_graph import check_node
@@ -41,6 +42,7 @@ from mgsym.rendering.figures import check_figure, explanation_figure
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -77,27 +79,40 @@ class Explained:
         return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near, "attribution": told}
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where an explanation goes.
+
+    Attributes:
+        folder: for ``<structure>-node<row>.json`` and ``.csv`` and, of what neighbours add,
+            ``-neighbours.csv``; by default ``explanations`` in the run directory, or here for the
+            shipped model.
+        figure: a picture of the edges to write, too; .html makes a page to turn.
+        local: a picture of the nearest atoms.
+        ranking: a picture of what the neighbours add, as signed bars.
+        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
+        overwrite: replace existing files.
+    """
+
+    folder: str | Path | None = None
+    figure: str | Path | None = None
+    local: str | Path | None = None
+    ranking: str | Path | None = None
+    exports: Sequence[str | Path] = ()
+    overwrite: bool = False
+
+
 def explain_atom(
     run: str | Path,
     path: str | Path | None = None,
     *,
     node: int | None = None,
     atom_id: int | None = None,
-    topk: int = 50,
-    method: str = "edge-mask",
-    settings: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    figure: str | Path | None = None,
-    local: str | Path | None = None,
-    ranking: str | Path | None = None,
-    exports: Sequence[str | Path] = (),
-    overwrite: bool = False,
+    method: Method | None = None,
+    out: Output | None = None,
     types: Mapping[int, str] | None = None,
-    graphs: str | Path = "graphs",
+    graphs: str | Path | None = None,
     potential: Potential = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    progress: Callable[..., None] | None = None,
 ) -> Explained:
     """Explain one atom, measure what the explanation is worth, and write both.
 
@@ -105,21 +120,11 @@ def explain_atom(
         run: a run directory, a checkpoint or an ensemble; of several models the first is explained.
         path: a structure or graph file; None takes the run's (first) test structure.
         node, atom_id: the atom, by its zero-based row or by its id in the file; one of them.
-        topk: how many edges to keep.
-        method, settings, seed: as for `mgsym.explanation.explain`.
-        out: folder for ``<structure>-node<row>.json`` and ``.csv`` and, of what neighbours add,
-            ``<structure>-node<row>-neighbours.csv``; by default ``explanations``
-            in the run directory, or here for the shipped model.
-        figure: a picture of the edges to write, too; .html makes a page to turn.
-        local: a picture of the nearest atoms.
-        ranking: a picture of what the neighbours add, as signed bars.
-        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
-        overwrite: replace existing files.
+        method: how it is explained.
+        out: where the explanation goes.
         types: element of each type number, for files that have numbers only.
-        graphs: where the run's graphs are.
+        graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``.
         potential: what computes physical inputs, where the model takes some.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        progress: called with the steps done and in all.
 
     Raises:
         UsageError: no atom or two are named, there is none such, or output exists.
@@ -127,21 +132,23 @@ def explain_atom(
     """
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
+    method, out = method or Method(), out or Output()
     system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
     graph, model = system.graph, system.model
     row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
     check_node(graph, row)
-    folder = system.home / "explanations" if out is None else Path(out)
+    folder = system.home / "explanations" if out.folder is None else Path(out.folder)
     stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
-    paths = _outputs(stem, figure, (local, ranking), exports, overwrite)
-    asked: dict[str, Any] = {"device": device, "seed": seed}
-    budget = {"budget": topk} if "budget" in method_settings(method) else {}
-    chosen = {**budget, **(settings or {})}
-    full = explain(graph, model, row, method, progress=progress, **asked, **chosen)
-    worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
-    top = full.topk(topk)
+    paths = _outputs(stem, out)
+    full = explain(
+        graph, model, row, method.name, device=method.device, seed=method.seed,
+        progress=method.progress, **method.all_settings(),
+    )  # fmt: skip
+    sizes = (*SIZES, method.topk)
+    worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
+    top = full.topk(method.topk)
     near = tuple(nearest_atoms(graph, top))
-    attribution, notes, kept = _attribution(system, row, graphs, progress)
+    attribution, notes, kept = _attribution(system, row, graphs, method.progress)
     found = Explained(
         top,
         worth,
@@ -151,19 +158,17 @@ def explain_atom(
         (*system.notes, *notes),
         (*system.warnings, *ood_report(graph, system.training_set).warnings),
     )
-    top.save(paths[0], overwrite, **found.measured())
-    top.save(paths[1], overwrite)
-    _draw(graph, top, figure, local)
+    top.save(paths[0], out.overwrite, **found.measured())
+    top.save(paths[1], out.overwrite)
     write_rows(paths[2], [] if attribution is None else attribution.table(), NEIGHBOUR_COLUMNS)
-    if ranking is not None and attribution is not None:
-        ranking_figure(attribution, ranking)
-    for export in exports:
-        export_explanation(graph, top, export, overwrite)
+    _draw(graph, top, attribution, out)
+    for export in out.exports:
+        export_explanation(graph, top, export, out.overwrite)
     return found
 
 
 def _attribution(
-    system: ExplainedSystem, node: int, graphs: str | Path, progress: Callable[..., None] | None
+    system: ExplainedSystem, node: int, graphs: str | Path | None, progress: Progress | None
 ) -> tuple[Attribution | None, tuple[str, ...], list[Path]]:
     """What neighbours add to the whole prediction; notes, and the files written for it."""
     try:
@@ -174,29 +179,24 @@ def _attribution(
     return attribute_atom(system, node, found.reference), found.notes, written
 
 
-def _outputs(
-    stem: Path,
-    figure: str | Path | None,
-    drawings: Sequence[str | Path | None],
-    exports: Sequence[str | Path],
-    overwrite: bool,
-) -> list[Path]:
+def _outputs(stem: Path, out: Output) -> list[Path]:
     """The files to write, none of which exists, or may be replaced."""
     ends = (".json", ".csv", "-neighbours.csv")
     files = [stem.with_name(stem.name + end) for end in ends]
-    paths = [refuse_existing(file, overwrite) for file in files]
-    if figure is not None:
-        check = check_page if Path(figure).suffix == ".html" else check_figure
-        paths.append(check(figure, overwrite))
-    paths += [check_figure(drawing, overwrite) for drawing in drawings if drawing is not None]
-    return [*paths, *(check_export(export, overwrite) for export in exports)]
+    paths = [refuse_existing(file, out.overwrite) for file in files]
+    if out.figure is not None:
+        check = check_page if Path(out.figure).suffix == ".html" else check_figure
+        paths.append(check(out.figure, out.overwrite))
+    drawn = [path for path in (out.local, out.ranking) if path is not None]
+    paths += [check_figure(path, out.overwrite) for path in drawn]
+    return [*paths, *(check_export(export, out.overwrite) for export in out.exports)]
 
 
-def _draw(
-    graph: Graph, top: Explanation, figure: str | Path | None, local: str | Path | None
-) -> None:
-    if figure is not None:
-        draw = explanation_page if Path(figure).suffix == ".html" else explanation_figure
-        draw(graph, top, figure)
-    if local is not None:
-        local_figure(graph, top, local)
+def _draw(graph: Graph, top: Explanation, told: Attribution | None, out: Output) -> None:
+    if out.figure is not None:
+        draw = explanation_page if Path(out.figure).suffix == ".html" else explanation_figure
+        draw(graph, top, out.figure)
+    if out.local is not None:
+        local_figure(graph, top, out.local)
+    if out.ranking is not None and told is not None:
+        ranking_figure(told, out.ranking)

@@ -15,6 +15,7 @@ from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
 from mgsym.graph import Graph
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER
 from mgsym.utils.files import atomic_path, refuse_existing
 
 EDGES = ".local"  # LAMMPS dump local
@@ -75,7 +76,7 @@ def with_importance(graph: Graph, explanation: Explanation) -> Structure:
     columns = {
         "importance": Column(importance[rows]),
         "explained": Column(explained[rows]),
-        "barrier": Column(graph.target[rows], "eV"),
+        BARRIER: Column(graph.target[rows], "eV"),
     }
     return structure_of(graph, structure).replace(columns=columns)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.sample import sample_structures
@@ -12,16 +15,44 @@ from mgsym.data_tools.shipped_model import shipped_model
 from mgsym.data_tools.workflows.graphs import read_graphs, read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential, graph_for
 from mgsym.errors import UsageError
+from mgsym.explanation import method_settings
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash
 from mgsym.models.base import BarrierModel
 from mgsym.prediction.ensemble import Ensemble, read_ensemble
 from mgsym.training.checkpoint import Metadata
-from mgsym.training.runs import read_run, run_checkpoints
+from mgsym.training.runs import read_run, run_checkpoints, run_graphs
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 ROLES = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How atoms are explained.
+
+    Attributes:
+        name: of the method, see `mgsym.explanation.METHODS`.
+        settings: of the method.
+        topk: how many edges of each atom are kept; methods with a budget get it as that.
+        seed: of everything random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called with the steps, or atoms, done and in all.
+    """
+
+    name: str = "edge-mask"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    topk: int = 50
+    seed: int = 0
+    device: str | torch.device = "auto"
+    progress: Progress | None = None
+
+    def all_settings(self) -> dict[str, Any]:
+        """The settings with the budget, where the method has one and was given none."""
+        budget = {"budget": self.topk} if "budget" in method_settings(self.name) else {}
+        return {**budget, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -56,7 +87,7 @@ def explained_system(
     path: str | Path | None,
     *,
     types: Mapping[int, str] | None = None,
-    graphs: str | Path = "graphs",
+    graphs: str | Path | None = None,
     potential: Potential = None,
 ) -> ExplainedSystem:
     """Load a model and a structure with the inputs that the model takes.
@@ -66,7 +97,8 @@ def explained_system(
         path: a structure or graph file; None takes the run's (first) test structure, and the
             sample's for the model that ships with mgsym.
         types: element of each type number, for files that have numbers only.
-        graphs: where the run's graphs are.
+        graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``
+            where that is gone.
         potential: what computes physical inputs, where the model takes some.
 
     Raises:
@@ -88,7 +120,7 @@ def explained_system(
         graph = graph_for(structure, ensemble, potential)
         notes.append("No structure given: explaining the sample's test structure")
     else:
-        graph, notes, warnings = _own_graph(checkpoint.parent, Path(graphs))
+        graph, notes, warnings = _own_graph(checkpoint.parent, graphs)
     if others:
         which = checkpoint if Path(run).is_dir() else member.name
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
@@ -112,7 +144,7 @@ def _one_graph(
     return graph_for(systems[0], ensemble, potential)
 
 
-def _own_graph(run: Path, graphs: Path) -> tuple[Graph, list[str], list[str]]:
+def _own_graph(run: Path, graphs: str | Path | None) -> tuple[Graph, list[str], list[str]]:
     """A structure of the run's own: a test structure where there is one; notes and warnings."""
     missing = UsageError(f"which structure? {run} does not tell: name a structure or graph file")
     if not (run / "run.json").exists():
@@ -122,7 +154,10 @@ def _own_graph(run: Path, graphs: Path) -> tuple[Graph, list[str], list[str]]:
     if not known:
         raise missing
     role, name = known[0]
-    file = file_in(graphs, str(name), ".npz")
+    folder = Path(graphs or run_graphs(run) or "graphs")
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())  # as a person would name it
+    file = file_in(folder, str(name), ".npz")
     if not file.exists():
         raise UsageError(f"{file}, the run's {role} structure, is gone: name a structure or graph")
     (graph,) = read_graphs([file])

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +20,10 @@ from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.graph.files import FORMAT
 from mgsym.structure import Column, Structure
-from mgsym.utils.files import atomic_folder, kind_of
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR
+from mgsym.utils.files import atomic_folder, holds_output, kind_of
 from mgsym.utils.names import file_in
-
-BARRIER = "barrier"
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,7 @@ def join_labels(
     return [with_labels(structures[0], table, target or BARRIER)]
 
 
+@holds_output("folder")
 def build_graphs(
     structures: Sequence[Structure],
     folder: str | Path,
@@ -122,7 +122,7 @@ def build_graphs(
     potential: EAM | None = None,
     device: str | torch.device = "cpu",
     jobs: int = 1,
-    progress: Callable[[float, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[GraphSummary]:
     """Build the graph of each structure and write them to ``folder/<name>.npz``, all or none.
 
@@ -160,8 +160,11 @@ def build_graphs(
         def write(structure: Structure) -> GraphSummary:
             graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
             if potential is not None:
-                part = partial(_step_within, step, structure.name)
-                graph = with_physical_inputs(graph, structure, potential, device, part)
+
+                def told(done: float, total: float | None = None, **info: object) -> None:
+                    step(structure.name, done / total if total else 0.0)
+
+                graph = with_physical_inputs(graph, structure, potential, device, told)
             graph.save(temporary / f"{structure.name}.npz")
             step(structure.name, 1.0)
             return summarise(graph, folder / f"{structure.name}.npz")
@@ -174,7 +177,7 @@ def with_physical_inputs(
     structure: Structure,
     potential: EAM,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Graph:
     """The graph of a structure with what a potential says of its atoms as node features.
 
@@ -216,13 +219,8 @@ def labelled_structure(graph: Graph) -> Structure:
         return structure
     columns = {BARRIER: Column(graph.target, "eV")}
     if bool(graph.target_stderr.isfinite().any()):
-        columns[f"{BARRIER}_stderr"] = Column(graph.target_stderr, "eV")
+        columns[BARRIER_STDERR] = Column(graph.target_stderr, "eV")
     return structure.replace(columns=columns)
-
-
-def _step_within(step: Callable[[str, float], None], name: str, done: int, total: int) -> None:
-    """Progress within one graph; it is done only once it is written."""
-    step(name, 0.999 * done / total)
 
 
 def _in_order(
@@ -236,6 +234,12 @@ def _in_order(
         yield from pool.map(work, structures)  # closing it cancels what has not begun
 
 
+def graph_files(folder: str | Path) -> list[Path]:
+    """Find the graph files of a folder, train2 before train10, none that is being written."""
+    files = [file for file in Path(folder).glob("*.npz") if not file.name.startswith(".")]
+    return sorted(files, key=_numbers_in_order)
+
+
 def read_graphs(paths: Sequence[str | Path]) -> list[Graph]:
     """Graphs from graph files, and from every graph file of folders, numbers in names in order.
 
@@ -244,7 +248,7 @@ def read_graphs(paths: Sequence[str | Path]) -> list[Graph]:
     """
     graphs = []
     for path in map(Path, paths):
-        files = sorted(path.glob("*.npz"), key=_numbers_in_order) if path.is_dir() else [path]
+        files = graph_files(path) if path.is_dir() else [path]
         if not files or not path.exists():
             raise InputError("no graphs here: make some with mgsym build-graph", path=path)
         graphs += [Graph.load(file) for file in files]

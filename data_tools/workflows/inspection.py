@@ -12,7 +12,7 @@ import torch
 from mgsym.data_tools.formats import count_frames, detect_format, read_frames
 from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.workflows.ensembles import summarise_ensemble
-from mgsym.data_tools.workflows.graphs import summarise
+from mgsym.data_tools.workflows.graphs import graph_files, summarise
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 from mgsym.graph.files import FORMAT
@@ -141,7 +141,7 @@ def _folder(path: Path) -> dict[str, Any]:
     runs = sorted(path.glob("*/run.json"))
     if runs:
         return {"kind": "runs", "runs": [_run(file.parent) for file in runs]}
-    graphs = sorted(path.glob("*.npz"))
+    graphs = graph_files(path)
     if graphs:
         return {"kind": "graphs", "graphs": [_graph(file) for file in graphs]}
     raise InputError("holds neither runs nor graphs: name a file in it", path=path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mgsym.data_tools.formats.label_table import atom_table
-from mgsym.data_tools.workflows.graphs import BARRIER, labelled_structure, read_systems
+from mgsym.data_tools.workflows.graphs import labelled_structure, read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential, graph_for, physics_warning
 from mgsym.data_tools.workflows.outputs import output_paths, write_all
 from mgsym.errors import InputError, UsageError
@@ -29,14 +29,12 @@ from mgsym.prediction import (
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.rendering.figures import check_figure, parity_figure
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, DISTANCE, PREDICTED, STD
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
-
-PREDICTED = "barrier_predicted"
-DISTANCE = "training_distance"
-
-Progress = Callable[[float, float], None]
+from mgsym.utils.files import holds_output
+from mgsym.utils.progress import Progress, part
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ class PredictionSummary:
     warnings: tuple[str, ...]
 
 
+@holds_output("out")
 def predict_files(
     files: Sequence[str | Path],
     run: str | Path,
@@ -120,7 +119,7 @@ def predict_files(
     paths = output_paths(Path(out), structures, len(files), overwrite)
     predicted, summaries = [], []
     for i, (system, structure) in enumerate(zip(systems, structures, strict=True)):
-        step = _within(progress, i, len(structures))
+        step = part(progress, i, len(structures))
         graph = graph_for(system, ensemble, potential, device, step)
         (found,) = predict_with_spread([graph], ensemble)
         found, known = calibrated_error(found, ensemble), ood_report(graph, ensemble.training_set)
@@ -142,16 +141,6 @@ def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
 
 def _tells_error(ensemble: Ensemble) -> bool:
     return len(ensemble) > 1 or ensemble.calibration is not None
-
-
-def _within(progress: Progress | None, done: int, total: int) -> Callable[[int, int], None]:
-    """Progress within one structure, which is done only once it is predicted."""
-
-    def told(part: int, parts: int) -> None:
-        if progress is not None:
-            progress(done + 0.999 * part / parts, total)
-
-    return told
 
 
 @dataclass(frozen=True)
@@ -205,7 +194,7 @@ def evaluate_files(
     systems = _labelled_systems(paths, types, frames, labels)
     graphs, found = [], []
     for i, system in enumerate(systems):
-        step = _within(progress, i, len(systems))
+        step = part(progress, i, len(systems))
         graphs.append(graph_for(system, ensemble, potential, device, step))
         found += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:
@@ -351,7 +340,7 @@ def _with_prediction(
 ) -> Structure:
     structure = structure.with_column(PREDICTED, found.mean, "eV")
     if tells_error:
-        structure = structure.with_column(f"{PREDICTED}_std", found.std, "eV")
+        structure = structure.with_column(PREDICTED + STD, found.std, "eV")
     if known.distance is not None:
         structure = structure.with_column(DISTANCE, known.distance)
     return structure

@@ -20,12 +20,14 @@ from mgsym.data_tools.simulation.dynamics.glass_structure import (
     pair_distribution,
 )
 from mgsym.data_tools.simulation.dynamics.melt_quench import LogRow, Quenched, melt_quench
-from mgsym.data_tools.simulation.dynamics.recipe import PASCALS, Recipe
+from mgsym.data_tools.simulation.dynamics.recipe import Recipe
 from mgsym.data_tools.simulation.optimizers.minimize import Method
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
+from mgsym.data_tools.simulation.units import GPA
 from mgsym.structure import Structure
-from mgsym.utils.files import atomic_path, refuse_existing
+from mgsym.utils.files import atomic_path, holds_output, refuse_existing
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,17 @@ class Glass:
         return {**shown, "atoms": len(self.structure)}
 
 
+@holds_output("out")
 def quench(
     recipe: Recipe,
-    potential: EAM,
+    potential: Potential,
     out: str | Path,
     *,
     device: str | torch.device = "cpu",
     method: Method = "fire",
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Glass], list[Path]]:
     """Make glasses and write them.
@@ -81,7 +84,7 @@ def quench(
             of each. The log goes beside it as ``.csv`` or into it.
         device: where to compute.
         method: of the relaxation at the end, ``fire`` or ``cg``; see `relax`.
-        resume: go on from the checkpoint that an interrupted run left.
+        resume: go on from the checkpoint that an interrupted run left; begin where there is none.
         overwrite: whether output, or an old checkpoint, may be replaced.
         progress, should_stop: see `melt_quench`.
 
@@ -102,11 +105,11 @@ def quench(
         potential,
         device=device,
         checkpoint=paths.checkpoint,
-        resume=resume,
+        resume=resume and paths.checkpoint.exists(),
         progress=progress,
         should_stop=should_stop,
     )
-    pressure = recipe.pressure / PASCALS
+    pressure = recipe.pressure / GPA
     atoms = [q.structure for q in quenched]
     rested = relax(
         atoms, potential, method=method, cell="isotropic", pressure=pressure, device=device

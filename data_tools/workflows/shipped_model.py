@@ -27,9 +27,9 @@ from mgsym.prediction import calibrated, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, read_ensemble, save_ensemble
 from mgsym.prediction.seeds import train_seeds
 from mgsym.training.config import Config, preset
-from mgsym.training.trainer import Progress
 from mgsym.uncertainty.reliability import Reliability, reliability
 from mgsym.utils.files import write_text
+from mgsym.utils.progress import Progress
 from mgsym.version import __version__
 
 FILES = tuple(f"train{i}.pickle" for i in range(7))
@@ -102,11 +102,11 @@ def write_reference(ensemble: Ensemble, graphs: Sequence[Graph], path: Path) -> 
 def _told(say: Say) -> Progress:
     last = 0.0
 
-    def told(done: int, total: int, **info: object) -> None:
+    def told(done: float, total: float | None = None, **info: object) -> None:
         nonlocal last
         if time.monotonic() - last > 30 or done == total:
             last = time.monotonic()
-            say(f"{done} of {total} steps, {info}\n")
+            say(f"{done:g} of {total} steps, {info}\n")
 
     return told
 

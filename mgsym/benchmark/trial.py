@@ -28,9 +28,9 @@ from mgsym.training.runs import (
     clear_run,
     read_run,
 )
-from mgsym.training.trainer import Progress
 from mgsym.utils.devices import PeakMemory, device_name
 from mgsym.utils.files import read_json, write_json
+from mgsym.utils.progress import Progress
 from mgsym.utils.settings import differing
 from mgsym.version import __version__
 

@@ -177,7 +177,7 @@ class Explanation:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError("no such file", path=path) from None
-        except ValueError as error:  # bad UTF-8 and bad JSON alike
+        except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, nested too deeply
             raise InputError(
                 f"expected an explanation in JSON, found: {error}", path=path
             ) from None

@@ -21,7 +21,7 @@ NeurIPS 2017.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ from mgsym.graph import Graph, match_species
 from mgsym.models.base import BarrierModel
 from mgsym.models.regression.ridge import Ridge
 from mgsym.models.with_ridge import NetworkWithRidge
+from mgsym.utils.progress import Progress
 
 STEPS = 4  # of the integrated gradients
 SHELLS = (3.8, 6.2, 8.6, 11.0, 13.4)  # Å; minima of g(r) of Cu-Zr glasses, and as far apart beyond
@@ -206,8 +207,8 @@ class WholePrediction:
     def __init__(self, model: BarrierModel, graph: Graph) -> None:
         ridge = model if isinstance(model, Ridge) else None
         self.share = 1.0 if ridge is not None else 0.0
-        if isinstance(model, NetworkWithRidge) and model.companion is not None:
-            ridge, self.share = model.companion, model.options.companion
+        if isinstance(model, NetworkWithRidge) and model.ridge is not None:
+            ridge, self.share = model.ridge, model.options.ridge_share
         if ridge is None and not model.uses_edges:
             raise UsageError("this model sees neither edges nor pairs of atoms to attribute to")
         self.model = model
@@ -304,7 +305,7 @@ def reference_of(
     model: BarrierModel,
     graphs: Sequence[Graph],
     environments: int = ENVIRONMENTS,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> Reference:
     """Take apart the predictions for training atoms, and keep the means of each element.
 
@@ -429,7 +430,7 @@ def attributions(
     graph: Graph,
     nodes: Sequence[int],
     reference: Reference,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Attribution]:
     """`attribute` of many atoms; the model is frozen (`frozen_eval`)."""
     whole = WholePrediction(model, graph)

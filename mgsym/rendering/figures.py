@@ -20,6 +20,7 @@ from mgsym.evaluation.metrics import pearson
 from mgsym.explanation import Explanation
 from mgsym.explanation.computation_graph import vectors_from
 from mgsym.graph import Graph
+from mgsym.structure.cell import nearest_image
 from mgsym.structure.elements import ATOMIC_NUMBER
 from mgsym.utils.files import atomic_path, refuse_existing
 
@@ -201,15 +202,11 @@ def _surroundings(axes: Any, graph: Graph, node: int, far: float) -> None:
 
 def unwrapped_edges(graph: Graph, explanation: Explanation) -> list[tuple[Tensor, Tensor]]:
     """Source and target of each edge relative to the atom, taking each target's image nearest."""
-    cell = graph.cell[int(graph.structure_index[explanation.node])]
-    periodic = graph.periodic[int(graph.structure_index[explanation.node])].double()
-    ends = []
-    for edge in explanation.edges.tolist():
-        target = graph.positions[graph.destination[edge]] - graph.positions[explanation.node]
-        fraction = torch.linalg.solve(cell.T, target)
-        target = target - (fraction.round() * periodic) @ cell
-        ends.append((target + graph.edge_vector[edge].double(), target))
-    return ends
+    structure = int(graph.structure_index[explanation.node])
+    away = graph.positions[graph.destination[explanation.edges]] - graph.positions[explanation.node]
+    targets = nearest_image(away, graph.cell[structure], graph.periodic[structure])
+    sources = targets + graph.edge_vector[explanation.edges].double()
+    return list(zip(sources, targets, strict=True))
 
 
 def new_figure(size: tuple[float, float]) -> Figure:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsym.errors import InputError, MgsymError
+from mgsym.errors import InputError, MgsymError, short
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
 from mgsym.training.config import ModelConfig
+from mgsym.training.runs import COUNT, SCORES, TEXT
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils.files import first_line, load_safely, save_safely
 
@@ -171,6 +172,10 @@ def _refuse_wrong_fields(content: Mapping[str, Any]) -> None:
         raise ValueError("field species holds something else than element symbols")
     if not 0 < content["cutoff"] < float("inf"):
         raise ValueError(f"field cutoff is {content['cutoff']}, expected a length in Å")
+    for name, (wanted, holds) in {"scores": SCORES, "epoch": COUNT, "mgsym": TEXT}.items():
+        value = content["extra"].get(name)
+        if value is not None and not holds(value):
+            raise ValueError(f"extra.{name} is {short(value)}, expected {wanted}")
     _refuse_wrong_training_set(content["training_set"])
 
 

@@ -1,4 +1,14 @@
-"""Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step."""
+"""Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step.
+
+How a model is trained is read in four files, from here down:
+
+- this one: what is asked for is checked, glasses are held out, the run folder is opened;
+- `trainer`: the loop over epochs and steps, the evaluation, what is saved and resumed;
+- `loss`: what a step minimises;
+- `optimizer`: how it steps (optimiser, learning rate, averaged weights).
+
+The settings are described in `config`; `runs` and `checkpoint` know the files of a run.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +22,7 @@ import torch
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.splits import Split, refuse_equal_names, split_by_glass
 from mgsym.graph import Graph
-from mgsym.training.config import Config, preset, without_removed
+from mgsym.training.config import Config, preset, settings_from_file
 from mgsym.training.runs import (
     PARTS,
     TrainedRun,
@@ -20,9 +30,10 @@ from mgsym.training.runs import (
     read_run,
     start_run,
 )
-from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Progress, Trainer
+from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Hooks, Trainer
 from mgsym.utils.devices import one_thread, resolve_device
 from mgsym.utils.files import load_safely, lock_output
+from mgsym.utils.progress import Progress
 from mgsym.utils.settings import differing
 
 # edges: smaller steps take one thread, as waiting for others is most of it on a busy machine
@@ -64,7 +75,6 @@ def train(
         start_from: a run or checkpoint whose weights to start from (fine-tuning). Its model and
             label scale are kept.
         graphs_from: the folder that the graphs were read from, which run.json keeps.
-        resume: go on where the run in `run` stopped.
         resume: go on where the run in `run` stopped, from its beginning where it had saved nothing.
         overwrite: replace a run that exists.
         progress: called after each step with steps done, steps in all and, by keyword, what is
@@ -98,10 +108,8 @@ def train(
             nullcontext() if shared else one_thread(),
             nullcontext() if saved or not folder else _beginning(folder, config, split, start_from),
         ):
-            trainer = Trainer(split, config, where, start_from)
-            trainer.folder, trainer.save_seconds = folder, save_seconds
-            trainer.progress, trainer.should_stop = progress, should_stop
-            trainer.graphs_from = graphs_from
+            hooks = Hooks(folder, graphs_from, save_seconds, progress, should_stop)
+            trainer = Trainer(split, config, where, start_from, hooks)
             if saved is not None:
                 _refuse_changes(saved, trainer)
                 trainer.restore(saved)
@@ -179,7 +187,7 @@ def _choose_split(
 def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
     """A run goes on as it began, or not at all."""
     advice = "start a new run, or fine-tune with --from"
-    before, after = without_removed(saved["config"]), trainer.config.flat()
+    before, after = settings_from_file(saved["config"]), trainer.config.flat()
     if changed := differing(before, after):
         raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
     if saved["split"] != trainer.split.names():

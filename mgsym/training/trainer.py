@@ -36,17 +36,25 @@ from mgsym.training.optimizer import (
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils.files import save_safely
+from mgsym.utils.progress import Progress
 from mgsym.utils.seeds import derived_seed, seed_device, shuffled
 from mgsym.version import __version__
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
 
-Progress = Callable[..., None]  # progress(steps done, steps in all, epoch=…, loss=…, …)
 
+@dataclass(frozen=True)
+class Hooks:
+    """What goes on around training and changes nothing of its result.
 
-class Trainer:
-    """One run: the model, its optimiser, the data, and where it stands."""
+    Attributes:
+        folder: the run directory to write; None for none.
+        graphs_from: the folder that the graphs were read from, for its record.
+        save_seconds: how often the state is saved, at most.
+        progress: called after each step, as `mgsym.training.train` says.
+        should_stop: asked after each step.
+    """
 
     folder: Path | None = None
     graphs_from: str | Path | None = None
@@ -54,9 +62,56 @@ class Trainer:
     progress: Progress | None = None
     should_stop: Callable[[], bool] | None = None
 
+
+@dataclass
+class TrainingState:
+    """Say where a run stands.
+
+    Attributes:
+        epoch: epochs completed.
+        step: steps done of the epoch after those.
+        loss_sum, loss_count: of the steps since the last evaluation.
+        best, best_epoch: highest mean per-structure Pearson on validation, and when.
+        worse: evaluations since then.
+        seconds: time spent, over all resumptions.
+        stopped: why training ended before its last epoch; empty while it has not.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best: float = float("-inf")
+    best_epoch: int = 0
+    worse: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """One run: the model, its optimiser, the data, and where it stands.
+
+    Args:
+        split: which graphs train, validate and test.
+        config: the settings.
+        device: where to train.
+        start_from: a run or checkpoint whose weights to start from.
+        hooks: what goes on around it.
+    """
+
     def __init__(
-        self, split: Split, config: Config, device: torch.device, start_from: str | Path | None
+        self,
+        split: Split,
+        config: Config,
+        device: torch.device,
+        start_from: str | Path | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
+        hooks = hooks or Hooks()
+        self.folder, self.graphs_from = hooks.folder, hooks.graphs_from
+        self.save_seconds, self.progress = hooks.save_seconds, hooks.progress
+        self.should_stop = hooks.should_stop
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
         weights = (config.training.label_weights, config.training.label_floor)
@@ -78,6 +133,8 @@ class Trainer:
         self.whole = collate(self.graphs["train"]) if self.steps_per_epoch == 1 else None
         self.state, self.resumed = TrainingState(), False
         self.best_weights = copied(self.model.state_dict())
+        self.started = self.saved = time.monotonic()
+        self.seconds_before = 0.0  # of those before it was resumed
 
     def _make_model(self, start_from: str | Path | None) -> BarrierModel:
         train = self.split.train
@@ -106,6 +163,7 @@ class Trainer:
     # ---- the loop ----
 
     def run(self) -> TrainedRun:
+        """Train from where the run stands to its end, and score the best epoch."""
         if self.folder is not None and not self.resumed:
             self._write_start()
         self.started = self.saved = time.monotonic()
@@ -125,9 +183,9 @@ class Trainer:
         self.state.seconds = self.seconds_before + time.monotonic() - self.started
         self._evaluate()
 
-    def _after_part(self, done: int, total: int) -> None:
+    def _after_part(self, done: float, total: float | None = None, **info: object) -> None:
         if self.progress is not None:
-            self.progress(done, total)
+            self.progress(done, total, **info)
         if self.should_stop is not None and self.should_stop():
             self._interrupt()
 
@@ -160,6 +218,7 @@ class Trainer:
         return collate([self.graphs["train"][i] for i in members])
 
     def _step(self, batch: Graph) -> None:
+        """Take one step down the gradient of the loss."""
         state, done = self.state, self.steps_done
         seed_device(self.device, derived_seed(self.config.seed, "step", state.epoch, state.step))
         factor = rate_factor(self.training, done, self.total)
@@ -352,36 +411,11 @@ class Trainer:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to where `_save` was called."""
+        self.model.load_state_dict(saved["best_weights"])
+        self.best_weights = copied(self.model.state_dict())  # by the names of this version
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
-        self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs completed.
-        step: steps done of the epoch after those.
-        loss_sum, loss_count: of the steps since the last evaluation.
-        best, best_epoch: highest mean per-structure Pearson on validation, and when.
-        worse: evaluations since then.
-        seconds: time spent, over all resumptions.
-        stopped: why training ended before its last epoch; empty while it has not.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    best: float = float("-inf")
-    best_epoch: int = 0
-    worse: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)

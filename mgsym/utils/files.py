@@ -5,6 +5,7 @@ Text, JSON, archives of arrays (.npz) and torch's files of tensors; each says wh
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import math
@@ -14,19 +15,23 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 from mgsym.errors import InputError, UsageError, short
 from mgsym.utils.pickles import names_asked_for
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # not on Windows, where nothing is locked, and what a killed program left stays
 fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
@@ -139,6 +144,27 @@ def lock_output(path: str | Path, folder: bool = False) -> Iterator[None]:
         lock.unlink(missing_ok=True)
         _close(handle)
         _remove_empty(made)
+
+
+def holds_output(name: str, folder: bool = False) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Make a function hold its output while it runs (`lock_output`).
+
+    Args:
+        name: of the function's argument that is the path.
+        folder: whether the lock lies in it, not beside it.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def held(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with lock_output(signature.bind(*args, **kwargs).arguments[name], folder):
+                return function(*args, **kwargs)
+
+        return held
+
+    return decorate
 
 
 def _locked_file(lock: Path, output: Path) -> int:

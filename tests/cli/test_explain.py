@@ -170,11 +170,24 @@ def test_a_checkpoint_away_from_its_run_needs_a_structure(capsys: Captured, tmp_
     assert (tmp_path / "explanations" / "test-node1.csv").exists()
 
 
+def test_a_run_knows_the_folder_of_its_graphs(
+    capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = str(workplace / "runs/one")
+    line = ["explain", "--run", run, "--node", "1", "--method", "random", "-o", "out"]
+    assert main(line) == 0
+    assert f"explaining {workplace / 'graphs/test.npz'}" in capsys.readouterr().err
+
+
 def test_changed_and_missing_graphs_are_told(
     capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = ["explain", "--run", str(workplace / "runs/one"), "--node", "1", "--method", "random"]
+    shutil.copytree(workplace / "runs/one", "moved")
+    facts = Path("moved/run.json")
+    facts.write_text(facts.read_text().replace(str(workplace / "graphs"), str(tmp_path / "gone")))
+    line = ["explain", "--run", "moved", "--node", "1", "--method", "random"]
     line += ["-o", str(tmp_path / "out")]
     assert main(line) == 2
     assert "graphs/test.npz, the run's test structure, is gone" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,17 +19,15 @@ from types import TracebackType
 from typing import Any, TextIO, TypeAlias, get_type_hints
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mgsym.data_tools.formats.csv_table import header as heading
 from mgsym.data_tools.formats.source import opened
 from mgsym.data_tools.simulation.labelling.selection import parse_rows
-from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import STATUSES, UNITS, Event
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
-from mgsym.utils.files import atomic_path
+from mgsym.utils.files import atomic_path, lock_output
 from mgsym.utils.settings import differing
 from mgsym.version import __version__
 
@@ -112,6 +111,7 @@ class EventFile:
     def __init__(self, path: Path, heading: Heading) -> None:
         self.path, self.heading = path, heading
         self._file: TextIO | None = None
+        self._lock = ExitStack()  # no other program appends while the block runs
 
     def append(self, event: Event) -> None:
         """Write one search; it is with the operating system when this returns."""
@@ -119,7 +119,11 @@ class EventFile:
             write_events(self.path, self.heading)
             self._open()
         assert self._file is not None
-        self._file.write(_row(event))
+        try:
+            self._file.write(_row(event))
+        except OSError as error:  # such as a full disk, which does not say of what file
+            error.filename = str(self.path)
+            raise
 
     def resume(self, lines: bytes) -> None:
         """Go on with a file whose complete lines are `lines`, under the new heading."""
@@ -131,6 +135,7 @@ class EventFile:
         self._file = self.path.open("a", encoding="utf-8", buffering=1, newline="\n")
 
     def __enter__(self) -> EventFile:
+        self._lock.enter_context(lock_output(self.path))
         return self
 
     def __exit__(
@@ -139,8 +144,9 @@ class EventFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
 
 
 def write_events(path: Path, heading: Heading, lines: bytes = b"") -> None:
@@ -205,30 +211,10 @@ def structure_hash(structure: Structure) -> str:
 
     Names and columns do not count, nor how the elements are numbered.
     """
-    digest = hash_of(structure.symbols, structure.periodic)
+    digest = sha256(repr((structure.symbols, structure.periodic)).encode())
     for values in (structure.positions, structure.cell, structure.ids):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def potential_hash(potential: EAM) -> str:
-    """SHA-256 of a potential's tables to seven digits.
-
-    Exponentials differ in the last bits between processors, which would keep the shards of one
-    run on different machines from being merged.
-    """
-    digest = hash_of(potential.species, potential.masses, potential.cutoff)
-    digest.update(repr((potential.spacing, potential.density_spacing)).encode())
-    for table in (potential.pair, potential.density, potential.embedding):
-        values = table[..., 0].to("cpu", torch.float32).contiguous()  # at the knots
-        digest.update(repr(tuple(values.shape)).encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def hash_of(*values: object) -> Any:
-    """A SHA-256 that has seen some values."""
-    return sha256(repr(values).encode())
 
 
 def _row(event: Event) -> str:

@@ -131,8 +131,8 @@ class _Bonds(NamedTuple):
     slope_back: Tensor  # of `given`
 
 
-def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
-    """The potential on a device, laid out for the kernel."""
+def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
+    """Lay out a potential for the kernel, on a device."""
     reach = float(potential.reach.max())
     bins = math.ceil(reach / potential.spacing - 1e-6)
     whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing

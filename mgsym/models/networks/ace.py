@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from mgsym.graph import Graph
 from mgsym.models.node_inputs import check_range
-from mgsym.models.with_ridge import NetworkWithRidge, ResidualOptions
+from mgsym.models.with_ridge import NetworkWithRidge, WithRidgeOptions
 from mgsym.nn.density import neighbor_density
 from mgsym.nn.equivariant import ChannelMix, EquivariantNorm, SphereProducts, VectorCoupling
 from mgsym.nn.layers import Dropout, radial_basis, smooth_cutoff
@@ -41,8 +41,8 @@ from mgsym.nn.spherical_harmonics import spherical_harmonics
 
 
 @dataclass(frozen=True)
-class AceOptions(ResidualOptions):
-    """Options of the network beside ResidualOptions.
+class AceOptions(WithRidgeOptions):
+    """Options of the network beside WithRidgeOptions.
 
     Attributes:
         layers: of message passing.

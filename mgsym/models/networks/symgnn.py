@@ -36,15 +36,15 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.models.base import Invariance
 from mgsym.models.node_inputs import check_choices
-from mgsym.models.with_ridge import NetworkWithRidge, ResidualOptions
+from mgsym.models.with_ridge import NetworkWithRidge, WithRidgeOptions
 from mgsym.nn.egat import EGATBlock
 from mgsym.nn.layers import EdgeEncoder, decoder, encoder, radial_basis
 from mgsym.nn.rotations import Transforms
 
 
 @dataclass(frozen=True)
-class SymGNNOptions(ResidualOptions):
-    """Options of SymGNN beside ResidualOptions; the defaults are the paper's.
+class SymGNNOptions(WithRidgeOptions):
+    """Options of SymGNN beside WithRidgeOptions; the defaults are the paper's.
 
     Attributes:
         width: channels of nodes and edges.

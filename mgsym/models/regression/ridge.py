@@ -15,8 +15,9 @@ from torch import Tensor
 from mgsym.descriptors.local import LocalOptions
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
-from mgsym.models.regression.base import DirectModel, Progress, strength_for
+from mgsym.models.regression.base import DirectModel, strength_for
 from mgsym.models.regression.moments import Moments, ridge_weights
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)

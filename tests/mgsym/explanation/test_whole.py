@@ -43,7 +43,7 @@ def glass() -> Graph:
 def model(glass: Graph) -> BarrierModel:
     """A network that was never trained, and a regression fitted to a glass."""
     torch.manual_seed(0)
-    made = create_model("symgnn", ("Cu", "Zr"), 5.0, {"companion": 0.6, **SMALL})
+    made = create_model("symgnn", ("Cu", "Zr"), 5.0, {"ridge_share": 0.6, **SMALL})
     made.fit_statistics([glass])
     return made.eval()
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from mgsym.errors import UsageError
-from mgsym.utils.files import atomic_folder, atomic_path, refuse_existing
+from mgsym.utils.files import (
+    atomic_folder,
+    atomic_path,
+    holds_output,
+    lock_output,
+    refuse_existing,
+)
 
 
 def fail_half_way(output: AbstractContextManager[Path]) -> None:
@@ -87,3 +93,19 @@ def test_existing_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.txt exists already: .*--overwrite"):
         refuse_existing(target)
     assert refuse_existing(target, overwrite=True) == target
+
+
+def test_an_output_is_held_while_a_function_runs(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out.xyz"
+
+    @holds_output("path")
+    def write(number: int, *, path: Path) -> int:
+        told = r"out\.xyz is being written by another mgsym"
+        with pytest.raises(UsageError, match=told), lock_output(out):
+            pass
+        return number
+
+    assert write(3, path=out) == 3
+    assert not out.parent.exists()  # the lock is gone, and the folder that it was made in
+    with lock_output(out):
+        pass

@@ -11,19 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-from mgsym.data_tools.simulation.labelling.barriers import Labels, aggregate, label, merge
+from mgsym.data_tools.simulation.labelling.barriers import (
+    Labels,
+    SearchRun,
+    aggregate,
+    label,
+    merge,
+)
 from mgsym.data_tools.simulation.labelling.event_files import (
     EVENT_TYPE,
     EventFile,
     Events,
     event_lines,
     join,
-    potential_hash,
     read_events,
     structure_hash,
     write_events,
 )
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
+from mgsym.data_tools.simulation.potentials.eam import potential_hash
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.data_tools.simulation.saddle_search.events import Event, Search
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
@@ -56,7 +62,9 @@ def search(fake_searches: ModuleType, glass: Structure, tmp_path: Path) -> Any:
     def run(file: str = "glass.events.csv", success: float = 0.6, **options: Any) -> Labels:
         settings = fake_searches.FakeSettings(success=success, fault=options.pop("fault", ""))
         atoms = options.pop("structure", glass)
-        return label(atoms, POTENTIAL, tmp_path / file, settings, **options)
+        which = {k: options.pop(k) for k in ("rows", "plan") if k in options}
+        how = SearchRun(**options)
+        return label(atoms, POTENTIAL, tmp_path / file, settings, run=how, **which)
 
     return run
 
