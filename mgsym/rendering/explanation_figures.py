@@ -118,11 +118,10 @@ AROUND = 12  # directions in which a label may lie from its atom, the first free
 
 def _label(figure: Figure, axes: Any, texts: Sequence[tuple[Sequence[float], str]]) -> None:
     """Write beside each place what is there, where no label covers another or an atom."""
-    from mpl_toolkits.mplot3d.proj3d import proj_transform  # type: ignore[import-untyped]
-
     figure.draw_without_rendering()  # lays out the axes, and so tells where places fall
     points = figure.dpi / 72
-    projected = [proj_transform(*place, axes.get_proj())[:2] for place, _ in texts]
+    seen = [axes.get_proj() @ (*place, 1.0) for place, _ in texts]  # homogeneous coordinates
+    projected = [(x / w, y / w) for x, y, _, w in seen]
     pixels = [tuple(axes.transData.transform(p)) for p in projected]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in pixels]
     for place, (x, y), (_, text) in zip(projected, pixels, texts, strict=True):
