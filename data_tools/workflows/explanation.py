@@ -7,8 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mgsym.data_tools.workflows.explanation_files import check_export, export_explanation
-from mgsym.data_tools.workflows.explanation_target import Method, explained_system
+from mgsym.data_tools.workflows.attribution import attribute_atom, find_reference
+from mgsym.data_tools.workflows.explanation_files import (
+    check_export,
+    export_explanation,
+    write_rows,
+)
+from mgsym.data_tools.workflows.explanation_target import (
+    ExplainedSystem,
+    Method,
+    explained_system,
+)
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
@@ -21,12 +30,19 @@ from mgsym.explanation import (
 from mgsym.explanation.computation_graph import check_node
 from mgsym.explanation.fidelity import SIZES
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
+from mgsym.explanation.whole import NEIGHBOUR_COLUMNS, Attribution
 from mgsym.graph import Graph
-from mgsym.rendering.explanation_figures import check_page, explanation_page, local_figure
+from mgsym.rendering.explanation_figures import (
+    check_page,
+    explanation_page,
+    local_figure,
+    ranking_figure,
+)
 from mgsym.rendering.figures import check_figure, explanation_figure
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,8 @@ class Explained:
         explanation: the edges asked for, most important first.
         fidelity: what they are worth.
         near: the nearest atoms, and which of their edges were selected.
+        attribution: what every neighbour adds to the whole prediction; None of a model that has
+            no gradient.
         paths: the files written.
         notes: what was chosen for the caller.
         warnings: why it may not be trusted.
@@ -45,6 +63,7 @@ class Explained:
     explanation: Explanation
     fidelity: Fidelity
     near: tuple[NearAtom, ...]
+    attribution: Attribution | None
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -56,7 +75,8 @@ class Explained:
     def measured(self) -> dict[str, Any]:
         """What the edges are worth, and the atoms next to the explained one."""
         near = [{**asdict(atom), "place": list(atom.place)} for atom in self.near]
-        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near}
+        told = None if self.attribution is None else self.attribution.to_dict()
+        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near, "attribution": told}
 
 
 @dataclass(frozen=True)
@@ -64,10 +84,12 @@ class Output:
     """Where an explanation goes.
 
     Attributes:
-        folder: for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations`` in the
-            run directory, or here for the shipped model.
+        folder: for ``<structure>-node<row>.json`` and ``.csv`` and, of what neighbours add,
+            ``-neighbours.csv``; by default ``explanations`` in the run directory, or here for the
+            shipped model.
         figure: a picture of the edges to write, too; .html makes a page to turn.
         local: a picture of the nearest atoms.
+        ranking: a picture of what the neighbours add, as signed bars.
         exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
         overwrite: replace existing files.
     """
@@ -75,6 +97,7 @@ class Output:
     folder: str | Path | None = None
     figure: str | Path | None = None
     local: str | Path | None = None
+    ranking: str | Path | None = None
     exports: Sequence[str | Path] = ()
     overwrite: bool = False
 
@@ -125,37 +148,55 @@ def explain_atom(
     worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
     top = full.topk(method.topk)
     near = tuple(nearest_atoms(graph, top))
+    attribution, notes, kept = _attribution(system, row, graphs, method.progress)
     found = Explained(
         top,
         worth,
         near,
-        tuple(paths),
-        tuple(system.notes),
+        attribution,
+        (*paths, *kept),
+        (*system.notes, *notes),
         (*system.warnings, *ood_report(graph, system.training_set).warnings),
     )
     top.save(paths[0], out.overwrite, **found.measured())
     top.save(paths[1], out.overwrite)
-    _draw(graph, top, out)
+    write_rows(paths[2], [] if attribution is None else attribution.table(), NEIGHBOUR_COLUMNS)
+    _draw(graph, top, attribution, out)
     for export in out.exports:
         export_explanation(graph, top, export, out.overwrite)
     return found
 
 
+def _attribution(
+    system: ExplainedSystem, node: int, graphs: str | Path | None, progress: Progress | None
+) -> tuple[Attribution | None, tuple[str, ...], list[Path]]:
+    """What neighbours add to the whole prediction; notes, and the files written for it."""
+    try:
+        found = find_reference(system, graphs, progress)
+    except UsageError as error:  # trees have no gradient, and no pairs of atoms
+        return None, (f"What neighbours add to the prediction is not known: {error}",), []
+    written = [] if found.path is None else [found.path]
+    return attribute_atom(system, node, found.reference), found.notes, written
+
+
 def _outputs(stem: Path, out: Output) -> list[Path]:
     """The files to write, none of which exists, or may be replaced."""
-    files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
+    ends = (".json", ".csv", "-neighbours.csv")
+    files = [stem.with_name(stem.name + end) for end in ends]
     paths = [refuse_existing(file, out.overwrite) for file in files]
     if out.figure is not None:
         check = check_page if Path(out.figure).suffix == ".html" else check_figure
         paths.append(check(out.figure, out.overwrite))
-    if out.local is not None:
-        paths.append(check_figure(out.local, out.overwrite))
+    drawn = [path for path in (out.local, out.ranking) if path is not None]
+    paths += [check_figure(path, out.overwrite) for path in drawn]
     return [*paths, *(check_export(export, out.overwrite) for export in out.exports)]
 
 
-def _draw(graph: Graph, top: Explanation, out: Output) -> None:
+def _draw(graph: Graph, top: Explanation, told: Attribution | None, out: Output) -> None:
     if out.figure is not None:
         draw = explanation_page if Path(out.figure).suffix == ".html" else explanation_figure
         draw(graph, top, out.figure)
     if out.local is not None:
         local_figure(graph, top, out.local)
+    if out.ranking is not None and told is not None:
+        ranking_figure(told, out.ranking)

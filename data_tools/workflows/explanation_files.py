@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,6 +50,14 @@ def export_explanation(
             temporary.write_text(dump_local(explanation), encoding="utf-8")
     else:
         write(with_importance(graph, explanation), path, overwrite)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table as CSV, replacing the file."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def with_importance(graph: Graph, explanation: Explanation) -> Structure:

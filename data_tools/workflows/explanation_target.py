@@ -63,6 +63,7 @@ class ExplainedSystem:
         model, metadata: of the first model of the run.
         graph: with the inputs that the model takes.
         home: the folder that output goes to, unless told otherwise.
+        checkpoint: the file that the model is from.
         notes: what was chosen for the caller.
         warnings: why the result may not be trusted.
     """
@@ -71,6 +72,7 @@ class ExplainedSystem:
     metadata: Metadata | None
     graph: Graph
     home: Path
+    checkpoint: Path
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -124,13 +126,13 @@ def explained_system(
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
     if member.model.edges_share < 1:
         notes.append(
-            f"Edges make {member.model.edges_share:.0%} of this prediction, and are explained; the "
-            "rest is a regression on positions"
+            f"Edges make {member.model.edges_share:.0%} of this prediction, which the "
+            "table of edges is about; the rest is a regression on positions"
         )
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file
     graph = member.model.prepare_whole(graph)  # once, not for each atom
-    return ExplainedSystem(member.model, member.metadata, graph, home, notes, warnings)
+    return ExplainedSystem(member.model, member.metadata, graph, home, checkpoint, notes, warnings)
 
 
 def _one_graph(

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.shipped_model import NAME
+from mgsym.data_tools.workflows.attribution import reference_path, save_reference
 from mgsym.data_tools.workflows.graphs import read_structures
 from mgsym.evaluation.label_noise import label_noise
 from mgsym.evaluation.metrics import SplitScores, score_graphs
+from mgsym.explanation.computation_graph import frozen_eval
+from mgsym.explanation.whole import reference_of
 from mgsym.graph import Graph, build_graph
 from mgsym.prediction import calibrated, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, read_ensemble, save_ensemble
@@ -84,6 +87,16 @@ def publish(ensemble: Ensemble, graphs: Sequence[Graph], out: Path, config: Conf
     path = out / f"{NAME}.pt"
     save_ensemble(path, ensemble)
     write_text(path.with_suffix(".md"), _card(ensemble, config, held_out, path))
+    write_reference(ensemble, graphs, path)
+
+
+def write_reference(ensemble: Ensemble, graphs: Sequence[Graph], path: Path) -> None:
+    """Write what `mgsym explain` compares neighbours with, beside the ensemble at `path`."""
+    first = ensemble.members[0]
+    training = [graph for graph in graphs if first.was_trained_on(graph.names[0])]
+    with frozen_eval(first.model):
+        reference = reference_of(first.model, training)
+    save_reference(reference_path(path), first.model, reference)
 
 
 def _told(say: Say) -> Progress:

@@ -78,14 +78,21 @@ class Environment:
         """
         for part in neighborhoods(graph, self.reach):
             for near in part.pieces(piece_size(graph)):
-                found = []
-                if self.wide_radial:
-                    inner = near.closer(self.wide_cutoff)
-                    found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
-                inner = near.closer(self.cutoff)
-                c = expansion(graph, inner, self.cutoff, self.radial, self.l_max)
-                found.append(power_spectrum(c, self.l_max))
-                yield near.nodes, torch.cat(found, dim=1)
+                yield near.nodes, self.of_neighbours(graph, near)
+
+    def of_neighbours(self, graph: Graph, near: Neighborhoods) -> Tensor:
+        """Descriptors [m, count] of the atoms whose neighbours, weighted or not, are `near`.
+
+        Radial densities are linear in the neighbours' weights, the power spectrum quadratic.
+        """
+        found = []
+        if self.wide_radial:
+            inner = near.closer(self.wide_cutoff)
+            found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
+        inner = near.closer(self.cutoff)
+        c = expansion(graph, inner, self.cutoff, self.radial, self.l_max)
+        found.append(power_spectrum(c, self.l_max))
+        return torch.cat(found, dim=1)
 
 
 def piece_size(graph: Graph) -> int:
@@ -98,6 +105,8 @@ def radial_densities(graph: Graph, near: Neighborhoods, cutoff: float, radial: i
     species = len(graph.species)
     row = near.owner * species + graph.types[near.source]
     basis = _radial(near.vector.norm(dim=1), cutoff, radial)
+    if near.weight is not None:
+        basis = basis * near.weight[:, None]
     return segment_sum(basis, row, len(near.nodes) * species).view(len(near.nodes), -1)
 
 

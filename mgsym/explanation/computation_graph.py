@@ -207,16 +207,16 @@ def full_prediction(model: BarrierModel, part: ComputationGraph) -> float:
 def distance_to_atom(part: ComputationGraph) -> Tensor:
     """Measure from the atom to the middle of each edge, at each target's nearest image, [m] Å."""
     graph = part.graph
-    target = _vectors_from(graph, part.node)[graph.destination]
+    target = vectors_from(graph, part.node)[graph.destination]
     return (target + graph.edge_vector.double() / 2).norm(dim=1)
 
 
 def distance_between_atoms(graph: Graph, node: int) -> Tensor:
     """Measure from an atom to the nearest image of each atom of its structure, [n] Å."""
-    return _vectors_from(graph, node).norm(dim=1)
+    return vectors_from(graph, node).norm(dim=1)
 
 
-def _vectors_from(graph: Graph, node: int) -> Tensor:
+def vectors_from(graph: Graph, node: int) -> Tensor:
     """[n, 3] Å, from an atom to the nearest image of each."""
     structure = int(graph.structure_index[node])
     away = graph.positions - graph.positions[node]
