@@ -44,6 +44,10 @@ def local_descriptors(
     """
     pieces = []
     for near in of_edges(graph, edge_weight).pieces(piece_size(graph)):
+        if len(near.owner) == 0:  # such as atoms of a part that only send messages
+            width = count_descriptors(len(graph.species), radial, l_max) - len(graph.species)
+            pieces.append(graph.edge_vector.new_zeros(len(near.nodes), width))
+            continue
         c = expansion(graph, near, graph.cutoff, radial, l_max)
         pieces.append(_invariants(c.unflatten(1, (len(graph.species), radial)), l_max))
     own = torch.nn.functional.one_hot(graph.types, len(graph.species)).float()

@@ -11,7 +11,7 @@ and a projection of f averages as many numbers as it has, not as many as x has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -196,12 +196,15 @@ class LocalInputs(nn.Module):
         """How many features an atom has."""
         return int(self.used.sum())
 
-    def project(self, graph: Graph, weight: Tensor) -> Tensor:
+    def project(
+        self, graph: Graph, weight: Tensor, tell: Callable[[float, float], None] | None = None
+    ) -> Tensor:
         """f · weight.
 
         Args:
             graph: one structure or a batch.
             weight: [features, q].
+            tell: called with the atoms done and in all.
 
         Returns:
             [n, q].
@@ -211,8 +214,12 @@ class LocalInputs(nn.Module):
         full[self.used] = weight
         wide = full.transpose(0, 1).flatten(1)  # [count, rows · q]
         parts = weight.new_empty(graph.num_nodes, rows * q)
+        done = 0
         for nodes, x in self.inputs(graph):
             parts[nodes] = x.to(weight) @ wide
+            done += len(nodes)
+            if tell is not None:
+                tell(done, graph.num_nodes)
         own, *others = parts.view(-1, rows, q).unbind(1)
         for part, length in zip(others, self.options.lengths, strict=True):
             own = own + gaussian_mean(graph, part.contiguous(), length)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -17,10 +17,12 @@ from mgsym.calibration import Calibration
 from mgsym.devices import resolve_device
 from mgsym.ensemble import Ensemble, Member, merge, read_ensemble
 from mgsym.errors import InputError
-from mgsym.graph import Graph, build_graph
+from mgsym.graph import Graph, build_graph, match_species
 from mgsym.models import BarrierModel
+from mgsym.prepared import Prepared, same_owner
 from mgsym.rotations import random_orthogonal
 from mgsym.structure import Structure
+from mgsym.sweep import Layered, Sweep, Tell, wrapped_positions
 from mgsym.trainer import TrainedRun
 
 System = Structure | Graph
@@ -29,6 +31,29 @@ Models = OneModel | Sequence[OneModel]
 
 MAX_EDGES = 2_000_000  # in one piece; about 60,000 atoms of a metallic glass
 LARGEST_SURROUNDINGS = 20  # atoms computed for one predicted, in a system taken to pieces
+
+
+class SavedPredictions(Protocol):
+    """Where predictions of one structure are kept while they are made, to go on from.
+
+    `key` numbers models that predict together.
+    """
+
+    def predictions(self, key: int) -> Tensor | None:
+        """What was kept: [models, n] eV, NaN where nothing is known yet."""
+        ...
+
+    def prepared(self, key: int) -> dict[str, Tensor] | None:
+        """What was kept of `Prepared.from_positions`."""
+        ...
+
+    def keep(self, key: int, predictions: Tensor) -> None:
+        """Called after each step; it need not write each time."""
+        ...
+
+    def keep_prepared(self, key: int, values: Mapping[str, Tensor]) -> None:
+        """Called once."""
+        ...
 
 
 class Prediction(NamedTuple):
@@ -97,16 +122,109 @@ def predict_with_spread(
     models: Models,
     device: str | torch.device = "auto",
     max_edges: int = MAX_EDGES,
+    progress: Tell | None = None,
+    saved: SavedPredictions | None = None,
 ) -> list[Prediction]:
-    """As `predict`, with the standard deviation between the models."""
+    """As `predict`, with the standard deviation between the models.
+
+    Args:
+        systems, models, device, max_edges: as for `predict`.
+        progress: called within each system with the steps done and in all.
+        saved: keeps what is predicted of one large system, and gives what was kept before.
+    """
     ensemble = load_ensemble(models, device)
     results = []
     for system in systems:
         graph = as_graph(system, ensemble.cutoff, device_of(ensemble.models[0]))
-        graphs = {c: narrowed(graph, c) for c in {model.cutoff for model in ensemble.models}}
-        each = [predict_graph(model, graphs[model.cutoff], max_edges) for model in ensemble.models]
-        results.append(Prediction(*ensemble.combined(torch.stack(each))))
+        each = _predict_each(ensemble.models, graph, max_edges, progress, saved)
+        results.append(Prediction(*ensemble.combined(each)))
     return results
+
+
+def _predict_each(
+    models: Sequence[BarrierModel],
+    graph: Graph,
+    max_edges: int,
+    progress: Tell | None,
+    saved: SavedPredictions | None,
+) -> Tensor:
+    """What each model predicts, [models, n]; those of the same inputs compute these once."""
+    found = torch.empty(len(models), graph.num_nodes)
+    groups = _alike(models)
+    for i, rows in enumerate(groups):
+        tell = _within(progress, i, len(groups))
+        together, part = [models[row] for row in rows], narrowed(graph, models[rows[0]].cutoff)
+        if part.num_edges > max_edges and isinstance(together[0], Layered):
+            found[rows] = _predict_by_slabs(together, part, max_edges, tell, saved, i)
+            continue
+        for n, model in enumerate(together):
+            part = model.prepare_whole(part.to(device_of(model)))
+            found[rows[n]] = predict_graph(model, part, max_edges)
+            tell(n + 1, len(together))
+    return found
+
+
+def _alike(models: Sequence[BarrierModel]) -> list[list[int]]:
+    """Which models have cutoff, species and whatever can be prepared in common."""
+    groups: list[list[int]] = []
+    for i, model in enumerate(models):
+        for group in groups:
+            first = models[group[0]]
+            same = (model.cutoff, model.species) == (first.cutoff, first.species)
+            if same and type(model) is type(first) and same_owner(model.owner(), first.owner()):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
+
+
+def _predict_by_slabs(
+    models: Sequence[BarrierModel],
+    graph: Graph,
+    max_edges: int,
+    tell: Tell = lambda *_: None,
+    saved: SavedPredictions | None = None,
+    key: int = 0,
+) -> Tensor:
+    """What models that are alike predict, layer by layer (mgsym.sweep): [models, n] eV."""
+    device, first = device_of(models[0]), models[0]
+    known = None if saved is None else saved.predictions(key)
+    found = torch.full((len(models), graph.num_nodes), torch.nan) if known is None else known
+    remaining = found[0].isnan()
+
+    def step(number: int, total: int) -> None:
+        if saved is not None:
+            saved.keep(key, found)
+        tell(total + number, 2 * total)  # preparing takes about as long as the layers
+
+    def done(nodes: Tensor, values: Tensor) -> None:
+        found[:, nodes] = values
+
+    with ExitStack() as stack, torch.no_grad():
+        for model in models:
+            stack.enter_context(evaluating(model))
+        graph = match_species(graph.to(device), first.species)
+        if saved is not None and (before := saved.prepared(key)) is not None:
+            before = {name: values.to(device) for name, values in before.items()}
+            graph = graph.replace(prepared=Prepared(first.owner(), before))
+        graph = first.prepare_whole(graph, lambda n, of: tell(n, 2 * of))
+        if saved is not None and graph.prepared is not None:
+            saved.keep_prepared(key, graph.prepared.from_positions)
+        if bool(remaining.any()):
+            layered = [model for model in models if isinstance(model, Layered)]
+            Sweep(layered, graph, -(-max_edges // 3), remaining.to(device)).run(done, step)
+    return found
+
+
+def _within(progress: Tell | None, part: int, parts: int) -> Tell:
+    """Progress of one part of several that take about as long."""
+
+    def tell(done: float, total: float) -> None:
+        if progress is not None:
+            progress(part + done / total, parts)
+
+    return tell
 
 
 def load_ensemble(models: Models, device: str | torch.device = "auto") -> Ensemble:
@@ -204,10 +322,13 @@ def narrowed(graph: Graph, cutoff: float) -> Graph:
 def predict_graph(model: BarrierModel, graph: Graph, max_edges: int = MAX_EDGES) -> Tensor:
     """One model's prediction, [n] float32 eV on the CPU, on the device that the model is on.
 
-    With more than `max_edges` edges, the atoms are divided in space and each part is predicted
-    within its receptive field, which gives the same numbers to rounding.
+    With more than `max_edges` edges, the atoms are divided in space, which gives the same numbers
+    to rounding: a model that can go layer by layer does (mgsym.sweep), others predict each part
+    within its receptive field.
     """
     device = device_of(model)
+    if graph.num_edges > max_edges and isinstance(model, Layered):
+        return _predict_by_slabs([model], graph, max_edges)[0]
     with evaluating(model), torch.no_grad():
         if graph.num_edges <= max_edges or not math.isfinite(model.receptive_field):
             whole: Tensor = model(model.prepare(graph.to(device)))
@@ -272,15 +393,6 @@ def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
     for _ in range(hops):
         reached[graph.source[reached[graph.destination]]] = True
     return reached.nonzero().squeeze(1)
-
-
-def wrapped_positions(graph: Graph) -> Tensor:
-    """Positions inside the cell, [n, 3] Å, so that near in space is near in numbers."""
-    cells = graph.cell[graph.structure_index]
-    fractional = torch.linalg.solve(cells.transpose(1, 2), graph.positions)
-    periodic = graph.periodic[graph.structure_index]
-    fractional = torch.where(periodic, fractional - fractional.floor(), fractional)
-    return (fractional[:, None] @ cells).squeeze(1)
 
 
 @dataclass(frozen=True)

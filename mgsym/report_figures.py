@@ -18,7 +18,7 @@ from torch import Tensor
 from mgsym.explanation_page import OTHER_SIZE, SIZES, plotly_objects
 from mgsym.figures import COLOURS, new_figure, parity_panel
 from mgsym.graph import Graph
-from mgsym.prediction import wrapped_positions
+from mgsym.sweep import wrapped_positions
 from mgsym.reliability import Reliability
 
 if TYPE_CHECKING:

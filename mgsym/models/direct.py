@@ -15,7 +15,7 @@ from torch import Tensor
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.local_inputs import LocalInputs, LocalOptions
-from mgsym.models.base import BarrierModel
+from mgsym.models.base import BarrierModel, Tell
 from mgsym.moments import STRENGTHS, Moments, choose_strength
 from mgsym.prepared import Owner
 from mgsym.splits import glass_of
@@ -56,7 +56,7 @@ class DirectModel(BarrierModel):
         """All that descriptors depend on; statistics and what was fitted play no part."""
         return self.inputs.owner
 
-    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+    def from_positions(self, graph: Graph, tell: Tell | None = None) -> dict[str, Tensor]:
         """The descriptors of its atoms."""
         return self.inputs.described(graph)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mgsym.graph import Graph, match_species
+from mgsym.models.base import Tell
 from mgsym.models.inputs import InputModel, InputOptions, check_range
 from mgsym.models.ridge import Ridge, RidgeOptions
 from mgsym.prepared import Owner
@@ -81,9 +82,9 @@ class ResidualModel(InputModel):
         fitted = self.companion.buffers()
         return (ResidualModel, self.species, self.options, *super().owner(), *fitted)
 
-    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+    def from_positions(self, graph: Graph, tell: Tell | None = None) -> dict[str, Tensor]:
         """The companion's prediction, if there is one."""
-        return {} if self.companion is None else {COMPANION: self._beside(graph)}
+        return {} if self.companion is None else {COMPANION: self._beside(graph, tell)}
 
     def with_ridge(self, predicted: Tensor, graph: Graph) -> Tensor:
         """[n], the network's prediction and the companion's; in training the latter is silent."""
@@ -91,10 +92,11 @@ class ResidualModel(InputModel):
         if self.companion is None or self.training:
             return predicted
         beside = self._beside(graph) if own is None else own.from_positions[COMPANION]
+        beside = beside[: len(predicted)]  # of a part, the first atoms alone are predicted
         return torch.lerp(predicted, beside.to(predicted.dtype), self.options.companion)
 
-    def _beside(self, graph: Graph) -> Tensor:
+    def _beside(self, graph: Graph, tell: Tell | None = None) -> Tensor:
         """[n], the companion's prediction, standardised; no farther from the mean than FARTHEST."""
         assert self.companion is not None
-        found = self.companion.standardised(match_species(graph, self.species), None)
+        found = self.companion.projected(match_species(graph, self.species), tell)
         return found.clamp(-FARTHEST, FARTHEST)

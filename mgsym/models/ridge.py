@@ -15,6 +15,7 @@ from torch import Tensor
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.local_inputs import LocalOptions
+from mgsym.models.base import Tell
 from mgsym.models.direct import DirectModel, Progress, strength_for
 from mgsym.moments import Moments, ridge_weights
 
@@ -63,4 +64,8 @@ class Ridge(DirectModel):
         progress(steps, steps)
 
     def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
-        return self.inputs.project(graph, self.weight[:, None]).squeeze(1) + self.intercept
+        return self.projected(graph)
+
+    def projected(self, graph: Graph, tell: Tell | None = None) -> Tensor:
+        """[n], as `standardised`; tells the atoms done and in all."""
+        return self.inputs.project(graph, self.weight[:, None], tell).squeeze(1) + self.intercept
