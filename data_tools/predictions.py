@@ -12,10 +12,16 @@ import torch
 from mgsym.calibration import Calibration
 from mgsym.data_tools.graphs import BARRIER, labelled_structure, read_systems
 from mgsym.data_tools.labels import atom_table
-from mgsym.data_tools.model_inputs import Potential, graph_for, physics_warning
+from mgsym.data_tools.model_inputs import (
+    Potential,
+    graph_for,
+    physical_names,
+    physics_warning,
+)
 from mgsym.data_tools.outputs import output_paths, write_all
+from mgsym.data_tools.unfinished_predictions import UnfinishedPrediction
 from mgsym.ensemble import Ensemble
-from mgsym.errors import InputError, UsageError
+from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.familiarity import Familiarity, familiarity
 from mgsym.figures import check_figure, parity_figure
 from mgsym.graph import Graph, match_species
@@ -83,7 +89,9 @@ def predict_files(
     potential: Potential = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[PredictionSummary]:
     """Predict every atom's barrier and write the structures with it.
 
@@ -104,11 +112,15 @@ def predict_files(
         potential: for models with physical inputs, which are computed with it.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: replace existing files.
+        resume: go on where an earlier call was stopped in a large structure.
         progress: called with the number of structures done (or parts of one) and in all.
+        should_stop: asked now and then; when it says yes, what is known of a large structure is
+            kept and `Interrupted` raised.
 
     Raises:
         InputError: a file or the run is missing or damaged, or has an unknown element; a model
             needs a potential.
+        Interrupted: `should_stop` said so.
         UsageError: `out` exists, or is one file for several inputs.
     """
     ensemble = load_ensemble(run, device)
@@ -118,11 +130,18 @@ def predict_files(
         for system in systems
     ]
     paths = output_paths(Path(out), structures, len(files), overwrite)
-    predicted, summaries = [], []
+    predicted, summaries, kept = [], [], []
     for i, (system, structure) in enumerate(zip(systems, structures, strict=True)):
-        step = _within(progress, i, len(structures))
+        step = _stoppable(_within(progress, i, len(structures)), should_stop)
         graph = graph_for(system, ensemble, potential, device, step)
-        (found,) = predict_with_spread([graph], ensemble)
+        if physical_names(ensemble):  # computing them was nearly all the work
+            step = _stoppable(lambda *_: None, should_stop)
+        kept.append(UnfinishedPrediction(paths[i], graph, ensemble, resume))
+        try:
+            (found,) = predict_with_spread([graph], ensemble, progress=step, saved=kept[-1])
+        except Interrupted:
+            kept[-1].write()
+            raise
         found, known = calibrated_error(found, ensemble), familiarity(graph, ensemble.metadata)
         predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
         warnings = (*known.warnings, *physics_warning(graph, ensemble))
@@ -130,7 +149,20 @@ def predict_files(
         if progress is not None:
             progress(i + 1, len(structures))
     write_all(predicted, paths, overwrite)
+    for one in kept:
+        one.remove()
     return summaries
+
+
+def _stoppable(tell: Progress, should_stop: Callable[[], bool] | None) -> Progress:
+    """Progress that ends in Interrupted when somebody wants to stop."""
+
+    def told(done: float, total: float) -> None:
+        tell(done, total)
+        if should_stop is not None and should_stop():
+            raise Interrupted("prediction was interrupted; go on with --resume added")
+
+    return told
 
 
 def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
@@ -144,10 +176,10 @@ def _tells_error(ensemble: Ensemble) -> bool:
     return len(ensemble) > 1 or ensemble.calibration is not None
 
 
-def _within(progress: Progress | None, done: int, total: int) -> Callable[[int, int], None]:
+def _within(progress: Progress | None, done: int, total: int) -> Progress:
     """Progress within one structure, which is done only once it is predicted."""
 
-    def told(part: int, parts: int) -> None:
+    def told(part: float, parts: float) -> None:
         if progress is not None:
             progress(done + 0.999 * part / parts, total)
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from mgsym.explanation_page import OTHER_SIZE, SIZES, plotly_objects
 from mgsym.figures import COLOURS, new_figure, parity_panel
 from mgsym.graph import Graph
-from mgsym.sweep import wrapped_positions
 from mgsym.reliability import Reliability
+from mgsym.sweep import wrapped_positions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
