@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from mgsym.explanation import (
     explain,
     fidelity,
     method_settings,
-    node_of_id,
 )
 from mgsym.explanation.fidelity import SIZES
 from mgsym.explanation.local_view import NearAtom, nearest_atoms
@@ -110,12 +109,14 @@ def explain_atom(
     """
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
-    system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
+    system = explained_system(
+        run, path, types=types, graphs=graphs, potential=potential, around=(node, atom_id)
+    )
     graph, model = system.graph, system.model
-    row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
+    row = system.row_of(node, atom_id)
     check_node(graph, row)
     folder = system.home / "explanations" if out is None else Path(out)
-    stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
+    stem = file_in(folder, graph.names[0] or "structure", f"-node{system.in_file(row)}")
     paths = _outputs(stem, figure, local, exports, overwrite)
     asked: dict[str, Any] = {"device": device, "seed": seed}
     budget = {"budget": topk} if "budget" in method_settings(method) else {}
@@ -123,17 +124,14 @@ def explain_atom(
     full = explain(graph, model, row, method, progress=progress, **asked, **chosen)
     worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
     top = full.topk(topk)
-    near = tuple(nearest_atoms(graph, top))
-    found = Explained(
-        top,
-        worth,
-        near,
-        tuple(paths),
-        tuple(system.notes),
-        (*system.warnings, *familiarity_warnings(graph, system.metadata)),
-    )
-    top.save(paths[0], overwrite, **found.measured())
-    top.save(paths[1], overwrite)
+    near = [replace(a, node=system.in_file(a.node)) for a in nearest_atoms(graph, top)]
+    # the edge of a cut does not look like a glass
+    unusual = familiarity_warnings(graph, system.metadata) if system.rows is None else []
+    told = top if system.rows is None else top.renumbered(system.rows)
+    warnings = (*system.warnings, *unusual)
+    found = Explained(told, worth, tuple(near), tuple(paths), tuple(system.notes), warnings)
+    told.save(paths[0], overwrite, **found.measured())
+    told.save(paths[1], overwrite)
     _draw(graph, top, figure, local)
     for export in exports:
         export_explanation(graph, top, export, overwrite)
