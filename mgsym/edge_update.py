@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mgsym.layers import pieces
+from mgsym.processes import batch_count, batch_sum, is_shared, total
 
 SLOPE = 0.01  # of DGL's LeakyReLU
 _STORED = 1 << 27  # numbers of z kept for the backward pass: 512 MB; more are computed again
@@ -121,6 +122,9 @@ class EdgeUpdate(torch.autograd.Function):
                 grads[7] = d_w * s + torch.outer(d_c, beta - mean * s)
                 if ctx.training:
                     # how μ and σ move with z: dz gains constant + slope · z
+                    if is_shared():
+                        d_y, d_y_xhat = total(torch.stack([d_y, d_y_xhat]))
+                        count = batch_count(count)
                     slope = -s * d_y_xhat / (sigma * count)
                     constant = -s * d_y / count - slope * mean
                     slope = slope.to(ctx.precision)
@@ -185,13 +189,13 @@ def _moments(
 def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of z over the edges, [channels]."""
     count, channels = len(activation.edges), len(shift)
-    total = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
+    sums = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
     for rows in pieces(count, channels, shift.device):
         # sums of z − shift: no digits are lost when the mean is large against the spread
         z = activation(rows) - shift
-        total[0] += z.sum(0)
-        total[1] += z.square_().sum(0)
-    moments = (total / max(count, 1)).to(shift.dtype)
+        sums[0] += z.sum(0)
+        sums[1] += z.square_().sum(0)
+    moments = (batch_sum(sums) / max(batch_count(count), 1)).to(shift.dtype)
     return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
 
 

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from mgsym.attention import attention_scale, record_attention
 from mgsym.edge_update import SLOPE, EdgeUpdate
 from mgsym.graph import Graph
-from mgsym.layers import Dropout, pieces, update_running
+from mgsym.layers import BatchNorm, Dropout, pieces, update_running
+from mgsym.processes import batch_count
 from mgsym.scatter import segment_softmax, segment_sum
 
 
@@ -116,8 +117,8 @@ class EGATBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.conv = EGATConv(width, width, width, heads)
-        self.node_norm = nn.BatchNorm1d(heads * width)
-        self.edge_norm = nn.BatchNorm1d(heads * width)
+        self.node_norm = BatchNorm(heads * width)
+        self.edge_norm = BatchNorm(heads * width)
         self.node_back = nn.Linear(heads * width, width)
         self.edge_back = nn.Linear(heads * width, width)
         self.dropout = Dropout(dropout)
@@ -180,7 +181,7 @@ class EGATBlock(nn.Module):
             torch.is_grad_enabled(),
         )
         if need_update:
-            update_running(norm, mean, variance, graph.num_edges)
+            update_running(norm, mean, variance, batch_count(graph.num_edges))
         return logits, new
 
 
