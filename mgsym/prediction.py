@@ -193,7 +193,7 @@ def _predict_by_slabs(
     found = torch.full((len(models), graph.num_nodes), torch.nan) if known is None else known
     remaining = found[0].isnan()
 
-    def step(number: int, total: int) -> None:
+    def step(number: float, total: float) -> None:
         if saved is not None:
             saved.keep(key, found)
         tell(total + number, 2 * total)  # preparing takes about as long as the layers

@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mgsym.graph import EDGE_FIELDS, Graph
-from mgsym.graph_files import NODE_FIELDS
+from mgsym.graph import Graph
+from mgsym.graph_files import EDGE_FIELDS, NODE_FIELDS
 
 Tell = Callable[[float, float], None]  # steps done and in all
 Done = Callable[[Tensor, Tensor], None]  # atoms [m], and their predictions [models, m] in eV

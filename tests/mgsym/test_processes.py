@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mgsym import processes, training
+from mgsym.config import preset
+from mgsym.errors import UsageError
+from mgsym.training import train_seeds
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -37,7 +42,8 @@ if double:
     import mgsym.objective as objective
     torch.Tensor.float = lambda self: self
 config = load_config(None, {
-    "training.epochs": 4, "training.batch_size": int(batch), "model.heads": (2, 1),
+    "training.epochs": 4000 if "endless" in resume else 4,
+    "training.batch_size": int(batch), "model.heads": (2, 1),
     "model.width": 8, "training.evaluate_every": 4, "model.radial": 4,
     "model.l_max": 2, "model.companion": 0.0,
 })
@@ -114,3 +120,47 @@ def test_two_processes_train_as_one(
     ):
         if "running" in name:
             torch.testing.assert_close(theirs, ours, atol=1e3 * bound, rtol=1e3 * bound)
+
+
+@pytest.mark.slow
+def test_goes_on_with_another_number_of_processes(program: Path, tmp_path: Path) -> None:
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    for count, words in ((1, [whole]), (2, [parts]), (1, [parts])):
+        how = ["stop"] if (count, words) == (2, [parts]) else []
+        how = ["resume"] if (count, words) == (1, [parts]) else how
+        ends = ended(launched(program, count, *words, "double", "2", *how))
+        if how == ["stop"]:
+            assert all(code == 1 and "Interrupted" in text for code, text in ends)
+            assert sum("go on with: mgsym train --resume" in text for _, text in ends) == 1
+        else:
+            assert [code for code, _ in ends] == [0]
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-10)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_with_one_line(program: Path, tmp_path: Path) -> None:
+    first, second = launched(program, 2, str(tmp_path / "run"), "double", "2", "endless")
+    while not (tmp_path / "run" / "run.json").exists():
+        assert first.poll() is None
+    second.kill()
+    (code, text), _ = ended([first, second])
+    assert code == 1
+    assert "another process of this run has ended" in text.splitlines()[-1]
+
+
+def test_too_many_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = preset("fast")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(UsageError, match="8 processes, but a step has 1 structures"):
+        training._check_processes(config, 12)
+    with pytest.raises(UsageError, match="one seed at a time"):
+        train_seeds([], config, [0, 1], "nowhere")
+
+
+def test_each_process_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found: list[int] = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        found += range(8)[processes.own_share(8)]
+    assert found == list(range(8))
