@@ -66,7 +66,7 @@ def step(
     model.train()
     lower = precision != torch.float32
     with torch.autocast(batch.target.device.type, precision, enabled=lower):
-        out = model.standardised(batch, None, None).float()
+        out = model.standardised(batch, None).float()
     (out - batch.target).square().mean().backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(g.device == batch.target.device for g in (out, *grads))
