@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from mgsym.explanation import (
     Fidelity,
     explain,
     fidelity,
-    node_of_id,
 )
 from mgsym.explanation.computation_graph import check_node
 from mgsym.explanation.fidelity import SIZES
@@ -110,12 +109,14 @@ def explain_atom(
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
     method, out = method or Method(), out or Output()
-    system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
+    system = explained_system(
+        run, path, types=types, graphs=graphs, potential=potential, around=(node, atom_id)
+    )
     graph, model = system.graph, system.model
-    row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
+    row = system.row_of(node, atom_id)
     check_node(graph, row)
     folder = system.home / "explanations" if out.folder is None else Path(out.folder)
-    stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
+    stem = file_in(folder, graph.names[0] or "structure", f"-node{system.in_file(row)}")
     paths = _outputs(stem, out)
     full = explain(
         graph, model, row, method.name, device=method.device, seed=method.seed,
@@ -124,17 +125,14 @@ def explain_atom(
     sizes = (*SIZES, method.topk)
     worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
     top = full.topk(method.topk)
-    near = tuple(nearest_atoms(graph, top))
-    found = Explained(
-        top,
-        worth,
-        near,
-        tuple(paths),
-        tuple(system.notes),
-        (*system.warnings, *ood_report(graph, system.training_set).warnings),
-    )
-    top.save(paths[0], out.overwrite, **found.measured())
-    top.save(paths[1], out.overwrite)
+    near = [replace(a, node=system.in_file(a.node)) for a in nearest_atoms(graph, top)]
+    # the edge of a cut does not look like a glass
+    unusual = ood_report(graph, system.training_set).warnings if system.rows is None else ()
+    told = top if system.rows is None else top.renumbered(system.rows)
+    warnings = (*system.warnings, *unusual)
+    found = Explained(told, worth, tuple(near), tuple(paths), tuple(system.notes), warnings)
+    told.save(paths[0], out.overwrite, **found.measured())
+    told.save(paths[1], out.overwrite)
     _draw(graph, top, out)
     for export in out.exports:
         export_explanation(graph, top, export, out.overwrite)
