@@ -23,7 +23,7 @@ import click
 
 from mgsym.cli import console
 from mgsym.cli.options import verbosity_options
-from mgsym.errors import MgsymError
+from mgsym.errors import MgsymError, UsageError
 from mgsym.version import __version__
 
 # name: (module, what it does); the module holds a click command under the same name with _ for -
@@ -119,8 +119,23 @@ def cli(ctx: click.Context) -> None:
 
     In short: mgsym build-graph, mgsym train, mgsym explain --node 42 --topk 50.
     """
+    _take_part(ctx.invoked_subcommand or "")
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+def _take_part(command: str) -> None:
+    """Of several processes that torchrun started, the first speaks for all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    if command != "train":
+        raise UsageError(
+            f"mgsym {command} does not share its work with other processes, only mgsym train does: "
+            "start it without torchrun"
+        )
+    if os.environ.get("RANK", "0") != "0":
+        console.set_verbosity(-1)
+        _silence_stdout()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ONLY_WITH_REFINE = (
     "share", "atoms", "changes", "search_scale", "search_shift", "events_out",
-    "resume", "jobs", "slots", "seed",
+    "jobs", "slots", "seed",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--search-shift", type=float, default=0.0, metavar="EV", help="Plus this, eV."),
     click.option("--events-out", type=opt.FILE, help="Searches  [default: OUT.events.csv]"),
-    click.option("--resume", is_flag=True, help="Go on with the searches of an earlier run."),
+    click.option("--resume", is_flag=True, help="Go on where an earlier run was stopped."),
     click.option("--slots", type=click.IntRange(1), help="Searches together  [default: 64]."),
     opt.jobs_option,
     opt.seed_option,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from mgsym.explanation import (
     Fidelity,
     explain,
     fidelity,
-    node_of_id,
 )
 from mgsym.explanation.computation_graph import check_node
 from mgsym.explanation.fidelity import SIZES
@@ -133,12 +132,14 @@ def explain_atom(
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
     method, out = method or Method(), out or Output()
-    system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
+    system = explained_system(
+        run, path, types=types, graphs=graphs, potential=potential, around=(node, atom_id)
+    )
     graph, model = system.graph, system.model
-    row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
+    row = system.row_of(node, atom_id)
     check_node(graph, row)
     folder = system.home / "explanations" if out.folder is None else Path(out.folder)
-    stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
+    stem = file_in(folder, graph.names[0] or "structure", f"-node{system.in_file(row)}")
     paths = _outputs(stem, out)
     full = explain(
         graph, model, row, method.name, device=method.device, seed=method.seed,
@@ -147,19 +148,25 @@ def explain_atom(
     sizes = (*SIZES, method.topk)
     worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
     top = full.topk(method.topk)
-    near = tuple(nearest_atoms(graph, top))
+    near = [replace(a, node=system.in_file(a.node)) for a in nearest_atoms(graph, top)]
     attribution, notes, kept = _attribution(system, row, graphs, method.progress)
+    # the edge of a cut does not look like a glass
+    unusual = ood_report(graph, system.training_set).warnings if system.rows is None else ()
+    told = top
+    if system.rows is not None:
+        told = top.renumbered(system.rows)
+        attribution = None if attribution is None else attribution.renumbered(system.rows)
     found = Explained(
-        top,
+        told,
         worth,
-        near,
+        tuple(near),
         attribution,
         (*paths, *kept),
         (*system.notes, *notes),
-        (*system.warnings, *ood_report(graph, system.training_set).warnings),
+        (*system.warnings, *unusual),
     )
-    top.save(paths[0], out.overwrite, **found.measured())
-    top.save(paths[1], out.overwrite)
+    told.save(paths[0], out.overwrite, **found.measured())
+    told.save(paths[1], out.overwrite)
     write_rows(paths[2], [] if attribution is None else attribution.table(), NEIGHBOUR_COLUMNS)
     _draw(graph, top, attribution, out)
     for export in out.exports:

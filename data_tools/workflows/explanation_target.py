@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.sample import sample_structures
@@ -15,11 +17,12 @@ from mgsym.data_tools.shipped_model import shipped_model
 from mgsym.data_tools.workflows.graphs import read_graphs, read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential, graph_for
 from mgsym.errors import UsageError
-from mgsym.explanation import method_settings
+from mgsym.explanation import method_settings, node_of_id
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash
 from mgsym.models.base import BarrierModel
-from mgsym.prediction.ensemble import Ensemble, read_ensemble
+from mgsym.prediction.ensemble import read_ensemble
+from mgsym.structure import Column, Structure
 from mgsym.training.checkpoint import Metadata
 from mgsym.training.runs import read_run, run_checkpoints, run_graphs
 from mgsym.uncertainty.out_of_distribution import TrainingSet
@@ -27,6 +30,8 @@ from mgsym.utils.names import file_in
 from mgsym.utils.progress import Progress
 
 ROLES = ("test", "validation", "train")
+LARGE = 50_000  # atoms; of a larger structure only the surroundings of the atom are looked at
+MARGIN = 0.1  # Å, beyond rounding
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class ExplainedSystem:
         graph: with the inputs that the model takes.
         home: the folder that output goes to, unless told otherwise.
         checkpoint: the file that the model is from.
+        rows: [n] int64, rows of the graph's atoms in the file; None where the graph is of all.
         notes: what was chosen for the caller.
         warnings: why the result may not be trusted.
     """
@@ -73,6 +79,7 @@ class ExplainedSystem:
     graph: Graph
     home: Path
     checkpoint: Path
+    rows: Tensor | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -80,6 +87,18 @@ class ExplainedSystem:
     def training_set(self) -> TrainingSet | None:
         """What the model was trained on."""
         return None if self.metadata is None else self.metadata.training_set
+
+    def row_of(self, node: int | None, atom_id: int | None) -> int:
+        """The row in the graph of an atom named by its row or its id in the file."""
+        if atom_id is not None:
+            return node_of_id(self.graph, atom_id)
+        if self.rows is None or node is None:
+            return node or 0
+        return int((self.rows == node).nonzero())
+
+    def in_file(self, row: int) -> int:
+        """The row in the file of an atom of the graph."""
+        return row if self.rows is None else int(self.rows[row])
 
 
 def explained_system(
@@ -89,6 +108,7 @@ def explained_system(
     types: Mapping[int, str] | None = None,
     graphs: str | Path | None = None,
     potential: Potential = None,
+    around: tuple[int | None, int | None] = (None, None),
 ) -> ExplainedSystem:
     """Load a model and a structure with the inputs that the model takes.
 
@@ -100,6 +120,8 @@ def explained_system(
         graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``
             where that is gone.
         potential: what computes physical inputs, where the model takes some.
+        around: the one atom to explain, by its row or by its id. Of a structure of more than LARGE
+            atoms, then, only those are taken that can bear on that atom.
 
     Raises:
         UsageError: no structure is named and none can be chosen, or a file holds several.
@@ -113,8 +135,14 @@ def explained_system(
     shipped = checkpoint == shipped_model()
     notes: list[str] = []
     warnings: list[str] = []
+    rows: Tensor | None = None
     if path is not None:
-        graph = _one_graph(Path(path), ensemble, types, potential)
+        system = _one_system(Path(path), types)
+        rows = _surroundings(system, around, member.model.receptive_field)
+        if rows is not None and isinstance(system, Structure):
+            system = _cut(system, rows)
+            notes.append(f"Only the {len(rows)} atoms that can bear on this one were looked at")
+        graph = graph_for(system, ensemble, potential)
     elif shipped:
         structure = next(s for s in sample_structures() if s.split == "test")
         graph = graph_for(structure, ensemble, potential)
@@ -132,16 +160,44 @@ def explained_system(
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file
     graph = member.model.prepare_whole(graph)  # once, not for each atom
-    return ExplainedSystem(member.model, member.metadata, graph, home, checkpoint, notes, warnings)
+    return ExplainedSystem(
+        member.model, member.metadata, graph, home, checkpoint, rows, notes, warnings
+    )
 
 
-def _one_graph(
-    path: Path, ensemble: Ensemble, types: Mapping[int, str] | None, potential: Potential
-) -> Graph:
+def _one_system(path: Path, types: Mapping[int, str] | None) -> Structure | Graph:
     systems = read_systems([path], types)
     if len(systems) > 1:
         raise UsageError(f"{path} holds {len(systems)} structures: name the file of one")
-    return graph_for(systems[0], ensemble, potential)
+    return systems[0]
+
+
+def _surroundings(
+    system: Structure | Graph, around: tuple[int | None, int | None], reach: float
+) -> Tensor | None:
+    """The rows of the atoms within `reach` (Å) of one, and of a few more; None for all atoms.
+
+    An atom lies farther than `reach` if it does so along a normal of the cell's faces.
+    """
+    if isinstance(system, Graph) or len(system) <= LARGE or not math.isfinite(reach):
+        return None
+    node, atom_id = around
+    found = [node] if atom_id is None else (system.ids == atom_id).nonzero().flatten().tolist()
+    if len(found) != 1 or found[0] is None or not 0 <= found[0] < len(system):
+        return None  # whoever looks for the atom tells it
+    # as the cell's vectors are given, along directions that do not repeat too
+    inverse = torch.linalg.inv(system.cell)
+    apart = (system.positions - system.positions[found[0]]) @ inverse
+    apart = torch.where(torch.tensor(system.periodic), apart - apart.round(), apart).abs()
+    near = (apart <= (reach + MARGIN) * inverse.norm(dim=0)).all(dim=1)
+    return near.nonzero().squeeze(1)
+
+
+def _cut(structure: Structure, rows: Tensor) -> Structure:
+    """Some of the atoms, in the same cell."""
+    columns = {name: Column(c.values[rows], c.unit) for name, c in structure.columns.items()}
+    kept = {name: getattr(structure, name)[rows] for name in ("positions", "types", "ids")}
+    return replace(structure, columns=columns, **kept)
 
 
 def _own_graph(run: Path, graphs: str | Path | None) -> tuple[Graph, list[str], list[str]]:

@@ -177,8 +177,12 @@ def local_descriptors(
         the square root (with sign) of the power spectrum per species pair, Gaussian and
         l = 1 … l_max, divided by the number of m. The root makes it linear in the density.
     """
-    pieces = []
+    width = count_descriptors(len(graph.species), radial, l_max) - len(graph.species)
+    pieces = [graph.edge_vector.new_zeros(0, width)]  # of a graph without atoms
     for near in of_edges(graph, edge_weight).pieces(piece_size(graph)):
+        if len(near.owner) == 0:  # such as atoms of a part that only send messages
+            pieces.append(graph.edge_vector.new_zeros(len(near.nodes), width))
+            continue
         c = expansion(graph, near, graph.cutoff, radial, l_max)
         pieces.append(_invariants(c.unflatten(1, (len(graph.species), radial)), l_max))
     own = torch.nn.functional.one_hot(graph.types, len(graph.species)).float()

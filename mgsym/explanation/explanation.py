@@ -105,6 +105,10 @@ class Explanation:
         ends = {n: getattr(self, n)[:, chosen] for n in _ENDPOINTS}
         return replace(self, **per_edge, **ends)
 
+    def renumbered(self, rows: Tensor) -> Explanation:
+        """A copy for a structure in which atom i of the explained graph has the row rows[i]."""
+        return replace(self, node=int(rows[self.node]), endpoints=rows[self.endpoints])
+
     def with_settings(self, **settings: Any) -> Explanation:
         """A copy with these settings added."""
         return replace(self, settings={**self.settings, **settings})

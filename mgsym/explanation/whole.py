@@ -22,7 +22,7 @@ NeurIPS 2017.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +120,10 @@ class Attribution:
             }
             for i in range(len(self) if count is None else min(count, len(self)))
         ]
+
+    def renumbered(self, rows: Tensor) -> Attribution:
+        """Give the atoms the rows [n] that they have in the structure they were cut from."""
+        return replace(self, node=int(rows[self.node]), atoms=rows[self.atoms])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -13,6 +13,7 @@ from mgsym.graph import Graph, match_species
 from mgsym.graph.prepared import Owner
 from mgsym.models.node_inputs import InputModel, InputOptions, check_range
 from mgsym.models.regression.ridge import Ridge, RidgeOptions
+from mgsym.utils.progress import Progress
 
 # standard deviations of the label: beyond what any glass gives, products of a density that was
 # never trained on would move a prediction without limit
@@ -82,9 +83,9 @@ class NetworkWithRidge(InputModel):
         fitted = self.ridge.buffers()
         return (NetworkWithRidge, self.species, self.options, *super().owner(), *fitted)
 
-    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+    def from_positions(self, graph: Graph, progress: Progress | None = None) -> dict[str, Tensor]:
         """Prepare the regression's prediction, if there is one."""
-        return {} if self.ridge is None else {RIDGE: self._ridge_prediction(graph)}
+        return {} if self.ridge is None else {RIDGE: self._ridge_prediction(graph, progress)}
 
     def with_ridge(self, predicted: Tensor, graph: Graph) -> Tensor:
         """Mix the ridge prediction into the network's, [n]; not in training."""
@@ -92,12 +93,13 @@ class NetworkWithRidge(InputModel):
         if self.ridge is None or self.training:
             return predicted
         ridge = self._ridge_prediction(graph) if own is None else own.from_positions[RIDGE]
+        ridge = ridge[: len(predicted)]  # of a part, the first atoms alone are predicted
         return torch.lerp(predicted, ridge.to(predicted.dtype), self.options.ridge_share)
 
-    def _ridge_prediction(self, graph: Graph) -> Tensor:
+    def _ridge_prediction(self, graph: Graph, progress: Progress | None = None) -> Tensor:
         """[n], what the regression predicts, standardised; within FARTHEST of the mean."""
         assert self.ridge is not None
-        predicted = self.ridge.standardised(match_species(graph, self.species), None)
+        predicted = self.ridge.projected(match_species(graph, self.species), progress)
         return predicted.clamp(-FARTHEST, FARTHEST)
 
 

@@ -28,8 +28,9 @@ from torch.nn import functional as F
 
 from mgsym.graph import Graph
 from mgsym.nn.egat_kernel import SLOPE, Given, Learnt, MemoryPool, update_edges
-from mgsym.nn.layers import Dropout, pieces, update_running
+from mgsym.nn.layers import BatchNorm, Dropout, pieces, update_running
 from mgsym.nn.scatter import segment_softmax, segment_sum
+from mgsym.utils.processes import batch_count
 
 
 class EGATOutput(NamedTuple):
@@ -121,8 +122,8 @@ class EGATBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.conv = EGATConv(width, width, width, heads)
-        self.node_norm = nn.BatchNorm1d(heads * width)
-        self.edge_norm = nn.BatchNorm1d(heads * width)
+        self.node_norm = BatchNorm(heads * width)
+        self.edge_norm = BatchNorm(heads * width)
         self.node_back = nn.Linear(heads * width, width)
         self.edge_back = nn.Linear(heads * width, width)
         self.dropout = Dropout(dropout)
@@ -198,7 +199,7 @@ class EGATBlock(nn.Module):
         )
         updated = update_edges(learnt, given)
         if need_update:
-            update_running(norm, updated.mean, updated.variance, graph.num_edges)
+            update_running(norm, updated.mean, updated.variance, batch_count(graph.num_edges))
         return updated.logits, updated.new
 
 

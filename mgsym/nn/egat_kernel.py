@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mgsym.nn.layers import pieces
+from mgsym.utils.processes import batch_count, batch_sum, is_shared, total
 
 SLOPE = 0.01  # of DGL's LeakyReLU
 _STORED = 1 << 27  # numbers of z kept for the backward pass: 512 MB; more are computed again
@@ -190,6 +191,9 @@ def _gradients(
             grads |= {"gamma": d_y_xhat, "beta": d_y, "w": d_w, "c": d_c}
             if given.training:
                 # how μ and σ move with z: dz gains constant + slope · z
+                if is_shared():
+                    d_y, d_y_xhat = total(torch.stack([d_y, d_y_xhat]))
+                    count = batch_count(count)
                 slope = -s * d_y_xhat / (sigma * count)
                 constant = -s * d_y / count - slope * mean
                 slope = slope.to(given.precision)
@@ -241,23 +245,23 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     """Products of what comes down with z, [·, channels], and its sums [·], over edges."""
     moment = above[0].new_zeros(above[0].shape[1], activation.ends.shape[1])
-    total = moment.new_zeros(len(moment))
+    sums = moment.new_zeros(len(moment))
     for rows, piece in zip(runs, above, strict=True):
         _add_product(moment, piece.T, activation(rows))
-        total += piece.sum(0)
-    return moment, total
+        sums += piece.sum(0)
+    return moment, sums
 
 
 def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of z over the edges, [channels]."""
     count, channels = len(activation.edges), len(shift)
-    total = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
+    sums = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
     for rows in pieces(count, channels, shift.device):
         # sums of z − shift: no digits are lost when the mean is large against the spread
         z = activation(rows) - shift
-        total[0] += z.sum(0)
-        total[1] += z.square_().sum(0)
-    moments = (total / max(count, 1)).to(shift.dtype)
+        sums[0] += z.sum(0)
+        sums[1] += z.square_().sum(0)
+    moments = (batch_sum(sums) / max(batch_count(count), 1)).to(shift.dtype)
     return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
 
 

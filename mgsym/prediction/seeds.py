@@ -19,6 +19,7 @@ from mgsym.prediction.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.training.config import Config
 from mgsym.training.runs import ENSEMBLE, TrainedRun, clear_run, read_summary
 from mgsym.training.train import train
+from mgsym.utils import processes
 from mgsym.utils.files import lock_output, write_json
 from mgsym.utils.progress import Progress, part
 
@@ -61,6 +62,8 @@ def train_seeds(
         progress: as for `train`, over the steps of all seeds.
         options: everything else that `train` takes.
     """
+    if processes.count() > 1:
+        raise UsageError("several processes train one seed at a time: give --seed, not --seeds")
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UsageError(f"expected distinct seeds, found {list(seeds)}")
     with lock_output(run, folder=True):

@@ -31,6 +31,7 @@ from mgsym.training.runs import (
     start_run,
 )
 from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Hooks, Trainer
+from mgsym.utils import processes
 from mgsym.utils.devices import one_thread, resolve_device
 from mgsym.utils.files import load_safely, lock_output
 from mgsym.utils.progress import Progress
@@ -68,7 +69,8 @@ def train(
         graphs: one labelled structure each, with distinct names.
         config: see `mgsym.training.config.load_config`; the preset ``fast`` when None.
         run: the run directory to write; nothing is written when None.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``. Where torchrun started several processes,
+            they share the structures of each step; on a machine with GPUs each takes its own.
         split: which graphs train, validate and test; by default `split_by_glass` decides, from
             `validation` and `test`.
         validation, test: names, glasses or patterns; see `split_by_glass`.
@@ -92,28 +94,46 @@ def train(
     """
     config = preset("fast") if config is None else config
     folder = None if run is None else Path(run)
-    where = resolve_device(device)
-    with lock_output(folder, folder=True) if folder is not None else nullcontext():
-        _check_request(config, folder, where, resume, overwrite)
+    where = resolve_device(processes.own_device(device))
+    writes = processes.rank() == 0
+    lock = lock_output(folder, folder=True) if folder is not None and writes else nullcontext()
+    with lock, processes.joined(where):
+        _check_request(config, folder if writes or resume else None, where, resume, overwrite)
         saved = _load_state(folder) if resume and folder else None
         begun = saved or (read_run(folder) if resume and folder else {})
         start_from = start_from or begun.get("start_from") or None
         if split is None:
             split = _choose_split(graphs, begun.get("split"), validation, test)
         refuse_equal_names([g for _, members in split.items() for g in members])
+        _check_processes(config, len(split.train))
+        processes.barrier()  # what is resumed is read before anything is written
         devices = [where] if where.type == "cuda" else []
         shared = where.type == "cuda" or _edges_in_a_step(split.train, config) > WORTH_SHARING
         with (
             torch.random.fork_rng(devices=devices),
             nullcontext() if shared else one_thread(),
-            nullcontext() if saved or not folder else _beginning(folder, config, split, start_from),
+            _beginning(folder, config, split, start_from)
+            if folder and writes and not saved
+            else nullcontext(),
         ):
-            hooks = Hooks(folder, graphs_from, save_seconds, progress, should_stop)
+            hooks = Hooks(
+                folder if writes else None, graphs_from, save_seconds, progress, should_stop
+            )
             trainer = Trainer(split, config, where, start_from, hooks)
             if saved is not None:
                 _refuse_changes(saved, trainer)
                 trainer.restore(saved)
             return trainer.run()
+
+
+def _check_processes(config: Config, structures: int) -> None:
+    """UsageError where a step has fewer structures than there are processes to share them."""
+    in_a_step = min(config.training.batch_size or structures, structures)
+    if processes.count() > in_a_step:
+        raise UsageError(
+            f"{processes.count()} processes, but a step has {in_a_step} structures: start "
+            f"{in_a_step} at most, or set training.batch_size (0: all structures in a step)"
+        )
 
 
 def _edges_in_a_step(graphs: Sequence[Graph], config: Config) -> int:

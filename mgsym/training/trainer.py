@@ -35,7 +35,9 @@ from mgsym.training.optimizer import (
 )
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
 from mgsym.uncertainty.out_of_distribution import TrainingSet
+from mgsym.utils import processes
 from mgsym.utils.files import save_safely
+from mgsym.utils.processes import Share
 from mgsym.utils.progress import Progress
 from mgsym.utils.seeds import derived_seed, seed_device, shuffled
 from mgsym.version import __version__
@@ -130,7 +132,9 @@ class Trainer:
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
-        self.whole = collate(self.graphs["train"]) if self.steps_per_epoch == 1 else None
+        self.kept: tuple[Graph, Share | None] | None = None
+        if self.steps_per_epoch == 1:
+            self.kept = self._part(list(range(len(split.train))))
         self.state, self.resumed = TrainingState(), False
         self.best_weights = copied(self.model.state_dict())
         self.started = self.saved = time.monotonic()
@@ -193,7 +197,7 @@ class Trainer:
         state = self.state
         batches = self._batches(state.epoch)
         while state.step < len(batches) and not state.stopped:
-            self._step(self._batch(batches[state.step]))
+            self._step(*self._batch(batches[state.step]))
             state.step += 1
             self._after_step()
         complete = state.step == len(batches)
@@ -206,18 +210,28 @@ class Trainer:
     def _batches(self, epoch: int) -> list[list[int]]:
         """Which structures each step of an epoch takes."""
         count = len(self.graphs["train"])
-        if self.whole is not None:
+        if self.kept is not None:
             return [list(range(count))]
         order = shuffled(count, self.config.seed, "order", epoch)
         size = self.training.batch_size
         return [order[i : i + size] for i in range(0, count, size)]
 
-    def _batch(self, members: list[int]) -> Graph:
-        if self.whole is not None:
-            return self.whole
-        return collate([self.graphs["train"][i] for i in members])
+    def _batch(self, members: list[int]) -> tuple[Graph, Share | None]:
+        return self.kept or self._part(members)
 
-    def _step(self, batch: Graph) -> None:
+    def _part(self, members: list[int]) -> tuple[Graph, Share | None]:
+        """Some structures side by side: of several processes, those that this one takes."""
+        graphs = [self.graphs["train"][i] for i in members]
+        if processes.count() == 1:
+            return collate(graphs), None
+        own = processes.own_share(len(graphs))
+        nodes, edges = [g.num_nodes for g in graphs], [g.num_edges for g in graphs]
+        share = Share(*((sum(n[: own.start]), sum(n[own]), sum(n)) for n in (nodes, edges)))
+        # a process may have none: it joins in the sums with no atoms
+        none = graphs[0].types.new_empty(0)
+        return collate(graphs[own] or [graphs[0].subgraph(none)[0]]), share
+
+    def _step(self, batch: Graph, share: Share | None) -> None:
         """Take one step down the gradient of the loss."""
         state, done = self.state, self.steps_done
         seed_device(self.device, derived_seed(self.config.seed, "step", state.epoch, state.step))
@@ -227,15 +241,18 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = training_loss(self.training, self.model, batch)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise MgsymError(diverged(self.training, value, state.epoch, state.step))
-            self.scaler.scale(loss).backward()
+            with processes.shared_batch(share):
+                loss = training_loss(self.training, self.model, batch)
+                value = float(processes.batch_sum(loss.detach()))
+                if not math.isfinite(value):
+                    raise MgsymError(diverged(self.training, value, state.epoch, state.step))
+                self.scaler.scale(loss).backward()
         except torch.OutOfMemoryError as error:
             raise MgsymError(
                 f"memory is full with {batch.num_nodes} atoms in a step: use batch_size=1 or a CPU"
             ) from error
+        if share is not None:
+            processes.sum_gradients(self.model.parameters())
         if self.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
@@ -250,9 +267,11 @@ class Trainer:
         state.seconds = self.seconds_before + time.monotonic() - self.started
         if self.progress is not None:
             self.progress(self.steps_done, self.total, **self._message())
-        if self.training.max_minutes and state.seconds > 60 * self.training.max_minutes:
+        late = bool(self.training.max_minutes) and state.seconds > 60 * self.training.max_minutes
+        late, stop = processes.any_of([late, self.should_stop is not None and self.should_stop()])
+        if late:
             state.stopped = f"{self.training.max_minutes:g} minutes are over"
-        elif self.should_stop is not None and self.should_stop():
+        elif stop:
             self._interrupt()
         elif time.monotonic() - self.saved > self.save_seconds:
             self._save()
@@ -384,6 +403,8 @@ class Trainer:
     def _interrupt(self) -> None:
         state = self.state
         done = f"training was interrupted in epoch {state.epoch + 1} of {self.training.epochs}"
+        if self.folder is None and processes.rank() > 0:
+            raise Interrupted(done)  # the first process has saved and tells more
         if self.folder is None:
             raise Interrupted(f"{done}; nothing was saved, as no run directory was given")
         self._save()

@@ -56,7 +56,7 @@ class DirectModel(BarrierModel):
         """All that descriptors depend on; statistics and what was fitted play no part."""
         return self.inputs.owner
 
-    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+    def from_positions(self, graph: Graph, progress: Progress | None = None) -> dict[str, Tensor]:
         """The descriptors of its atoms."""
         return self.inputs.described(graph)
 
