@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mgsym.benchmark.plan import CHOSEN_ON_TEST, BenchmarkPlan, Fold, as_json, trial_name
-from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
+from mgsym.errors import InputError, Interrupted, MgsymError, UsageError, short
 from mgsym.graph.operations import graph_hash
 from mgsym.prediction import rotation_spread
 from mgsym.training import train
@@ -136,9 +137,40 @@ def load_trial(path: Path) -> Trial:
         raise InputError(f"expected {FORMAT} version {VERSION}", path=path)
     check_kinds(content, _KINDS, path)
     try:
-        return Trial(**content)
+        trial = Trial(**content)
     except TypeError as error:
         raise InputError(f"damaged: {error}", path=path) from error
+    if not trial.error:
+        _check_figures(trial, path)
+    return trial
+
+
+def _check_figures(trial: Trial, path: Path) -> None:
+    """Refuse a record that lacks a figure which the table is made of.
+
+    Raises:
+        InputError: the figure is named.
+    """
+    needed: list[tuple[str, Any]] = [("rotation.rms", trial.rotation.get("rms"))]
+    for role, scores in trial.scores.items():
+        structures = scores.get("structures") or {"structures": {}}
+        for name, figures in (("pooled", scores.get("pooled", {})), *structures.items()):
+            # a correlation that is not defined stands as null
+            needed += [
+                (f"scores.{role}.{name}.{key}", figures.get(key))
+                for key in ("mae", "rmse", "count")
+            ]
+            needed += [
+                (f"scores.{role}.{name}.{key}", figures.get(key, "nothing") or 0.0)
+                for key in ("pearson", "spearman")
+            ]
+    for what, value in needed:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise InputError(
+                f"{short(what, 120)} is {short(value)}, expected a number: it is damaged, delete "
+                "it, and its training is done again",
+                path=path,
+            )
 
 
 def finished_trial(path: Path, planned: Planned) -> Trial | None:

@@ -374,6 +374,21 @@ def test_training_on_a_gpu_that_is_not_there(
     assert "PyTorch sees no GPU here" in refused(2, "train", "--device", "cuda")
 
 
+@pytest.mark.parametrize(
+    "command", [["train", "--epochs", "1", "-o", "new"], ["ensemble", "runs/first", "-o", "new.pt"]]
+)
+def test_a_full_disk_where_models_are_written(
+    command: list[str], trained: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", _no_space)
+    line = refused(1, *command)
+    assert "error: new" in line
+    assert "no space left on device: make room" in line
+    assert "the disk is full" in line
+    assert not [path for path in Path().rglob(".*") if path.is_file()]
+    assert not list(Path().glob("new*.pt"))
+
+
 def test_a_disk_that_fills_while_training(trained: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mgsym.cli.main", "train", "-q", "--epochs", "1", "-o", "new"],

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -119,11 +119,8 @@ class EventFile:
             write_events(self.path, self.heading)
             self._open()
         assert self._file is not None
-        try:
+        with self._named():
             self._file.write(_row(event))
-        except OSError as error:  # such as a full disk, which does not say of what file
-            error.filename = str(self.path)
-            raise
 
     def resume(self, lines: bytes) -> None:
         """Go on with a file whose complete lines are `lines`, under the new heading."""
@@ -144,9 +141,18 @@ class EventFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._lock:
+        with self._lock, self._named():
             if self._file is not None:
-                self._file.close()
+                self._file.close()  # writes what is left, which may fail once more
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Add the file's name to errors such as a full disk, which do not say it."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
 
 
 def write_events(path: Path, heading: Heading, lines: bytes = b"") -> None:

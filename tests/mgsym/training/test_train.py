@@ -171,6 +171,20 @@ def test_resumed_ends_in_the_same_bits(
     assert same_bits(a["model"], b["model"])  # the last weights too, not only the best
 
 
+def test_killed_before_its_first_save_it_begins_again(
+    five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = tiny_config(epochs=3)
+    whole = train(five_graphs, config, run=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(five_graphs, config, run=tmp_path / "part", should_stop=after(1))
+    for name in ("last.pt", "best.pt", "metrics.csv"):  # what is there before a first save is not
+        (tmp_path / "part" / name).unlink(missing_ok=True)
+    resumed = train(five_graphs, config, run=tmp_path / "part", resume=True)
+    assert same_bits(weights(whole), weights(resumed))
+    assert without_time(whole) == without_time(resumed)
+
+
 def test_resume_after_a_kill_forgets_what_was_not_saved(
     five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
 ) -> None:
