@@ -5,6 +5,7 @@
 #             (REFINE=N: N searches an atom beside it; JOBS=N processes for them)
 # make test   make the environment, check the code and run the tests (TEST_JOBS=N processes)
 # make fuzz N=1000 SEED=1   damage every kind of file N times and look that each ends in one line
+# make test-lowest   run the commands once with the lowest versions of all that mgsym needs
 # make test-emulated-cuda   everything that has a --device, on an emulated GPU (needs g++)
 # make test-cuda    on a machine with a GPU: the tests that need one
 # make bench-cuda   on a machine with a GPU: its times, as a table in benchmark-gpu.md
@@ -24,13 +25,15 @@ TEST_JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 # where `make demo` works; a fresh temporary folder unless given
 DEMO ?=
+# the environment of the lowest versions
+LOWEST ?= .venv-lowest
 N ?= 1000
 SEED ?= 1
 REFINE ?= 0
 JOBS ?= 1
 
-.PHONY: environment demo shipped-model public-test-predictions test test-slow fuzz test-emulated-cuda \
-	test-cuda bench-cuda docs check format clean
+.PHONY: environment demo shipped-model public-test-predictions test test-slow fuzz test-lowest \
+	test-emulated-cuda 	test-cuda bench-cuda docs check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +66,23 @@ test-slow: $(READY)
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --mutations $(N) --seed $(SEED)
+
+$(LOWEST)/.ready: pyproject.toml tests/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint tests/lowest.txt --editable .
+	touch $@
+
+test-lowest: $(LOWEST)/.ready
+	@mgsym="$(abspath $(LOWEST))/bin/mgsym"; \
+	sample=$$($(LOWEST)/bin/python -c \
+		"from mgsym.data_tools.sample import sample_files; print(sample_files()[0])"); \
+	cd $$(mktemp -d) && echo "Working in $$PWD" && \
+	"$$mgsym" build-graph -q && "$$mgsym" train -q --epochs 2 && \
+	"$$mgsym" explain -q --node 42 --steps 5 && \
+	"$$mgsym" relax -q "$$sample" -o relaxed.xyz && \
+	"$$mgsym" label -q relaxed.xyz --atoms 0:1 --searches 1 -o labelled.xyz && \
+	echo "The lowest versions work"
 
 # the long list of commands, models and searches on the emulated CUDA device
 test-emulated-cuda: $(READY)

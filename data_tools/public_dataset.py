@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from mgsym.errors import InputError, MgsymError, UsageError
-from mgsym.utils.files import atomic_path
+from mgsym.utils.files import atomic_path, holds_output
 from mgsym.utils.progress import Progress, part, silent
 
 URL = "https://github.com/haoyuli02/SymGNN/raw/main/datasets/raw_data"
@@ -188,6 +188,7 @@ def _copy(source: Path, target: Path, file: PublicFile) -> None:
         shutil.copyfile(source, temporary)
 
 
+@holds_output("target")
 def _download(url: str, target: Path, file: PublicFile, report: Progress) -> None:
     """Download beside the target, check, and rename into place."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -167,7 +167,7 @@ def _check_figures(trial: Trial, path: Path) -> None:
     for what, value in needed:
         if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
             raise InputError(
-                f"{short(what, 120)} is {short(value)}, expected a number: it is damaged, delete "
+                f"{what[:120]} is {short(value)}, expected a number: it is damaged, delete "
                 "it, and its training is done again",
                 path=path,
             )

@@ -192,8 +192,9 @@ class Explanation:
             )
         try:
             return cls._from_dict(data)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"a damaged explanation: {error!r}", path=path) from None
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            # torch raises the last two over numbers that its integers cannot hold
+            raise InputError(f"a damaged explanation: {repr(error)[:200]}", path=path) from None
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Explanation:
