@@ -33,7 +33,7 @@ REFINE ?= 0
 JOBS ?= 1
 
 .PHONY: environment demo shipped-model public-test-predictions test test-slow fuzz test-lowest \
-	test-emulated-cuda 	test-cuda bench-cuda docs check format clean
+	test-emulated-cuda test-cuda bench-cuda docs check format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
