@@ -217,7 +217,7 @@ def _os_line(error: OSError) -> str:
     where = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason += ": make room, or write elsewhere with -o (the disk is full)"
+        reason += ": make room, or write elsewhere with -o"
     return where + reason
 
 
