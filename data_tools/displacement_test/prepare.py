@@ -319,7 +319,7 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
     path = folder / PLAN
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        before = content["asked"]
+        before = dict(content["asked"])
         nodes = tuple(content["nodes"])
         displacements = tuple(
             Displacement(**{**d, "rows": tuple(d["rows"])}) for d in content["displacements"]
