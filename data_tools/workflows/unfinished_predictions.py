@@ -36,6 +36,7 @@ class UnfinishedPrediction:
         name = graph.names[0] or "structure"
         self.path = output.with_name(f"{output.name}.{name}.unfinished.pt")
         self.made_of = _fingerprint(graph, ensemble)
+        self.atoms = graph.num_nodes
         self.rows: dict[str, Tensor] = {}
         self.whole: dict[str, dict[str, Tensor]] = {}
         self.written = time.monotonic()
@@ -49,7 +50,13 @@ class UnfinishedPrediction:
                 "is of another structure or of other models: give those, or leave out --resume",
                 path=self.path,
             )
-        self.rows, self.whole = content["predictions"], content["prepared"]
+        rows, whole = content.get("predictions"), content.get("prepared")
+        if not _of_atoms(rows, whole, self.atoms):
+            raise InputError(
+                f"is damaged: expected numbers for each of {self.atoms} atoms; leave out --resume",
+                path=self.path,
+            )
+        self.rows, self.whole = rows, whole
 
     def predictions(self, key: int) -> Tensor | None:
         """[models, n] eV, NaN where nothing was kept; None where nothing was at all."""
@@ -88,6 +95,20 @@ class UnfinishedPrediction:
     def remove(self) -> None:
         """Nothing is left to go on from."""
         self.path.unlink(missing_ok=True)
+
+
+def _of_atoms(rows: object, whole: object, atoms: int) -> bool:
+    """Whether these are predictions [models, atoms] by key, and tables [atoms, …]."""
+    if not isinstance(rows, dict) or not isinstance(whole, dict):
+        return False
+    tables = [
+        table for found in whole.values() if isinstance(found, dict) for table in found.values()
+    ]
+    numbers = [values.T if isinstance(values, Tensor) else values for values in rows.values()]
+    return all(isinstance(found, dict) for found in whole.values()) and all(
+        isinstance(v, Tensor) and v.is_floating_point() and v.dim() == 2 and len(v) == atoms
+        for v in (*tables, *numbers)
+    )
 
 
 def _fingerprint(graph: Graph, ensemble: Ensemble) -> str:

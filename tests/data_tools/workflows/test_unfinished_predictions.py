@@ -10,10 +10,11 @@ import torch
 from mgsym.data_tools.formats import read, write
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.workflows.predictions import predict_files
+from mgsym.data_tools.workflows.unfinished_predictions import UnfinishedPrediction
 from mgsym.errors import InputError, Interrupted
 from mgsym.graph import build_graph
 from mgsym.models import create_model
-from mgsym.prediction.predict import predict_with_spread
+from mgsym.prediction.predict import load_ensemble, predict_with_spread
 from mgsym.training.checkpoint import save_checkpoint
 from mgsym.training.config import ModelConfig
 from mgsym.uncertainty.out_of_distribution import TrainingSet
@@ -71,3 +72,29 @@ def test_goes_on_to_the_same_numbers(
     )
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
     assert steps[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("predictions", {"0": torch.zeros(1, 3)}),
+        ("predictions", {"0": "numbers"}),
+        ("predictions", None),
+        ("prepared", {"0": {"a": torch.zeros(3, 2)}}),
+        ("prepared", {"0": 7}),
+    ],
+)
+def test_what_was_kept_must_fit_the_structure(
+    run: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    graph = build_graph(sample_structures()[1])
+    ensemble = load_ensemble(run, "cpu")
+    whole = UnfinishedPrediction(tmp_path / "out.npz", graph, ensemble, resume=False)
+    whole.keep(0, torch.full((1, graph.num_nodes), torch.nan))
+    whole.write()
+    again = UnfinishedPrediction(tmp_path / "out.npz", graph, ensemble, resume=True)
+    assert again.predictions(0) is not None
+    content = torch.load(whole.path, weights_only=True)
+    torch.save({**content, name: value}, whole.path)
+    with pytest.raises(InputError, match=f"{graph.num_nodes} atoms; leave out --resume"):
+        UnfinishedPrediction(tmp_path / "out.npz", graph, ensemble, resume=True)
