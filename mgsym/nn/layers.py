@@ -44,27 +44,6 @@ class EdgeEncoder(nn.Module):
         self.first, self.first_norm = nn.Linear(inputs, width), nn.BatchNorm1d(width)
         self.second, self.second_norm = nn.Linear(width, width), nn.BatchNorm1d(width)
 
-    @torch.no_grad()
-    def start_from_lengths(self) -> None:
-        """Set the first weights of an encoder of vectors so that it sees nearly their length alone.
-
-        The sum of ReLU(w · v) over directions w that come in pairs ±w and cover the sphere evenly
-        is |v| times a constant; a second layer of ±that sum behind a norm, with biases in even
-        steps, makes ramps of the length that begin at different lengths: all functions of it that
-        are piecewise linear follow from them. Drawn biases and random directions start from little
-        but the vector's direction, which an average over few transforms does not take away.
-        """
-        width = len(self.first.weight)
-        self.first.weight.copy_(spread_directions(width))
-        self.first.bias.zero_()
-        sign = torch.ones(width).to(self.first.weight)
-        sign[1::2] = -1
-        scatter = 1 + 0.1 * torch.randn_like(self.second.weight)
-        self.second.weight.copy_(sign[:, None] * scatter / width)
-        self.second.bias.zero_()
-        # in standard deviations of the length from its mean: neighbours in a glass have −2.2 … 1.2
-        self.second_norm.bias.copy_(-sign * torch.linspace(-2.2, 1.2, width).to(sign))
-
     def forward(self, x: Tensor, views: Tensor, shares: Tensor, average: bool = True) -> Tensor:
         """Encode edges.
 
@@ -119,22 +98,6 @@ class EdgeEncoder(nn.Module):
             out_mean, variance = norm.running_mean, norm.running_var  # type: ignore[assignment]
         scale = norm.weight / (variance + norm.eps).sqrt()
         return linear.weight * scale[:, None], (linear.bias - out_mean) * scale + norm.bias
-
-
-def spread_directions(count: int) -> Tensor:
-    """Unit vectors in pairs ±w, spread over the sphere: half a Fibonacci lattice and its negative.
-
-    Returns:
-        [count, 3]; the last is zero where the count is odd, as it has no partner.
-    """
-    half = count // 2
-    step = torch.arange(half, dtype=torch.float64)
-    height = (step + 0.5) / max(half, 1)
-    angle = step * math.pi * (3 - math.sqrt(5))
-    across = (1 - height.square()).sqrt()
-    upper = torch.stack([across * angle.cos(), across * angle.sin(), height], dim=1)
-    rest = upper.new_zeros(count - 2 * half, 3)
-    return torch.cat([upper, -upper, rest]).float()
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,8 +57,6 @@ class SymGNNOptions(ResidualOptions):
         degree: of ``quadrature``.
         seed: of the transforms used in evaluation.
         edge_input: ``vector``, or ``length`` for the exact average over O(3).
-        edge_start: of the encoder of edge vectors: ``random``, or ``length`` for first weights that
-            see nearly the length alone (EdgeEncoder.start_from_lengths).
     """
 
     heads: tuple[int, ...] = (8, 4, 2, 1)
@@ -70,17 +68,13 @@ class SymGNNOptions(ResidualOptions):
     degree: int = 2
     seed: int = 0
     edge_input: str = "vector"
-    edge_start: str = "random"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "heads", tuple(self.heads))
-        choices = {
-            "symmetrisation": ("edge", "output"),
-            "edge_input": ("vector", "length"),
-            "edge_start": ("random", "length"),
-        }
-        check_choices(self, choices)
+        check_choices(
+            self, {"symmetrisation": ("edge", "output"), "edge_input": ("vector", "length")}
+        )
         if self.named_inputs and self.node_input != "descriptors":
             raise UsageError('model.physical_inputs needs node_input = "descriptors"')
 
@@ -97,8 +91,6 @@ class SymGNN(NetworkWithRidge):
         self.node_encoder = encoder(self.first_layer(), width)
         edge_inputs = 3 if options.edge_input == "vector" else options.radial
         self.edge_encoder = EdgeEncoder(edge_inputs, width)
-        if options.edge_input == "vector" and options.edge_start == "length":
-            self.edge_encoder.start_from_lengths()
         self.transforms = (
             Transforms(options.transforms, options.samples, options.degree, options.seed)
             if options.edge_input == "vector"
