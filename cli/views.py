@@ -172,6 +172,13 @@ def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:
     console.table(title, *tables.agreement(scores))
 
 
+def extremes_table(scores: SplitScores) -> None:
+    """AUC of the atoms with the highest and lowest labels, by structure."""
+    from mgsym.rendering import tables
+
+    console.table("", *tables.extremes(scores))
+
+
 def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:
     """Mean and standard deviation over seeds, by role."""
     from mgsym.rendering import tables

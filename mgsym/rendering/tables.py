@@ -62,6 +62,18 @@ def agreement(scores: Mapping[str, SplitScores]) -> Table:
     return tuple(AGREEMENT_COLUMNS[i] for i in kept), [[row[i] for i in kept] for row in rows]
 
 
+def extremes(found: SplitScores) -> Table:
+    """How well the 5 % of the atoms with the highest and lowest labels are told from others."""
+    rows: list[list[Cell]] = [_extremes(name, s) for name, s in found.structures.items()]
+    if len(rows) > 1:
+        rows.append(_extremes("pooled", found.pooled))
+    return ("structure", "AUC, highest 5 %", "AUC, lowest 5 %"), rows
+
+
+def _extremes(name: str, s: Scores) -> list[Cell]:
+    return [name, *(None if n != n else f"{n:.4f}" for n in (s.auc_high, s.auc_low))]
+
+
 def _agreement(role: str, name: str, s: Scores) -> list[Cell]:
     numbers = (s.pearson, s.spearman, s.mae, s.rmse, s.r2, s.bias)
     missing = "nan" if s.undefined else None  # what no number can be given for, or what is wrong
