@@ -32,6 +32,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mgsym.utils.progress import Progress
+
 Cell = str | int | float | None
 MISSING = "–"
 WIDTH = 90  # columns that a line of ours should fit
@@ -41,12 +43,6 @@ _UNSEEN = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\u
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
-
-
-class Progress(Protocol):
-    """What a library function calls as it goes: steps done, steps in all (None: not known)."""
-
-    def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
 
 
 def reset() -> None:
@@ -182,9 +178,11 @@ def progress(description: str) -> Iterator[Progress]:
 
     Keywords given to the callable (``loss=0.31``) are shown beside it.
     """
+    from mgsym.utils.progress import silent
+
     console = _console(sys.stderr)
     if quiet():
-        yield _say_nothing
+        yield silent
     elif console.is_terminal:
         with _bar(console, description) as step:
             yield step
@@ -267,10 +265,6 @@ def _bar(console: Console, description: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, info=text)
 
         yield step
-
-
-def _say_nothing(done: float, total: float | None = None, **info: object) -> None:
-    """Progress under -q."""
 
 
 def _console(stream: TextIO, width: int | None = None) -> Console:

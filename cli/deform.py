@@ -16,7 +16,7 @@ MODES = click.Choice([*SHEARS, *LENGTHS])
 
 @click.command()
 @click.argument("files", nargs=-1, type=opt.FILE)
-@opt.potential_option
+@opt.field_option
 @click.option("--mode", "modes", type=MODES, multiple=True, help="Any number.  [default: shear-xy]")
 @click.option("--reverse", is_flag=True, help="Each mode with the opposite strain too.")
 @click.option("--strain", type=float, default=0.1, show_default=True, help="The last one.")
@@ -60,7 +60,7 @@ def deform(files: tuple[Path, ...], potential: Path | None, as_json: bool, **cho
     plan, others = plan_of(directions, chosen)
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    loaded = opt.chosen_potential(potential, files, chosen["types"], chosen["frames"])
+    loaded = opt.chosen_field(potential, files, chosen["types"], chosen["frames"])
     with console.progress("Straining") as step, console.interruptible() as should_stop:
         others.update(columns=others.pop("compare"), progress=step, should_stop=should_stop)
         found = deform_files(files, loaded, plan, **others)

@@ -28,6 +28,7 @@ integrated-gradients, attention, leave-one-out, random"""
 @opt.out_option(what="Folder for the files  [default: explanations in the run's folder]")
 @click.option("--figure", type=opt.FILE, help="Draw the edges: .png, .pdf, .svg or .html (3-D).")
 @click.option("--local", type=opt.FILE, help="Draw the nearest atoms: .png, .pdf or .svg.")
+@click.option("--ranking", type=opt.FILE, help="Draw what neighbours add: .png, .pdf or .svg.")
 @click.option("--export", "exports", multiple=True, type=opt.FILE, help="For OVITO, see above.")
 @opt.potential_option
 @opt.overwrite_option
@@ -45,29 +46,28 @@ def explain(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Find the edges on which the predicted barrier of one atom rests.
+    """Say which neighbours raise and lower the predicted barrier of one atom, and on which edges.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. The edges
     are put to the proof: does the prediction stay with these alone, and change without them? Both
     go to a .json and a .csv file; --export atoms.extxyz and edges.local (dump local) are for OVITO.
     """
     from mgsym.cli.explanation_views import explanation_view
-    from mgsym.data_tools.workflows.explanation import explain_atom
+    from mgsym.data_tools.workflows.explanation import Output, explain_atom
+    from mgsym.data_tools.workflows.explanation_target import Method
     from mgsym.explanation import parse_settings
 
     if steps is not None:
         changes = (*changes, f"steps={steps}")
-    chosen_run = opt.chosen_run(run)
+    which, settings = opt.chosen_run(run), parse_settings(method, changes)
+    names = ("figure", "local", "ranking", "exports", "overwrite")
+    out = Output(chosen["out"], **{name: chosen[name] for name in names})
     with console.progress("Explaining") as step:
+        how = Method(method, settings, chosen["topk"], seed or 0, chosen["device"], step)
         found = explain_atom(
-            chosen_run,
-            structure,
-            method=method,
-            settings=parse_settings(method, changes),
-            seed=seed or 0,
-            progress=step,
-            **chosen,
-        )
+            which, structure, node=chosen["node"], atom_id=chosen["atom_id"], method=how, out=out,
+            types=chosen["types"], potential=chosen["potential"],
+        )  # fmt: skip
     console.remarks(found)
     if as_json:
         console.emit_json(found.to_dict())

@@ -48,12 +48,15 @@ def explain_stats(
     """
     from mgsym.cli.explanation_views import proof_view, statistics_view
     from mgsym.data_tools.workflows.explanation_statistics import explain_statistics
+    from mgsym.data_tools.workflows.explanation_target import Method
     from mgsym.explanation import parse_settings
 
     which, settings = opt.chosen_run(run), parse_settings(method, changes)
     with console.progress("Explaining") as step:
-        chosen |= {"method": method, "settings": settings, "seed": seed or 0, "progress": step}
-        found = explain_statistics(which, structure, **chosen)
+        how = Method(method, settings, chosen["topk"], seed or 0, chosen["device"], step)
+        names = ("nodes", "proof", "figures", "out", "overwrite", "types", "potential")
+        asked = {name: chosen[name] for name in names}
+        found = explain_statistics(which, structure, method=how, **asked)
     console.remarks(found)
     if as_json:
         console.emit_json(found.to_dict())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from mgsym.cli import console
 
+SHOWN = 20  # neighbours; all are in the file
+
 if TYPE_CHECKING:
     from mgsym.data_tools.workflows.explanation import Explained
     from mgsym.explanation import Explanation
@@ -15,13 +17,14 @@ if TYPE_CHECKING:
     from mgsym.explanation.planted import PlantedScores
     from mgsym.explanation.proof import Proof
     from mgsym.explanation.statistics import EdgeStatistics
+    from mgsym.explanation.whole import Attribution
 
 
 def explanation_view(found: Explained) -> None:
     """The atom, the edges behind its prediction, and what they are worth."""
     from mgsym.rendering import tables
 
-    told, worth = found.explanation, found.fidelity
+    told, worth, whole = found.explanation, found.fidelity, found.attribution
     masked = told.masked_prediction
     items = {
         "atom": f"{told.element}, id {told.node_id}",
@@ -30,8 +33,14 @@ def explanation_view(found: Explained) -> None:
         "label": None if told.label is None else f"{told.label:.4f} eV",
         "method": told.method,
         "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
+        "usually": None
+        if whole is None
+        else f"{whole.reference:.4f} eV ({whole.environments} "
+        f"training environments of {whole.element})",
     }
     console.facts(f"{told.structure}: node {told.node}", items)
+    if whole is not None:
+        attribution_view(whole)
     title = "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
     console.table(title, *tables.edges(told))
     _hop_table(told)
@@ -49,6 +58,19 @@ def explanation_view(found: Explained) -> None:
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
     console.table(title, names, proof)
+
+
+def attribution_view(told: Attribution) -> None:
+    """What the neighbours add to the whole prediction, beyond typical ones."""
+    from mgsym.rendering import tables
+
+    value = told.value
+    title = (
+        f"Neighbours beyond typical ones: {int((value > 0).sum())} raise the barrier by "
+        f"{float(value.clamp(min=0).sum()):.4f} eV, {int((value < 0).sum())} lower it by "
+        f"{-float(value.clamp(max=0).sum()):.4f} eV"
+    )
+    console.table(title, *tables.neighbours(told, SHOWN))
 
 
 def _hop_table(told: Explanation) -> None:

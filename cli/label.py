@@ -13,7 +13,7 @@ from mgsym.cli import options as opt
 
 @click.command()
 @click.argument("file", required=False, type=opt.FILE)
-@opt.potential_option
+@opt.field_option
 @click.option("--searches", type=int, metavar="N", help="Searches an atom, at most.  [default: 20]")
 @click.option("--events", type=int, metavar="M", help="Stop an atom at this many successes.")
 @click.option("--atoms", metavar="ROWS", help="Rows from 0: 0:100, 1,5,9, random:100.")
@@ -23,6 +23,7 @@ from mgsym.cli import options as opt
 @click.option("--radius", type=opt.POSITIVE, metavar="Å", help="Of the region that moves.")
 @click.option("--set", "changes", multiple=True, metavar="artn.KEY=VALUE", help="Any setting.")
 @click.option("--shard", metavar="I/N", help="The I-th of N shares of the atoms; then mgsym merge.")
+@click.option("--save-saddles", is_flag=True, help="Also write saddles, to OUT.saddles.xyz.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run ended, if there was one.")
 @click.option(
     "--slots", type=click.IntRange(1), help="Searches together.  [default: 64; GPU: by memory]"
@@ -41,7 +42,6 @@ def label(
     potential: Path | None,
     radius: float | None,
     changes: tuple[str, ...],
-    seed: int | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -57,14 +57,21 @@ def label(
 
     settings = artn_settings(changes, radius)
     files = (file,) if file else ()
-    model = opt.chosen_potential(potential, files, chosen["types"], chosen["frames"])
+    model = opt.chosen_field(potential, files, chosen["types"], chosen["frames"])
     console.say(f"Potential: {model.name}")
     if file is None:
         console.say(
             "No FILE given: a demonstration on the sample's test glass, relaxed in this potential; "
             "a few atoms and searches, unless told otherwise"
         )
+    which = {
+        k: chosen[k]
+        for k in ("atoms", "ids", "choose", "count", "searches", "events", "save_saddles")
+    }
     with console.progress("Searching") as step, console.interruptible() as should_stop:
-        chosen.update(progress=step, should_stop=should_stop)
-        found = label_file(file, model, settings=settings, seed=seed or 0, **chosen)
+        found = label_file(
+            file, model, chosen["out"], settings, **which,
+            types=chosen["types"], frames=chosen["frames"],
+            run=opt.search_run(step, should_stop, **chosen),
+        )  # fmt: skip
     label_view(found, as_json)

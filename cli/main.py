@@ -23,7 +23,7 @@ import click
 
 from mgsym.cli import console
 from mgsym.cli.options import verbosity_options
-from mgsym.errors import MgsymError
+from mgsym.errors import MgsymError, UsageError
 from mgsym.version import __version__
 
 # name: (module, what it does); the module holds a click command under the same name with _ for -
@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "label": ("mgsym.cli.label", "Compute barriers by searching for saddle points."),
     "merge": ("mgsym.cli.merge", "Join the searches of several runs into labels."),
     "potential": ("mgsym.cli.potential", "Show the elements and crystals of a potential."),
+    "study": ("mgsym.cli.study", "Write a workflow for a study of many glasses."),
     "convert": ("mgsym.cli.convert", "Convert structures between file formats."),
     "fetch": ("mgsym.cli.fetch", "Download the public dataset and check it."),
 }
@@ -118,8 +119,23 @@ def cli(ctx: click.Context) -> None:
 
     In short: mgsym build-graph, mgsym train, mgsym explain --node 42 --topk 50.
     """
+    _take_part(ctx.invoked_subcommand or "")
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+def _take_part(command: str) -> None:
+    """Of several processes that torchrun started, the first speaks for all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    if command != "train":
+        raise UsageError(
+            f"mgsym {command} does not share its work with other processes, only mgsym train does: "
+            "start it without torchrun"
+        )
+    if os.environ.get("RANK", "0") != "0":
+        console.set_verbosity(-1)
+        _silence_stdout()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

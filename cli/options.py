@@ -23,7 +23,10 @@ from click.core import ParameterSource
 from mgsym.cli import console
 
 if TYPE_CHECKING:
+    from mgsym.data_tools.simulation.labelling.barriers import SearchRun
     from mgsym.data_tools.simulation.potentials.eam import EAM
+    from mgsym.data_tools.simulation.potentials.evaluation import Potential
+    from mgsym.utils.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)  # whether it exists is for the library to say, as InputError
@@ -114,6 +117,16 @@ potential_option = click.option(
     help="EAM file (eam/alloy or eam/fs), or zhou:Zr,Cu,Al.  [default: an analytic potential]",
 )
 
+# the same where a calculator of ASE serves too; give it to chosen_field
+field_option = click.option(
+    "--potential",
+    type=FILE,
+    envvar="MGSYM_POTENTIAL",
+    show_envvar=True,
+    help="EAM file (eam/alloy or eam/fs), zhou:Zr,Cu,Al, or ase:package.module:factory.  "
+    "[default: an analytic potential]",
+)
+
 
 def chosen_potential(
     potential: Path | None,
@@ -134,6 +147,42 @@ def chosen_potential(
     loaded = load_potential(elements=list(dict.fromkeys(elements)))
     console.say(f"Without --potential: {loaded.name}")
     return loaded
+
+
+def chosen_field(
+    potential: Path | None,
+    files: Sequence[Path] = (),
+    types: dict[int, str] | None = None,
+    frames: str | None = None,
+    *,
+    elements: Sequence[str] = (),
+) -> Potential:
+    """As `chosen_potential`, or a calculator of ASE; says of it how fast it is with the files."""
+    from mgsym.data_tools.simulation.potentials import ase_calculator
+    from mgsym.data_tools.workflows.graphs import read_structures
+
+    if not str(potential or "").startswith(ase_calculator.PREFIX):
+        return chosen_potential(potential, files, types, frames, elements=elements)
+    found = ase_calculator.ASEPotential(str(potential).removeprefix(ase_calculator.PREFIX))
+    structures = read_structures(files, types, frames)[:1] if files else []
+    if not structures:
+        console.say(f"{found.name} is slower than built-in potentials: see the time left")
+    for structure in structures:
+        seconds = ase_calculator.seconds_a_call(found, structure)
+        calls = ", ".join(f"{what} {_time(n * seconds)}" for what, n in CALLS.items())
+        name = structure.name or "a structure"
+        console.say(
+            f"{found.name} takes {seconds:.2g} s for the forces of {name} and is asked one "
+            f"structure at a time, unlike built-in potentials. Expect: {calls}"
+        )
+    return found
+
+
+CALLS = {"a relaxation": 300, "a step of strain": 100, "a search": 800, "1 ps of a quench": 1000}
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.3g} min"
 
 
 def physics_options(function: Command) -> Command:
@@ -173,6 +222,27 @@ jobs_option = click.option(
 config_option = click.option(
     "--config", type=FILE, help="TOML file of settings; options given here win over it."
 )
+
+
+def search_run(
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    *,
+    seed: int | None,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    jobs: int,
+    slots: int | None,
+    shard: str | None = None,
+    **others: Any,
+) -> SearchRun:
+    """How searches go, from the options of a command; other options are passed over."""
+    from mgsym.data_tools.simulation.labelling.barriers import SearchRun
+
+    return SearchRun(
+        seed or 0, shard, resume, overwrite, device, jobs, slots, progress, should_stop
+    )
 
 
 def out_option(default: str | None = None, what: str = "output") -> Callable[[Command], Command]:

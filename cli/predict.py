@@ -41,8 +41,9 @@ def predict(
     They are written with the columns barrier_predicted (eV), barrier_predicted_std (eV; of several
     models or a calibrated one) and training_distance (1 is usual for a training atom). Without a
     run, the model that ships with mgsym predicts. A model with physical inputs computes them with
-    --potential; structures must be at a minimum of it (mgsym relax). With --refine, searches from
-    the atoms (as of mgsym label) and the prediction are combined.
+    --potential; structures must be at a minimum of it (mgsym relax). Of a large structure, what was
+    predicted before it was stopped is kept: --resume goes on. With --refine, searches from the
+    atoms (as of mgsym label) and the prediction are combined.
     """
     from mgsym.data_tools.workflows.predictions import predict_files
 
@@ -52,10 +53,11 @@ def predict(
         refined(files, chosen, out, potential=potential, as_json=as_json, **about, **searches)
         return
     refuse_without_refine()
-    with console.progress("Predicting") as step:
+    with console.progress("Predicting") as step, console.interruptible() as should_stop:
         found = predict_files(
             files, chosen, out, types, frames,
             potential=potential, device=device, overwrite=overwrite, progress=step,
+            resume=searches["resume"], should_stop=should_stop,
         )  # fmt: skip
     for text in [text for summary in found for text in summary.warnings]:
         console.warn(text)

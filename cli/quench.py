@@ -38,7 +38,7 @@ METHODS = click.Choice(["fire", "cg"])
     "--density", type=float, default=0.0, help="At the start, g/cm³.  [default: from the potential]"
 )
 @click.option("--method", type=METHODS, default="fire", help="Of the relaxation at the end.")
-@opt.potential_option
+@opt.field_option
 @opt.out_option("glass.xyz", "file for all glasses, or a folder (no suffix) for one file each")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
 @opt.overwrite_option
@@ -62,7 +62,7 @@ def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> N
     chosen["rates"] = chosen["rates"] or (1e13,)
     recipe = Recipe(seeds=tuple(seeds), **chosen)
     elements = list(parse_composition(recipe.composition))
-    loaded = opt.chosen_potential(potential, elements=elements)
+    loaded = opt.chosen_field(potential, elements=elements)
     with console.progress("Quench") as step, console.interruptible() as should_stop:
         made, written = quench(recipe, loaded, out, progress=step, should_stop=should_stop, **asked)
     if as_json:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ONLY_WITH_REFINE = (
     "share", "atoms", "changes", "search_scale", "search_shift", "events_out",
-    "resume", "jobs", "slots", "seed",
+    "jobs", "slots", "seed",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--search-shift", type=float, default=0.0, metavar="EV", help="Plus this, eV."),
     click.option("--events-out", type=opt.FILE, help="Searches  [default: OUT.events.csv]"),
-    click.option("--resume", is_flag=True, help="Go on with the searches of an earlier run."),
+    click.option("--resume", is_flag=True, help="Go on where an earlier run was stopped."),
     click.option("--slots", type=click.IntRange(1), help="Searches together  [default: 64]."),
     opt.jobs_option,
     opt.seed_option,
@@ -58,19 +58,19 @@ def refined(files: tuple[Path, ...], run: Path, out: Path, **chosen: Any) -> Non
 
     if len(files) != 1:
         raise UsageError(f"--refine takes one structure at a time, {len(files)} files are given")
-    as_json, searches = chosen.pop("as_json"), chosen.pop("refine")
-    potential = chosen.pop("potential")
+    searches, potential = chosen["refine"], chosen["potential"]
     if searches:
         potential = load_potential(potential)
         console.say(f"Potential: {potential.name}")
-    settings = artn_settings(chosen.pop("changes"))
-    for name in ("scale", "shift"):
-        chosen[name] = chosen.pop(f"search_{name}")
-    chosen.update(events=chosen.pop("events_out"), seed=chosen.pop("seed") or 0)
     with console.progress("Searching") as step, console.interruptible() as should_stop:
-        chosen.update(progress=step, should_stop=should_stop)
-        found = refine_file(files[0], run, out, searches, potential, settings, **chosen)
-    refined_view(found, as_json)
+        found = refine_file(
+            files[0], run, out, searches, potential, artn_settings(chosen["changes"]),
+            share=chosen["share"], atoms=chosen["atoms"], events=chosen["events_out"],
+            scale=chosen["search_scale"], shift=chosen["search_shift"],
+            types=chosen["types"], frames=chosen["frames"],
+            search_run=opt.search_run(step, should_stop, **chosen),
+        )  # fmt: skip
+    refined_view(found, chosen["as_json"])
 
 
 def refined_view(found: Refined, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from mgsym.cli import options as opt
 
 @click.command()
 @click.argument("files", nargs=-1, type=opt.FILE)
-@opt.potential_option
+@opt.field_option
 @click.option("--method", type=click.Choice(["fire", "cg"]), default="fire", show_default=True)
 @click.option(
     "--cell",
@@ -55,7 +55,7 @@ def relax(
 
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    chosen = opt.chosen_potential(potential, files, settings["types"], settings["frames"])
+    chosen = opt.chosen_field(potential, files, settings["types"], settings["frames"])
     free = None if cell == "none" else cell
     with console.progress("Relaxing") as step:
         found = relax_files(files, chosen, cell=free, progress=step, **settings)

@@ -18,25 +18,17 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, TypeAlias
+from typing import IO
 
 from mgsym.errors import InputError, MgsymError, UsageError
-from mgsym.utils.files import atomic_path
+from mgsym.utils.files import atomic_path, holds_output
+from mgsym.utils.progress import Progress, part, silent
 
 URL = "https://github.com/haoyuli02/SymGNN/raw/main/datasets/raw_data"
 TIMEOUT = 30.0  # s without a byte
 LONGEST = 1800.0  # s for one file, however slowly it comes
 LARGEST = 16 << 20  # bytes; the published files have less than 1 MB
 CHUNK = 1 << 16  # bytes between two reports of progress
-
-# told bytes so far and bytes in all of one file (None where the server does not say)
-Report: TypeAlias = Callable[[int, int | None], None]
-
-
-class Progress(Protocol):
-    """Told how many files are done, a part of one as a fraction, how many there are, and which."""
-
-    def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def fetch(
     downloaded, present, skipped = [], [], []
     for number, file in enumerate(wanted):
         target = folder / file.name
-        report = _reporter(progress, number, len(wanted), file.name)
+        report = part(progress, number, len(wanted), file=file.name) or silent
         if _is_there(target, file, overwrite):
             present.append(file.name)
         elif not _is_address(base):
@@ -150,16 +142,6 @@ def fetch(
             downloaded.append(file.name)
         report(1, 1)
     return Fetched(folder, tuple(downloaded), tuple(present), tuple(skipped))
-
-
-def _reporter(progress: Progress | None, number: int, count: int, name: str) -> Report:
-    """Tells `progress` how far the file with this number is."""
-
-    def report(done: int, total: int | None) -> None:
-        if progress is not None:
-            progress(number + (done / total if total else 0.0), count, file=name)
-
-    return report
 
 
 def _by_name(name: str) -> PublicFile:
@@ -206,7 +188,8 @@ def _copy(source: Path, target: Path, file: PublicFile) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _download(url: str, target: Path, file: PublicFile, report: Report) -> None:
+@holds_output("target")
+def _download(url: str, target: Path, file: PublicFile, report: Progress) -> None:
     """Download beside the target, check, and rename into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{file.name}.part")
@@ -236,7 +219,7 @@ def _not_published(path: Path) -> str:
     return f"not the published file (its SHA-256 is {sha256(path)[:12]}…)"
 
 
-def _receive(url: str, part: Path, report: Report) -> bool:
+def _receive(url: str, part: Path, report: Progress) -> bool:
     """Fill `part` from the address; whether it went on from bytes that were there.
 
     Raises:

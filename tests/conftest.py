@@ -9,8 +9,15 @@ from types import ModuleType
 
 import pytest
 
-# tests of the physics compile nothing but where they say so: compiling takes longer than they do
+# Tests of the physics compile nothing but where they say so: compiling takes longer than they do.
 os.environ.setdefault("MGSYM_COMPILE", "0")
+# Threads that share out small matrices wait for each other. One a process, also in the programs
+# that tests start, and `make test` runs several processes instead; what needs more asks for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -25,6 +25,7 @@ LAYERS = (
     (
         "mgsym.descriptors",
         "mgsym.data_tools.sample",
+        "mgsym.data_tools.study",
         "mgsym.data_tools.simulation.potentials",
     ),
     (

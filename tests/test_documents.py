@@ -17,6 +17,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from glob import glob
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import pytest
 import mgsym
 from mgsym.cli.main import cli, main
 from mgsym.data_tools.sample import sample_structures
+from mgsym.training.config import preset
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -250,7 +252,24 @@ def test_the_tutorial_on_an_alloy(tmp_path: Path, page_runner: Runner) -> None:
     assert (tmp_path / "edges.png").stat().st_size > 10_000
 
 
-def test_the_guides_program(tmp_path: Path, page_runner: Runner) -> None:
+@pytest.mark.slow
+def test_the_tutorial_from_an_alloy_to_its_plasticity(tmp_path: Path, page_runner: Runner) -> None:
+    less: Changes = {"deform": {"--strain": "0.02", "--step": "0.01", "--every": "2"}}
+    page = "docs/tutorials/alloy-to-plasticity.md"
+    page_runner(page, changes={**SMALLER, **FASTER, **less}, slow=True)
+    compared = (tmp_path / "sheared" / "compared.csv").read_text()
+    assert {"barrier_predicted", "compliance", "random"} <= {
+        line.split(",")[3] for line in compared.splitlines()[1:]
+    }
+    assert (tmp_path / "sheared" / "compared.png").stat().st_size > 10_000
+    assert (tmp_path / "labelled" / "glass0.saddles.xyz").exists()
+
+
+def test_the_guides_program(
+    tmp_path: Path, page_runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = preset("fast").changed({"training.epochs": 2})
+    monkeypatch.setattr(mgsym, "train", partial(mgsym.train, config=few))
     page_runner("docs/guide/python.md")
     assert (tmp_path / "predicted.extxyz").exists()
 

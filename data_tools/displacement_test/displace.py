@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.explanation.neighbors import atom_sets
 from mgsym.structure import Structure
+from mgsym.utils.progress import Progress
 
 KINDS = ("selected", "matched")
 ESCAPED, RETURNED, MOVING = "new minimum", "fell back", "not relaxed"
@@ -113,7 +114,7 @@ def disturb(
     first: float,
     potential: EAM,
     device: str | torch.device = "cpu",
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[tuple[Displacement, Structure]], list[Attempt]]:
     """Displace both sets of every draw, further and further, until some find another minimum.
 
@@ -127,7 +128,7 @@ def disturb(
         draws: of that node.
         first: Å.
         potential, device: to relax with, and where.
-        progress: called with the share of the lengths tried.
+        progress: called with lengths tried and in all.
 
     Returns:
         the displacements at the length kept with the relaxed structures, and how many of each set
@@ -155,7 +156,7 @@ def disturb(
         if all(left):
             break
         if progress is not None:
-            progress(len(attempts) / len(every))
+            progress(len(attempts), len(every))
     return found, attempts
 
 

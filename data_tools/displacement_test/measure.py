@@ -41,13 +41,15 @@ from mgsym.data_tools.displacement_test.changes import (
 )
 from mgsym.data_tools.displacement_test.displace import ESCAPED, MOVING
 from mgsym.data_tools.displacement_test.prepare import Prepared
-from mgsym.data_tools.simulation.labelling.barriers import Labels, System, label_each
+from mgsym.data_tools.simulation.labelling.barriers import Labels, SearchRun, System, label_each
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import atomic_path
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def measure(
     device: str = "auto",
     jobs: int = 1,
     slots: int | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PhysicsCheck:
     """Search for saddles at the atoms before and after, and write what came out.
@@ -148,7 +150,7 @@ def measure(
         overwrite: begin them again.
         device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
         jobs: processes, on CPUs; they share the structures.
-        slots, progress, should_stop: as `barriers.label` takes them.
+        slots, progress, should_stop: as of `barriers.SearchRun`.
 
     Raises:
         UsageError: searches are there, and neither `resume` nor `overwrite` is given.
@@ -158,8 +160,11 @@ def measure(
     place = device_for_jobs(device, jobs)
     plan = Plan.of(searches)
     found = label_each(
-        _systems(prepared), potential, settings, plan=plan, resume=resume, overwrite=overwrite,
-        jobs=jobs, slots=slots, device=str(place), progress=progress, should_stop=should_stop,
+        _systems(prepared), potential, settings, plan=plan,
+        run=SearchRun(
+            resume=resume, overwrite=overwrite, device=str(place), jobs=jobs, slots=slots,
+            progress=progress, should_stop=should_stop,
+        ),
     )  # fmt: skip
     nodes = _node_changes(prepared, found)
     files = (prepared.folder / "physics.json", prepared.folder / "physics.csv")
@@ -216,7 +221,7 @@ def _node_changes(prepared: Prepared, found: Sequence[Labels]) -> tuple[NodeChan
 def _searched(labels: Labels, node: int) -> Searched:
     columns = labels.structure.columns
     mean, stderr, events = (
-        columns[name].values[node].item() for name in ("barrier", "barrier_stderr", "events")
+        columns[name].values[node].item() for name in (BARRIER, BARRIER_STDERR, EVENTS)
     )
     return Searched.of(mean, stderr, int(events))
 

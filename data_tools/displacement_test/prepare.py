@@ -7,9 +7,8 @@ same structures.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from mgsym.data_tools.displacement_test.displace import (
     draws_of,
 )
 from mgsym.data_tools.formats import read, write
-from mgsym.data_tools.simulation.labelling.event_files import potential_hash, structure_hash
+from mgsym.data_tools.simulation.labelling.event_files import structure_hash
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam import EAM, potential_hash
 from mgsym.data_tools.simulation.saddle_search.artn import active_radius
 from mgsym.data_tools.workflows.explanation_target import ExplainedSystem, explained_system
 from mgsym.data_tools.workflows.graphs import structure_of
@@ -44,6 +43,7 @@ from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.devices import resolve_device
 from mgsym.utils.files import atomic_path, refuse_existing
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress, part
 from mgsym.utils.settings import differing
 
 PLAN = "plan.json"
@@ -124,7 +124,7 @@ def prepare(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Explain atoms, and displace the neighbours that matter and others as far away.
 
@@ -178,7 +178,7 @@ class _Preparation:
         request: Request,
         folder: Path,
         device: str,
-        progress: Callable[..., None] | None,
+        progress: Progress | None,
     ) -> None:
         self.system, self.given, self.request, self.folder = system, given, request, folder
         self.potential, self.place = potential, resolve_device(device)
@@ -199,14 +199,15 @@ class _Preparation:
         for done, (node, draws) in enumerate(self._draws(graph, nodes)):
             found, attempts[node] = disturb(
                 start, relaxation.energy_after, node, draws, request.displace,
-                self.potential, self.place, partial(self._tell, len(nodes), done),
+                self.potential, self.place, part(self.progress, done, len(nodes)),
             )  # fmt: skip
             passed_over[node] = max((d.passed_over for d in draws), default=request.atoms)
             for disturbance, structure in found:
                 told, kept = self._predicted(disturbance, structure)
                 displacements.append(told)
                 structures.update(kept)
-            self._tell(len(nodes), done, 1.0)
+            if self.progress is not None:
+                self.progress(done + 1, len(nodes))
         return Prepared(
             self.folder,
             request.seed,
@@ -220,10 +221,6 @@ class _Preparation:
             (*system.notes, *self._told(relaxation)),
             (*system.warnings, *ood_report(graph, system.training_set).warnings),
         )
-
-    def _tell(self, total: int, done: int, share: float) -> None:
-        if self.progress is not None:
-            self.progress(round(done + share, 1), total)
 
     def _relaxed(self) -> Relaxation:
         (found,) = relax(
@@ -322,7 +319,7 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
     path = folder / PLAN
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        before = content["asked"]
+        before = dict(content["asked"])
         nodes = tuple(content["nodes"])
         displacements = tuple(
             Displacement(**{**d, "rows": tuple(d["rows"])}) for d in content["displacements"]
@@ -331,7 +328,7 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
         per_node = [content["predicted"], attempts, content["passed_over"]]
         predicted, tried, passed_over = (dict(zip(nodes, v, strict=True)) for v in per_node)
         told = tuple(content["notes"]), tuple(content["warnings"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"is damaged ({error!r}): begin again, --overwrite", path=path) from error
     if conflicts := differing(before, asked):
         raise InputError(

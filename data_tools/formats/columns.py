@@ -10,11 +10,12 @@ import torch
 
 from mgsym.data_tools.formats.source import Array
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR
 
 # units of names that mean the same in every file; LAMMPS's own are those of `units metal`
 UNITS = {
-    "barrier": "eV",
-    "barrier_stderr": "eV",
+    BARRIER: "eV",
+    BARRIER_STDERR: "eV",
     "energy": "eV",
     "mass": "amu",
     "q": "e",

@@ -40,10 +40,11 @@ from mgsym.data_tools.formats.species import (
 )
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR
 
 KINDS = {"R": REAL, "I": WHOLE, "S": WORD, "L": WORD}
 TRUE, FALSE = {"T", "True", "true", "TRUE", "1"}, {"F", "False", "false", "FALSE", "0"}
-ENERGIES = ("barrier", "barrier_stderr", "energy")
+ENERGIES = (BARRIER, BARRIER_STDERR, "energy")
 # ASE takes a column `energy` for the energy of the whole, and the one of each atom from `energies`
 ENERGY_NAMES = {"energies": "energy"}
 LABELS = ("name", "glass", "split")

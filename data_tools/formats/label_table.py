@@ -16,9 +16,10 @@ from torch import Tensor
 from mgsym.data_tools.formats.source import opened, shown
 from mgsym.errors import InputError
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, STDERR
 
 
-def with_labels(structure: Structure, path: str | Path, target: str = "barrier") -> Structure:
+def with_labels(structure: Structure, path: str | Path, target: str = BARRIER) -> Structure:
     """The structure with labels from a CSV file, matched by atom id.
 
     The header is ``id,barrier`` or ``id,barrier,barrier_stderr``, where the target may be
@@ -173,7 +174,7 @@ def _number(text: str, name: str, path: Path, where: str, atom: int) -> float:
             path=path,
             where=where,
         )
-    if name.endswith("_stderr") and value < 0:
+    if name.endswith(STDERR) and value < 0:
         raise InputError(
             f"{name} must be at least 0 eV, found {text.strip()!r} for atom id {atom}",
             path=path,

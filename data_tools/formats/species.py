@@ -257,19 +257,6 @@ def whole_numbers(values: Array, name: str) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def by_type(values: Array, types: Types | None) -> Species:
-    """Species of type numbers [n] that nothing else is said of.
-
-    Raises:
-        InputError: a type has no element.
-    """
-    numbers, index = np.unique(whole_numbers(values, "type"), return_inverse=True)
-    unknown = [number for number in numbers.tolist() if number not in (types or {})]
-    if types is None or unknown:
-        raise InputError(f"type {unknown[0]} has no element: {ADVICE}")
-    return _indexed([types[number] for number in numbers.tolist()], index)
-
-
 def symbols_of_numbers(values: Array, name: str) -> NDArray[np.str_]:
     """Element symbols of atomic numbers [n].
 

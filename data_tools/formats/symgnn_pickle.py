@@ -29,16 +29,17 @@ from mgsym.data_tools.formats.source import (
     Source,
     Types,
 )
-from mgsym.data_tools.formats.species import by_type
+from mgsym.data_tools.formats.species import species_of
 from mgsym.data_tools.public_dataset import identify
 from mgsym.errors import InputError
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER
 from mgsym.utils.pickles import names_asked_for
 
 ELEMENTS: Types = {1: "Cu", 2: "Zr"}
 # key in the file, name here, unit
 COLUMNS = (
-    ("trajectory_start_velocities", "barrier", "eV"),
+    ("trajectory_start_velocities", BARRIER, "eV"),
     ("pot", "energy", "eV"),
     ("press", "pressure", ""),
     ("von", "von_mises", ""),
@@ -186,7 +187,9 @@ def _read(source: Source) -> Structure:
             f"expected positions [n, 3] and box [3], found {list(positions.shape)} "
             f"and {list(box.shape)}"
         )
-    species, types = by_type(_array(data, "types").reshape(-1), source.types or ELEMENTS)
+    numbers = _array(data, "types").reshape(-1)
+    names = np.array([ELEMENTS.get(number, "") for number in numbers.tolist()], dtype=np.str_)
+    species, types = species_of(source.types, source.path, numbers, [names])
     known = identify(content)
     return Structure(
         positions=torch.from_numpy(positions),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mgsym.rendering.figures import new_figure
 from mgsym.rendering.page import page
 from mgsym.training.runs import run_home
 from mgsym.utils.files import atomic_path
+from mgsym.utils.progress import Progress
 
 REPORT = "report.html"
 
@@ -49,7 +50,7 @@ def write_report(
     potential: Potential = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Write the report of a run.
 

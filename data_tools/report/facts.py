@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,10 @@ from mgsym.structure import Structure
 from mgsym.training.runs import run_checkpoints, run_graphs, run_home, run_seeds
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
+from mgsym.utils.progress import Progress, part, silent
 
 HELD_OUT = "held out"  # of a model without a record: it did not train it, no more is known
 SIZES, DRAWS = (5, 20, 50, 200), 2  # of the proof: fewer than explain-stats, which takes minutes
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -208,19 +207,21 @@ def gather(
             f"asked for {settings.nodes} nodes, expected 3 … {chosen[0][0].num_nodes}, the atoms "
             f"of {chosen[0][0].names[0]}"
         )
-    steps = _Steps(progress, len(chosen) + 1 + (settings.nodes + 1 if explains else 0))
+    progress, last = progress or silent, settings.nodes + 1 if explains else 0
+    steps = len(chosen) + 1 + last
     structures = []
-    for graph, role in chosen:
+    for done, (graph, role) in enumerate(chosen):
         (found,) = predict_with_spread([graph], ensemble)
         agreed = score(found.mean, graph.target, graph.target_stderr)
         known = ood_report(graph, ensemble.training_set)
         structures.append(ReportedStructure(graph, role, found, agreed, known))
         warnings += [*known.warnings, *physics_warning(graph, ensemble)]
-        steps.one()
+        progress(done + 1, steps)
     generator = torch.Generator().manual_seed(settings.seed)
     rotated = rotated_predictions(ensemble, chosen[0][0], settings.rotations, generator)
-    steps.one()
-    explained = _explained(ensemble, chosen[0][0], settings, steps) if explains else None
+    progress(steps - last, steps)
+    step = part(progress, steps - last, steps, size=last)
+    explained = _explained(ensemble, chosen[0][0], settings, step) if explains else None
     return ReportFacts(
         Path(run), ensemble, records, tuple(structures), rotated, explained, settings,
         tuple(dict.fromkeys(warnings)),
@@ -247,18 +248,6 @@ def run_records(run: str | Path) -> dict[str, dict[str, Any]]:
         for folder in folders
         if (folder / "run.json").exists()
     }
-
-
-class _Steps:
-    """How far the work is."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def one(self) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 def _systems(
@@ -309,10 +298,11 @@ def _roles(
 
 
 def _explained(
-    ensemble: Ensemble, graph: Graph, settings: ReportSettings, steps: _Steps
+    ensemble: Ensemble, graph: Graph, settings: ReportSettings, progress: Progress | None
 ) -> ExplainedNodes:
     """Of the first model. Each atom is explained once: proof and statistics share it."""
     model, method, k = ensemble.models[0], settings.method, settings.topk
+    progress = progress or silent
     graph = narrowed(graph, model.cutoff)
     groups = choose_nodes(predict_graph(model, graph), settings.nodes)
     nodes = [node for group in groups.values() for node in group]
@@ -320,11 +310,11 @@ def _explained(
     found = []
     for explanation in explain_nodes(graph, model, nodes, method, seed=settings.seed, **options):
         found.append(explanation)
-        steps.one()
+        progress(len(found), len(nodes) + 1)
     asked: dict[str, Any] = {"k": k, "draws": DRAWS, "seed": settings.seed, "explanations": found}
     proof = prove(graph, model, nodes, method, sizes=SIZES, shuffled=False, **asked)
     statistics = edge_statistics(graph, model, settings.nodes, method, **asked)
-    steps.one()
+    progress(1, 1)
     return ExplainedNodes(graph, tuple(one.topk(k) for one in found), proof, statistics)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from mgsym.data_tools.formats import read, write
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 
 # name: split and glass
 SAMPLE = {
@@ -24,7 +25,7 @@ SAMPLE = {
     "test": ("test", "test"),
 }
 PREFIX = "cu64zr36_500_"  # of the files' names
-COLUMNS = ("barrier", "barrier_stderr", "events")
+COLUMNS = (BARRIER, BARRIER_STDERR, EVENTS)
 _DECIMALS = 6  # Å and eV; far below what either is known to
 
 

@@ -10,6 +10,7 @@ from mgsym.data_tools.formats import output_format, read_files, write
 from mgsym.data_tools.formats.label_table import with_labels
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
 
@@ -39,7 +40,7 @@ def convert(
     types: Mapping[int, str] | None = None,
     frames: str | None = None,
     labels: str | Path | None = None,
-    target: str = "barrier",
+    target: str = BARRIER,
     format: str | None = None,
     overwrite: bool = False,
 ) -> list[Converted]:

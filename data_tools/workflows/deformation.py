@@ -15,7 +15,7 @@ from mgsym.data_tools.formats import write as write_structures
 from mgsym.data_tools.simulation.deformation.batch import Deformed
 from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.run import deform, frame_structures
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.deformation_figures import (
     d2min_map,
@@ -93,7 +93,7 @@ class Strained:
 @holds_output("out")
 def deform_files(
     files: Sequence[str | Path],
-    potential: EAM,
+    potential: Potential,
     plan: Plan,
     out: str | Path,
     types: Mapping[int, str] | None = None,
@@ -214,7 +214,7 @@ def _compared(
     found: Sequence[Deformed],
     measured: Sequence[Sequence[Structure]],
     columns: Sequence[str],
-    potential: EAM,
+    potential: Potential,
 ) -> list[Sample]:
     """Samples of all glasses; the scores of a glass are computed once for all its directions."""
     if not columns:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from mgsym.data_tools.simulation.deformation.batch import VOIGT, Deformed
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.plasticity import Foretold
 from mgsym.rendering.figures import COLOURS, new_figure
 from mgsym.structure import Structure
+from mgsym.structure.cell import fractional, heights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,9 +62,8 @@ def foretelling_figure(found: Sequence[Foretold]) -> Figure:
 def d2min_map(frame: Structure, thickness: float = SLAB) -> Figure:
     """Draw D²min of the atoms of a slab across the middle of the cell, seen along z."""
     place = frame.positions - frame.origin
-    scaled = torch.linalg.solve(frame.cell, place, left=False)
-    height = frame.volume / float(torch.linalg.cross(frame.cell[0], frame.cell[1]).norm())
-    inside = (scaled[:, 2] - 0.5).abs() * height <= thickness / 2
+    across = (fractional(place, frame.cell)[:, 2] - 0.5) * heights(frame.cell)[2]
+    inside = across.abs() <= thickness / 2
     moved = frame.columns["d2min"].values[inside]
     figure = new_figure((4.8, 4.2))
     axes = figure.add_subplot()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from mgsym.data_tools.workflows.model_inputs import Potential, graph_for
 from mgsym.prediction import calibrated
 from mgsym.prediction.ensemble import Ensemble, Member, merge, read_ensemble, save_ensemble
 from mgsym.uncertainty.calibration import Calibration
-from mgsym.utils.files import refuse_existing
+from mgsym.utils.files import holds_output, refuse_existing
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class EnsembleSummary:
     calibration: Calibration | None
 
 
+@holds_output("out")
 def merge_runs(
     runs: Sequence[str | Path],
     out: str | Path,
@@ -48,7 +50,7 @@ def merge_runs(
     potential: Potential = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> EnsembleSummary:
     """Write the models of several runs as one ensemble file.
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mgsym.data_tools.workflows.explanation_files import check_export, export_explanation
-from mgsym.data_tools.workflows.explanation_target import explained_system
+from mgsym.data_tools.workflows.attribution import attribute_atom, find_reference
+from mgsym.data_tools.workflows.explanation_files import (
+    check_export,
+    export_explanation,
+    write_rows,
+)
+from mgsym.data_tools.workflows.explanation_target import (
+    ExplainedSystem,
+    Method,
+    explained_system,
+)
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
@@ -18,18 +25,23 @@ from mgsym.explanation import (
     Fidelity,
     explain,
     fidelity,
-    method_settings,
-    node_of_id,
 )
 from mgsym.explanation.computation_graph import check_node
 from mgsym.explanation.fidelity import SIZES
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
+from mgsym.explanation.whole import NEIGHBOUR_COLUMNS, Attribution
 from mgsym.graph import Graph
-from mgsym.rendering.explanation_figures import check_page, explanation_page, local_figure
+from mgsym.rendering.explanation_figures import (
+    check_page,
+    explanation_page,
+    local_figure,
+    ranking_figure,
+)
 from mgsym.rendering.figures import check_figure, explanation_figure
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,8 @@ class Explained:
         explanation: the edges asked for, most important first.
         fidelity: what they are worth.
         near: the nearest atoms, and which of their edges were selected.
+        attribution: what every neighbour adds to the whole prediction; None of a model that has
+            no gradient.
         paths: the files written.
         notes: what was chosen for the caller.
         warnings: why it may not be trusted.
@@ -48,6 +62,7 @@ class Explained:
     explanation: Explanation
     fidelity: Fidelity
     near: tuple[NearAtom, ...]
+    attribution: Attribution | None
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -59,7 +74,31 @@ class Explained:
     def measured(self) -> dict[str, Any]:
         """What the edges are worth, and the atoms next to the explained one."""
         near = [{**asdict(atom), "place": list(atom.place)} for atom in self.near]
-        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near}
+        told = None if self.attribution is None else self.attribution.to_dict()
+        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near, "attribution": told}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where an explanation goes.
+
+    Attributes:
+        folder: for ``<structure>-node<row>.json`` and ``.csv`` and, of what neighbours add,
+            ``-neighbours.csv``; by default ``explanations`` in the run directory, or here for the
+            shipped model.
+        figure: a picture of the edges to write, too; .html makes a page to turn.
+        local: a picture of the nearest atoms.
+        ranking: a picture of what the neighbours add, as signed bars.
+        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
+        overwrite: replace existing files.
+    """
+
+    folder: str | Path | None = None
+    figure: str | Path | None = None
+    local: str | Path | None = None
+    ranking: str | Path | None = None
+    exports: Sequence[str | Path] = ()
+    overwrite: bool = False
 
 
 def explain_atom(
@@ -68,20 +107,11 @@ def explain_atom(
     *,
     node: int | None = None,
     atom_id: int | None = None,
-    topk: int = 50,
-    method: str = "edge-mask",
-    settings: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    figure: str | Path | None = None,
-    local: str | Path | None = None,
-    exports: Sequence[str | Path] = (),
-    overwrite: bool = False,
+    method: Method | None = None,
+    out: Output | None = None,
     types: Mapping[int, str] | None = None,
-    graphs: str | Path = "graphs",
+    graphs: str | Path | None = None,
     potential: Potential = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    progress: Callable[..., None] | None = None,
 ) -> Explained:
     """Explain one atom, measure what the explanation is worth, and write both.
 
@@ -89,19 +119,11 @@ def explain_atom(
         run: a run directory, a checkpoint or an ensemble; of several models the first is explained.
         path: a structure or graph file; None takes the run's (first) test structure.
         node, atom_id: the atom, by its zero-based row or by its id in the file; one of them.
-        topk: how many edges to keep.
-        method, settings, seed: as for `mgsym.explanation.explain`.
-        out: folder for ``<structure>-node<row>.json`` and ``.csv``; by default ``explanations``
-            in the run directory, or here for the shipped model.
-        figure: a picture of the edges to write, too; .html makes a page to turn.
-        local: a picture of the nearest atoms.
-        exports: .local (edges, LAMMPS dump local) or files of structures (importance per atom).
-        overwrite: replace existing files.
+        method: how it is explained.
+        out: where the explanation goes.
         types: element of each type number, for files that have numbers only.
-        graphs: where the run's graphs are.
+        graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``.
         potential: what computes physical inputs, where the model takes some.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        progress: called with the steps done and in all.
 
     Raises:
         UsageError: no atom or two are named, there is none such, or output exists.
@@ -109,59 +131,79 @@ def explain_atom(
     """
     if (node is None) == (atom_id is None):
         raise UsageError("name one atom: by its row (--node) or by its id in the file (--id)")
-    system = explained_system(run, path, types=types, graphs=graphs, potential=potential)
-    graph, model = system.graph, system.model
-    row = node_of_id(graph, atom_id) if atom_id is not None else int(node or 0)
-    check_node(graph, row)
-    folder = system.home / "explanations" if out is None else Path(out)
-    stem = file_in(folder, graph.names[0] or "structure", f"-node{row}")
-    paths = _outputs(stem, figure, local, exports, overwrite)
-    asked: dict[str, Any] = {"device": device, "seed": seed}
-    budget = {"budget": topk} if "budget" in method_settings(method) else {}
-    chosen = {**budget, **(settings or {})}
-    full = explain(graph, model, row, method, progress=progress, **asked, **chosen)
-    worth = fidelity(graph, model, full, sizes=(*SIZES, topk), **asked)
-    top = full.topk(topk)
-    near = tuple(nearest_atoms(graph, top))
-    found = Explained(
-        top,
-        worth,
-        near,
-        tuple(paths),
-        tuple(system.notes),
-        (*system.warnings, *ood_report(graph, system.training_set).warnings),
+    method, out = method or Method(), out or Output()
+    system = explained_system(
+        run, path, types=types, graphs=graphs, potential=potential, around=(node, atom_id)
     )
-    top.save(paths[0], overwrite, **found.measured())
-    top.save(paths[1], overwrite)
-    _draw(graph, top, figure, local)
-    for export in exports:
-        export_explanation(graph, top, export, overwrite)
+    graph, model = system.graph, system.model
+    row = system.row_of(node, atom_id)
+    check_node(graph, row)
+    folder = system.home / "explanations" if out.folder is None else Path(out.folder)
+    stem = file_in(folder, graph.names[0] or "structure", f"-node{system.in_file(row)}")
+    paths = _outputs(stem, out)
+    full = explain(
+        graph, model, row, method.name, device=method.device, seed=method.seed,
+        progress=method.progress, **method.all_settings(),
+    )  # fmt: skip
+    sizes = (*SIZES, method.topk)
+    worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
+    top = full.topk(method.topk)
+    near = [replace(a, node=system.in_file(a.node)) for a in nearest_atoms(graph, top)]
+    attribution, notes, kept = _attribution(system, row, graphs, method.progress)
+    # the edge of a cut does not look like a glass
+    unusual = ood_report(graph, system.training_set).warnings if system.rows is None else ()
+    told = top
+    if system.rows is not None:
+        told = top.renumbered(system.rows)
+        attribution = None if attribution is None else attribution.renumbered(system.rows)
+    found = Explained(
+        told,
+        worth,
+        tuple(near),
+        attribution,
+        (*paths, *kept),
+        (*system.notes, *notes),
+        (*system.warnings, *unusual),
+    )
+    told.save(paths[0], out.overwrite, **found.measured())
+    told.save(paths[1], out.overwrite)
+    write_rows(paths[2], [] if attribution is None else attribution.table(), NEIGHBOUR_COLUMNS)
+    _draw(graph, top, attribution, out)
+    for export in out.exports:
+        export_explanation(graph, top, export, out.overwrite)
     return found
 
 
-def _outputs(
-    stem: Path,
-    figure: str | Path | None,
-    local: str | Path | None,
-    exports: Sequence[str | Path],
-    overwrite: bool,
-) -> list[Path]:
+def _attribution(
+    system: ExplainedSystem, node: int, graphs: str | Path | None, progress: Progress | None
+) -> tuple[Attribution | None, tuple[str, ...], list[Path]]:
+    """What neighbours add to the whole prediction; notes, and the files written for it."""
+    try:
+        found = find_reference(system, graphs, progress)
+    except UsageError as error:  # trees have no gradient, and no pairs of atoms
+        return None, (f"What neighbours add to the prediction is not known: {error}",), []
+    written = [] if found.path is None else [found.path]
+    return attribute_atom(system, node, found.reference), found.notes, written
+
+
+def _outputs(stem: Path, out: Output) -> list[Path]:
     """The files to write, none of which exists, or may be replaced."""
-    files = [stem.with_name(stem.name + end) for end in (".json", ".csv")]
-    paths = [refuse_existing(file, overwrite) for file in files]
-    if figure is not None:
-        check = check_page if Path(figure).suffix == ".html" else check_figure
-        paths.append(check(figure, overwrite))
-    if local is not None:
-        paths.append(check_figure(local, overwrite))
-    return [*paths, *(check_export(export, overwrite) for export in exports)]
+    ends = (".json", ".csv", "-neighbours.csv")
+    files = [stem.with_name(stem.name + end) for end in ends]
+    paths = [refuse_existing(file, out.overwrite) for file in files]
+    if out.figure is not None:
+        check = check_page if Path(out.figure).suffix == ".html" else check_figure
+        paths.append(check(out.figure, out.overwrite))
+    drawn = [path for path in (out.local, out.ranking) if path is not None]
+    paths += [check_figure(path, out.overwrite) for path in drawn]
+    return [*paths, *(check_export(export, out.overwrite) for export in out.exports)]
 
 
-def _draw(
-    graph: Graph, top: Explanation, figure: str | Path | None, local: str | Path | None
-) -> None:
-    if figure is not None:
-        draw = explanation_page if Path(figure).suffix == ".html" else explanation_figure
-        draw(graph, top, figure)
-    if local is not None:
-        local_figure(graph, top, local)
+def _draw(graph: Graph, top: Explanation, told: Attribution | None, out: Output) -> None:
+    if out.figure is not None:
+        draw = explanation_page if Path(out.figure).suffix == ".html" else explanation_figure
+        draw(graph, top, out.figure)
+    if out.local is not None:
+        local_figure(graph, top, out.local)
+    if out.ranking is not None and told is not None:
+        ranking_figure(told, out.ranking)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +15,7 @@ from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
 from mgsym.graph import Graph
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER
 from mgsym.utils.files import atomic_path, refuse_existing
 
 EDGES = ".local"  # LAMMPS dump local
@@ -48,6 +52,14 @@ def export_explanation(
         write(with_importance(graph, explanation), path, overwrite)
 
 
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table as CSV, replacing the file."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def with_importance(graph: Graph, explanation: Explanation) -> Structure:
     """The explained structure with two columns.
 
@@ -64,7 +76,7 @@ def with_importance(graph: Graph, explanation: Explanation) -> Structure:
     columns = {
         "importance": Column(importance[rows]),
         "explained": Column(explained[rows]),
-        "barrier": Column(graph.target[rows], "eV"),
+        BARRIER: Column(graph.target[rows], "eV"),
     }
     return structure_of(graph, structure).replace(columns=columns)
 

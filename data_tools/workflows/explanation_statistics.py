@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.workflows.explanation_target import explained_system
+from mgsym.data_tools.workflows.explanation_target import Method, explained_system
 from mgsym.data_tools.workflows.graphs import read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
-from mgsym.explanation import method_settings
 from mgsym.explanation.computation_graph import check_node
 from mgsym.explanation.proof import Proof, prove
 from mgsym.explanation.statistics import EdgeStatistics, edge_statistics
@@ -58,36 +55,30 @@ def explain_statistics(
     path: str | Path | None = None,
     *,
     nodes: int | Sequence[int] = 30,
-    topk: int = 50,
-    method: str = "edge-mask",
-    settings: Mapping[str, Any] | None = None,
+    method: Method | None = None,
     proof: bool = False,
     figures: bool = True,
     out: str | Path | None = None,
     overwrite: bool = False,
     types: Mapping[int, str] | None = None,
     potential: Potential = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    progress: Callable[..., None] | None = None,
 ) -> ExplainedAtoms:
     """Explain many atoms, compare their edges with matched ones, and write what was found.
 
     Args:
         run, path, types, potential: as for `explained_system`.
         nodes: which rows, or how many.
-        topk: edges of each.
-        method, settings, seed, device: as for `mgsym.explanation.explain`.
+        method: how they are explained.
         proof: whether to measure what the explanations are worth, too.
         figures: whether to draw.
         out: folder; by default ``explanations/<structure>-statistics`` in the run directory.
         overwrite: replace existing files.
-        progress: called with the atoms done and in all.
 
     Raises:
         UsageError: no such atoms, method or setting, or output exists.
         InputError: a file or the run is missing or damaged.
     """
+    method = method or Method()
     system = explained_system(run, path, types=types, potential=potential)
     graph, model = system.graph, system.model
     if not isinstance(nodes, int):
@@ -97,12 +88,13 @@ def explain_statistics(
     home = system.home / "explanations"
     folder = file_in(home, name, "-statistics") if out is None else Path(out)
     paths = _outputs(folder, figures, proof, overwrite)
-    chosen: dict[str, Any] = {"device": device, "seed": seed, "progress": progress}
-    budget = {"budget": topk} if "budget" in method_settings(method) else {}
-    chosen |= {**budget, **(settings or {})}
-    found = edge_statistics(graph, model, nodes, method, k=topk, **chosen)
+    asked: dict[str, Any] = {
+        "k": method.topk, "device": method.device, "seed": method.seed,
+        "progress": method.progress, **method.all_settings(),
+    }  # fmt: skip
+    found = edge_statistics(graph, model, nodes, method.name, **asked)
     every = [node for group in found.nodes.values() for node in group]
-    proven = prove(graph, model, every, method, k=topk, **chosen) if proof else None
+    proven = prove(graph, model, every, method.name, **asked) if proof else None
     result = ExplainedAtoms(
         found,
         proven,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +20,10 @@ from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph, build_graph
 from mgsym.graph.files import FORMAT
 from mgsym.structure import Column, Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR
 from mgsym.utils.files import atomic_folder, holds_output, kind_of
 from mgsym.utils.names import file_in
-
-BARRIER = "barrier"
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def build_graphs(
     potential: EAM | None = None,
     device: str | torch.device = "cpu",
     jobs: int = 1,
-    progress: Callable[[float, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[GraphSummary]:
     """Build the graph of each structure and write them to ``folder/<name>.npz``, all or none.
 
@@ -161,8 +160,11 @@ def build_graphs(
         def write(structure: Structure) -> GraphSummary:
             graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
             if potential is not None:
-                part = partial(_step_within, step, structure.name)
-                graph = with_physical_inputs(graph, structure, potential, device, part)
+
+                def told(done: float, total: float | None = None, **info: object) -> None:
+                    step(structure.name, done / total if total else 0.0)
+
+                graph = with_physical_inputs(graph, structure, potential, device, told)
             graph.save(temporary / f"{structure.name}.npz")
             step(structure.name, 1.0)
             return summarise(graph, folder / f"{structure.name}.npz")
@@ -175,7 +177,7 @@ def with_physical_inputs(
     structure: Structure,
     potential: EAM,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Graph:
     """The graph of a structure with what a potential says of its atoms as node features.
 
@@ -217,13 +219,8 @@ def labelled_structure(graph: Graph) -> Structure:
         return structure
     columns = {BARRIER: Column(graph.target, "eV")}
     if bool(graph.target_stderr.isfinite().any()):
-        columns[f"{BARRIER}_stderr"] = Column(graph.target_stderr, "eV")
+        columns[BARRIER_STDERR] = Column(graph.target_stderr, "eV")
     return structure.replace(columns=columns)
-
-
-def _step_within(step: Callable[[str, float], None], name: str, done: int, total: int) -> None:
-    """Progress within one graph; it is done only once it is written."""
-    step(name, 0.999 * done / total)
 
 
 def _in_order(

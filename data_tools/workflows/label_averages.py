@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.formats import output_format, read_files, write
-from mgsym.data_tools.workflows.posterior import BARRIER, EVENTS, STDERR
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.label_noise import SearchNoise, same_atoms
 from mgsym.evaluation.metrics import pearson
 from mgsym.graph import build_graph
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.utils.files import refuse_existing
 
 LEAST_VARIANCE = 1e-4  # eV²
@@ -78,7 +78,9 @@ def average_labels(structures: Sequence[Structure]) -> AveragedLabels:
     total = weight.sum(0)
     mean = (weight * values.nan_to_num(nan=0.0)).sum(0) / total  # 0/0 is NaN: no label
     stderr = (1 / total).sqrt().where(total > 0, math.nan)
-    labelled = structures[0].with_column(BARRIER, mean, "eV").with_column(STDERR, stderr, "eV")
+    labelled = (
+        structures[0].with_column(BARRIER, mean, "eV").with_column(BARRIER_STDERR, stderr, "eV")
+    )
     if all(EVENTS in s.columns for s in structures):
         counts = _aligned(structures, [_column(s, EVENTS) for s in structures])
         labelled = labelled.with_column(EVENTS, counts.nan_to_num(nan=0.0).sum(0).long())
@@ -133,9 +135,9 @@ def _column(structure: Structure, name: str) -> Tensor:
 def _variance(structure: Structure) -> Tensor:
     """[n] eV², of each label; NaN where nothing tells."""
     barrier = _column(structure, BARRIER)
-    if STDERR not in structure.columns:
+    if BARRIER_STDERR not in structure.columns:
         return torch.full_like(barrier, math.nan)
-    stderr = _column(structure, STDERR)
+    stderr = _column(structure, BARRIER_STDERR)
     if EVENTS in structure.columns:
         count = _column(structure, EVENTS)
         return SearchNoise.fit(stderr, count).of_means(stderr, count).clamp(min=LEAST_VARIANCE)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.formats import file_stem, output_format, read_frames, write
+from mgsym.data_tools.formats.species import warn_unused_types
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation.labelling.barriers import Labels, label, merge
+from mgsym.data_tools.simulation.labelling.barriers import Labels, SearchRun, label, merge
 from mgsym.data_tools.simulation.labelling.event_files import event_lines, write_events
+from mgsym.data_tools.simulation.labelling.saddle_files import join_saddles
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.labelling.selection import parse_rows, parse_shard, rows_of_ids
 from mgsym.data_tools.simulation.optimizers.relax import relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEPotential
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.data_tools.workflows.posterior import rows_to_label
 from mgsym.errors import UsageError
@@ -23,7 +26,7 @@ from mgsym.utils.devices import device_for_jobs
 from mgsym.utils.files import refuse_existing
 from mgsym.utils.settings import changed_settings
 
-EVENTS = ".events.csv"
+EVENTS_SUFFIX, SADDLES = ".events.csv", ".saddles.xyz"
 DEMONSTRATION = "sample-labelled.xyz"
 FEW_ATOMS, FEW_SEARCHES, SMALL_RADIUS = "0:4", 4, 9.5
 CHOSEN = 500  # atoms, where a run chooses
@@ -63,7 +66,7 @@ def artn_settings(changes: Iterable[str] = (), radius: float | None = None) -> A
 
 def label_file(
     file: str | Path | None,
-    potential: EAM,
+    potential: Potential,
     out: str | Path | None = None,
     settings: ArtnSettings | None = None,
     *,
@@ -75,20 +78,15 @@ def label_file(
     events: int | None = None,
     types: Mapping[int, str] | None = None,
     frames: str | None = None,
-    seed: int = 0,
-    shard: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: str = "cpu",
-    jobs: int = 1,
-    **how: Any,
+    save_saddles: bool = False,
+    run: SearchRun | None = None,
 ) -> Labelled:
     """Label the atoms of a structure file and write them beside the file of their searches.
 
     Args:
         file: a structure at a minimum of the potential; None demonstrates it on a few atoms of
             the sample's test glass, which is relaxed first.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         out: the labelled structure, its suffix choosing the format; default:
             ``<file>-labelled.xyz``. The searches go to ``<out without suffix>.events.csv``, or
             ``<out without suffix>.2of8.events.csv`` for a shard, which writes nothing else.
@@ -101,11 +99,9 @@ def label_file(
         searches: most attempts of an atom; default: 20, or 10 for each of `events`.
         events: successes at which an atom is done.
         types, frames: as `formats.read_frames` takes them.
-        seed, shard, resume, overwrite: as `barriers.label` takes them. With `resume` an older
-            `out` is replaced.
-        device: ``auto``, ``cpu`` or ``cuda``; with several `jobs`, auto means the CPU.
-        jobs: processes, on CPUs.
-        how: slots, progress and should_stop for `barriers.label`.
+        save_saddles: also write the saddles, to ``<out without suffix>.saddles.xyz``.
+        run: how it goes. Where it resumes, an older `out` is replaced; its device may be ``auto``,
+            which means the CPU with several jobs.
 
     Raises:
         UsageError: an output exists, an option makes no sense.
@@ -114,9 +110,11 @@ def label_file(
     """
     if sum(chosen is not None for chosen in (atoms, ids, choose)) > 1:
         raise UsageError("--atoms, --ids and --choose all choose atoms: give one of them")
-    place = device_for_jobs(device, jobs)
+    run = run or SearchRun()
+    place = device_for_jobs(run.device, run.jobs)
     settings = settings or artn_settings()
     if file is None:
+        warn_unused_types(types, "the sample's test glass")
         structure, stem = _demonstration(potential), "sample"
         atoms = atoms if atoms or ids or choose else FEW_ATOMS
         searches = searches or (None if events else FEW_SEARCHES)
@@ -124,22 +122,28 @@ def label_file(
         structure, stem = _read_one(file, types, frames), file_stem(Path(file))
     plan = Plan.of(searches, events)
     if choose is not None:
-        rows = rows_to_label(structure, choose, count, plan.searches, potential, place)
+        eam = (
+            None if isinstance(potential, ASEPotential) else potential
+        )  # a model's inputs need one
+        rows = rows_to_label(structure, choose, count, plan.searches, eam, place)
     elif ids is not None:
         rows = rows_of_ids(ids, structure)
     else:
-        rows = parse_rows(atoms or "all", len(structure), seed)
+        rows = parse_rows(atoms or "all", len(structure), run.seed)
     out = Path(out or f"{stem}-labelled.xyz")
-    if shard is None:
+    if run.shard is None:
         output_format(out)
-        refuse_existing(out, overwrite or resume)
-    how.update(shard=shard, resume=resume, overwrite=overwrite, jobs=jobs, device=str(place))
-    path = events_path(out, shard)
-    found = label(structure, potential, path, settings, rows=rows, plan=plan, seed=seed, **how)
-    if shard is not None:
-        return Labelled(found, (path,))
+        refuse_existing(out, run.overwrite or run.resume)
+    path, run = events_path(out, run.shard), replace(run, device=str(place))
+    saddles = saddles_path(out, run.shard) if save_saddles else None
+    more = (saddles,) if saddles is not None else ()
+    found = label(
+        structure, potential, path, settings, rows=rows, plan=plan, saddles=saddles, run=run
+    )
+    if run.shard is not None:
+        return Labelled(found, (path, *more))
     write(found.structure, out, overwrite=True)
-    return Labelled(found, (out, path))
+    return Labelled(found, (out, path, *more))
 
 
 def merge_files(
@@ -157,7 +161,8 @@ def merge_files(
     Args:
         file: the structure that was labelled.
         event_files: of its shards, or other runs with the same seed and settings.
-        out: the labelled structure; the searches go to ``<out without suffix>.events.csv``.
+        out: the labelled structure; the searches go to ``<out without suffix>.events.csv``, and
+            where there are files of saddles beside the event files, to ``.saddles.xyz`` likewise.
         searches, events: which searches the labels rest on; default: as they were made.
         types, frames: as `formats.read_frames` takes them.
         overwrite: replace existing files.
@@ -168,24 +173,39 @@ def merge_files(
     """
     out = Path(out)
     output_format(out)
-    path = events_path(out)
-    for target in (out, path):
+    path, saddles = events_path(out), saddles_path(out)
+    parts = [part for part in map(_saddles_beside, event_files) if part is not None]
+    for target in (out, path, *([saddles] if parts else [])):
         refuse_existing(target, overwrite)
     plan = None if searches is None and events is None else Plan.of(searches, events)
     structure = _read_one(file, types, frames)
     labels, heading, found = merge(structure, event_files, plan)
     write_events(path, heading, event_lines(found))
+    if parts:
+        join_saddles(parts, found, saddles)
     write(labels.structure, out, overwrite=True)
-    return Labelled(labels, (out, path))
+    return Labelled(labels, (out, path, *([saddles] if parts else [])))
 
 
-def events_path(out: Path, shard: str | None = None) -> Path:
+def saddles_path(out: Path, shard: str | None = None) -> Path:
+    """Where the saddles behind a labelled structure are."""
+    return events_path(out, shard, SADDLES)
+
+
+def _saddles_beside(events: str | Path) -> Path | None:
+    """The file of saddles that belongs to one of events; None where there is none."""
+    name = Path(events).name
+    beside = Path(events).with_name(name.removesuffix(EVENTS_SUFFIX) + SADDLES)
+    return beside if name.endswith(EVENTS_SUFFIX) and beside.exists() else None
+
+
+def events_path(out: Path, shard: str | None = None, suffix: str = EVENTS_SUFFIX) -> Path:
     """Where the searches behind a labelled structure are."""
     stem = file_stem(out)
     if shard is not None:
         index, shares = parse_shard(shard)
         stem += f".{index}of{shares}"
-    return out.with_name(stem + EVENTS)
+    return out.with_name(stem + suffix)
 
 
 def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | None) -> Structure:
@@ -195,7 +215,7 @@ def _read_one(file: str | Path, types: Mapping[int, str] | None, frames: str | N
     return structures[0]
 
 
-def _demonstration(potential: EAM) -> Structure:
+def _demonstration(potential: Potential) -> Structure:
     """The sample's test glass at a minimum of this potential, which may not be its own."""
     (test,) = [structure for structure in sample_structures() if structure.split == "test"]
     return relax([test], potential)[0].structure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +17,7 @@ from mgsym.graph import Graph, build_graph, match_species
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.structure import Structure
 from mgsym.utils.devices import resolve_device
+from mgsym.utils.progress import Progress
 
 Potential: TypeAlias = EAM | str | Path | None
 
@@ -27,7 +27,7 @@ def graph_for(
     ensemble: Ensemble,
     potential: Potential = None,
     device: str | torch.device = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Graph:
     """The graph that an ensemble predicts from; a Graph is given back as it is.
 

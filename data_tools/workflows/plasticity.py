@@ -17,6 +17,7 @@ from torch import Tensor
 from mgsym.data_tools.simulation.deformation.batch import Deformed
 from mgsym.data_tools.simulation.dynamics.glass_structure import coordination
 from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.vibrations.compliance import compliance
 from mgsym.errors import InputError
 from mgsym.evaluation.metrics import auc, spearman
@@ -71,7 +72,7 @@ class Foretold(NamedTuple):
 
 
 def scores_of(
-    start: Structure, rest: Structure, columns: Sequence[str], potential: EAM, seed: int = 0
+    start: Structure, rest: Structure, columns: Sequence[str], potential: Potential, seed: int = 0
 ) -> dict[str, Tensor]:
     """Return the score [n] of each column and control, by name; NaN where an atom has none.
 
@@ -79,7 +80,8 @@ def scores_of(
         start: as given, with the columns.
         rest: the same at its minimum, with the column ``energy``.
         columns: of barriers, eV: the lower, the softer.
-        potential: for the compliance.
+        potential: for the compliance; a calculator of ASE gives none, nor, where it has no
+            energies of atoms, these.
         seed: of the random control.
 
     Raises:
@@ -87,12 +89,14 @@ def scores_of(
     """
     found = {name: -_column(start, name) for name in columns}
     generator = torch.Generator().manual_seed(derived_seed(seed, "random score", start.name))
-    return found | {
-        "energy": rest.columns["energy"].values.double(),
-        "coordination": -coordination(rest).double(),
-        "compliance": compliance(potential, rest, (CLUSTER,))[:, 0],
-        "random": torch.rand(len(start), generator=generator, dtype=torch.float64),
-    }
+    energy = rest.columns["energy"].values.double()
+    if not bool(energy.isnan().all()):
+        found["energy"] = energy
+    found["coordination"] = -coordination(rest).double()
+    if isinstance(potential, EAM):
+        found["compliance"] = compliance(potential, rest, (CLUSTER,))[:, 0]
+    found["random"] = torch.rand(len(start), generator=generator, dtype=torch.float64)
+    return found
 
 
 def check_columns(structures: Sequence[Structure], columns: Sequence[str]) -> None:

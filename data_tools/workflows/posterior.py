@@ -6,7 +6,6 @@ Searches enter through the columns that `mgsym label` writes: barrier, barrier_s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from mgsym.evaluation.label_noise import SUCCESS, SearchNoise
 from mgsym.prediction import load_ensemble, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.uncertainty.active_learning import select_atoms
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.error_covariance import ErrorCovariance
 from mgsym.uncertainty.out_of_distribution import ood_report
 from mgsym.uncertainty.posterior import Observed, Posterior, condition
-
-BARRIER, STDERR, EVENTS = "barrier", "barrier_stderr", "events"
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +75,7 @@ def predict_with_error(
     run: str | Path,
     potential: Potential = None,
     device: str | torch.device = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PredictiveDistribution:
     """What a run predicts for a structure, with the standard deviation of its error.
 
@@ -138,7 +137,7 @@ def observed_in(structure: Structure, scale: float = 1.0, shift: float = 0.0) ->
     """
     columns = structure.columns
     lacking = BARRIER if BARRIER not in columns else EVENTS
-    stderr = columns[STDERR].values.double() if STDERR in columns else None
+    stderr = columns[BARRIER_STDERR].values.double() if BARRIER_STDERR in columns else None
     if lacking == BARRIER or (EVENTS not in columns and stderr is None):
         raise InputError(
             f"has no column {lacking}: expected barrier, barrier_stderr and events as mgsym label "

@@ -16,6 +16,7 @@ from mgsym.data_tools.simulation.potentials.eam_forces import evaluate_structure
 from mgsym.errors import MgsymError
 from mgsym.rendering.figures import COLOURS, new_figure
 from mgsym.structure import Structure
+from mgsym.utils.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,9 +66,7 @@ class PotentialFacts:
     crystals: list[Crystal]
 
 
-def describe_potential(
-    potential: EAM, progress: Callable[[int, int], None] | None = None
-) -> PotentialFacts:
+def describe_potential(potential: EAM, progress: Progress | None = None) -> PotentialFacts:
     """Look at a potential and find the crystals of its elements.
 
     Args:

@@ -10,10 +10,16 @@ from typing import Any
 import torch
 
 from mgsym.data_tools.formats.label_table import atom_table
-from mgsym.data_tools.workflows.graphs import BARRIER, labelled_structure, read_systems
-from mgsym.data_tools.workflows.model_inputs import Potential, graph_for, physics_warning
+from mgsym.data_tools.workflows.graphs import labelled_structure, read_systems
+from mgsym.data_tools.workflows.model_inputs import (
+    Potential,
+    graph_for,
+    physical_names,
+    physics_warning,
+)
 from mgsym.data_tools.workflows.outputs import output_paths, write_all
-from mgsym.errors import InputError, UsageError
+from mgsym.data_tools.workflows.unfinished_predictions import UnfinishedPrediction
+from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.evaluation.label_noise import label_noise
 from mgsym.evaluation.metrics import SplitScores, score_graphs
 from mgsym.graph import Graph, match_species
@@ -29,14 +35,12 @@ from mgsym.prediction import (
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.rendering.figures import check_figure, parity_figure
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, DISTANCE, PREDICTED, STD
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
-
-PREDICTED = "barrier_predicted"
-DISTANCE = "training_distance"
-
-Progress = Callable[[float, float], None]
+from mgsym.utils.files import holds_output
+from mgsym.utils.progress import Progress, part, silent
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class PredictionSummary:
     warnings: tuple[str, ...]
 
 
+@holds_output("out")
 def predict_files(
     files: Sequence[str | Path],
     run: str | Path,
@@ -83,7 +88,9 @@ def predict_files(
     potential: Potential = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[PredictionSummary]:
     """Predict every atom's barrier and write the structures with it.
 
@@ -104,11 +111,15 @@ def predict_files(
         potential: for models with physical inputs, which are computed with it.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: replace existing files.
+        resume: go on where an earlier call was stopped in a large structure.
         progress: called with the number of structures done (or parts of one) and in all.
+        should_stop: asked now and then; when it says yes, what is known of a large structure is
+            kept and `Interrupted` raised.
 
     Raises:
         InputError: a file or the run is missing or damaged, or has an unknown element; a model
             needs a potential.
+        Interrupted: `should_stop` said so.
         UsageError: `out` exists, or is one file for several inputs.
     """
     ensemble = load_ensemble(run, device)
@@ -118,11 +129,18 @@ def predict_files(
         for system in systems
     ]
     paths = output_paths(Path(out), structures, len(files), overwrite)
-    predicted, summaries = [], []
+    predicted, summaries, kept = [], [], []
     for i, (system, structure) in enumerate(zip(systems, structures, strict=True)):
-        step = _within(progress, i, len(structures))
+        step = _stoppable(part(progress, i, len(structures)), should_stop)
         graph = graph_for(system, ensemble, potential, device, step)
-        (found,) = predict_with_spread([graph], ensemble)
+        if physical_names(ensemble):  # computing them was nearly all the work
+            step = _stoppable(None, should_stop)
+        kept.append(UnfinishedPrediction(paths[i], graph, ensemble, resume))
+        try:
+            (found,) = predict_with_spread([graph], ensemble, progress=step, saved=kept[-1])
+        except Interrupted:
+            kept[-1].write()
+            raise
         found, known = calibrated_error(found, ensemble), ood_report(graph, ensemble.training_set)
         predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
         warnings = (*known.warnings, *physics_warning(graph, ensemble))
@@ -130,7 +148,21 @@ def predict_files(
         if progress is not None:
             progress(i + 1, len(structures))
     write_all(predicted, paths, overwrite)
+    for one in kept:
+        one.remove()
     return summaries
+
+
+def _stoppable(progress: Progress | None, should_stop: Callable[[], bool] | None) -> Progress:
+    """Progress that ends in Interrupted when somebody wants to stop."""
+    whole = progress or silent
+
+    def tell(done: float, total: float | None = None, **info: object) -> None:
+        whole(done, total, **info)
+        if should_stop is not None and should_stop():
+            raise Interrupted("prediction was interrupted; go on with --resume added")
+
+    return tell
 
 
 def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
@@ -142,16 +174,6 @@ def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
 
 def _tells_error(ensemble: Ensemble) -> bool:
     return len(ensemble) > 1 or ensemble.calibration is not None
-
-
-def _within(progress: Progress | None, done: int, total: int) -> Callable[[int, int], None]:
-    """Progress within one structure, which is done only once it is predicted."""
-
-    def told(part: int, parts: int) -> None:
-        if progress is not None:
-            progress(done + 0.999 * part / parts, total)
-
-    return told
 
 
 @dataclass(frozen=True)
@@ -205,7 +227,7 @@ def evaluate_files(
     systems = _labelled_systems(paths, types, frames, labels)
     graphs, found = [], []
     for i, system in enumerate(systems):
-        step = _within(progress, i, len(systems))
+        step = part(progress, i, len(systems))
         graphs.append(graph_for(system, ensemble, potential, device, step))
         found += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:
@@ -351,7 +373,7 @@ def _with_prediction(
 ) -> Structure:
     structure = structure.with_column(PREDICTED, found.mean, "eV")
     if tells_error:
-        structure = structure.with_column(f"{PREDICTED}_std", found.std, "eV")
+        structure = structure.with_column(PREDICTED + STD, found.std, "eV")
     if known.distance is not None:
         structure = structure.with_column(DISTANCE, known.distance)
     return structure

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mgsym.data_tools.simulation.labelling.barriers import SearchRun
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.data_tools.workflows.graphs import build_graphs, read_graphs, read_structures
@@ -33,6 +34,7 @@ from mgsym.graph import Graph
 from mgsym.graph.operations import glass_of
 from mgsym.prediction import calibrated, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, merge, read_ensemble, save_ensemble
+from mgsym.structure.columns import PREDICTED, STD
 from mgsym.training import train
 from mgsym.training.config import Config, ModelConfig, preset
 from mgsym.training.runs import read_run
@@ -65,10 +67,13 @@ class Kind:
 
 _PHYSICAL = {"physical_inputs": (AVAILABLE,)}
 KINDS = {
-    # the ridge regression below takes the companion's place
-    "symgnn": Kind(preset("fast").changed({"model.companion": 0.0}), 0.3, (0, 1, 2)),
+    # the ridge regression below takes the place of a share of its own
+    "symgnn": Kind(preset("fast").changed({"model.ridge_share": 0.0}), 0.3, (0, 1, 2)),
     "ace": Kind(
-        replace(preset("fast"), model=ModelConfig("ace", {**_PHYSICAL, "smoothing": (1.5, 2.5)})),
+        replace(
+            preset("fast"),
+            model=ModelConfig("ace", {**_PHYSICAL, "physical_smoothing": (1.5, 2.5)}),
+        ),
         0.4,
         (0,),
     ),
@@ -117,13 +122,10 @@ def refined_predictions(
             potential,
             scale=SEARCH_SCALE,
             types=TYPES,
-            seed=SEARCH_SEED,
-            resume=True,
-            device="cpu",
-            jobs=jobs,
+            search_run=SearchRun(seed=SEARCH_SEED, resume=True, device="cpu", jobs=jobs),
         )
         columns = refined.structure.columns
-        mean, std = (columns[f"barrier_predicted{end}"].values for end in ("", "_std"))
+        mean, std = (columns[PREDICTED + end].values for end in ("", STD))
         write_predictions(out / f"{name}_refined.csv", refined.structure.ids, mean, std)
 
 

@@ -20,12 +20,14 @@ from mgsym.data_tools.simulation.dynamics.glass_structure import (
     pair_distribution,
 )
 from mgsym.data_tools.simulation.dynamics.melt_quench import LogRow, Quenched, melt_quench
-from mgsym.data_tools.simulation.dynamics.recipe import PASCALS, Recipe
+from mgsym.data_tools.simulation.dynamics.recipe import Recipe
 from mgsym.data_tools.simulation.optimizers.minimize import Method
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
+from mgsym.data_tools.simulation.units import GPA
 from mgsym.structure import Structure
 from mgsym.utils.files import atomic_path, holds_output, refuse_existing
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ class Glass:
 @holds_output("out")
 def quench(
     recipe: Recipe,
-    potential: EAM,
+    potential: Potential,
     out: str | Path,
     *,
     device: str | torch.device = "cpu",
     method: Method = "fire",
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Glass], list[Path]]:
     """Make glasses and write them.
@@ -107,7 +109,7 @@ def quench(
         progress=progress,
         should_stop=should_stop,
     )
-    pressure = recipe.pressure / PASCALS
+    pressure = recipe.pressure / GPA
     atoms = [q.structure for q in quenched]
     rested = relax(
         atoms, potential, method=method, cell="isotropic", pressure=pressure, device=device

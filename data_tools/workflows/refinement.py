@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.formats import read_frames, write
-from mgsym.data_tools.simulation.labelling.barriers import Labels, label
+from mgsym.data_tools.simulation.labelling.barriers import Labels, SearchRun, label
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.labelling.selection import parse_rows
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.files import load_potential
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.data_tools.workflows.graphs import is_graph_file
 from mgsym.data_tools.workflows.labelling import artn_settings, events_path
 from mgsym.data_tools.workflows.outputs import output_paths
 from mgsym.data_tools.workflows.posterior import (
@@ -22,14 +23,12 @@ from mgsym.data_tools.workflows.posterior import (
     predict_with_error,
     share_of,
 )
-from mgsym.data_tools.workflows.predictions import PREDICTED
 from mgsym.errors import UsageError
 from mgsym.structure import Structure
+from mgsym.structure.columns import MODEL, PREDICTED, STD
 from mgsym.uncertainty.posterior import Posterior
 from mgsym.utils.devices import device_for_jobs, resolve_device
-from mgsym.utils.files import refuse_existing
-
-MODEL = "barrier_model"
+from mgsym.utils.files import holds_output, refuse_existing
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +70,7 @@ class Refined:
         }
 
 
+@holds_output("out")
 def refine_file(
     file: str | Path,
     run: str | Path,
@@ -86,11 +86,7 @@ def refine_file(
     events: str | Path | None = None,
     types: Mapping[int, str] | None = None,
     frames: str | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: str = "auto",
-    **how: Any,
+    search_run: SearchRun | None = None,
 ) -> Refined:
     """Predict a structure, search from its atoms, and combine both (mgsym.uncertainty.posterior).
 
@@ -109,11 +105,9 @@ def refine_file(
             learned: scale times it, plus shift in eV.
         events: where the searches go; default: ``<out without suffix>.events.csv``.
         types, frames: as `formats.read_frames` takes them.
-        seed: of the searches.
-        resume: go on with the searches that `events` holds; an older `out` is replaced.
-        overwrite: begin again where files exist.
-        device: ``auto``, ``cpu`` or ``cuda``; with several jobs, auto means the CPU for searches.
-        how: jobs, slots, progress and should_stop for `barriers.label`.
+        search_run: how the searches go; by default on any device. Where they resume, an older
+            `out` is replaced; the device is the model's, too, and with several jobs, ``auto`` means
+            the CPU for searches.
 
     Raises:
         UsageError: an output exists, or an option makes no sense.
@@ -121,27 +115,37 @@ def refine_file(
         Interrupted: the searches were stopped; the message tells how to go on.
     """
     _check(searches, share, atoms)
+    how = search_run or SearchRun(device="auto")
+    _refuse_graphs(Path(file))
     structures = read_frames(file, types, frames or "-1")
     if len(structures) != 1:
         raise UsageError(f"one structure is refined at a time, --frames chose {len(structures)}")
     structure = structures[0]
-    (out,) = output_paths(Path(out), structures, 1, overwrite or resume)
-    place = str(resolve_device(device))
-    searched_on = str(device_for_jobs(device, how.get("jobs", 1)))
+    (out,) = output_paths(Path(out), structures, 1, how.overwrite or how.resume)
+    place = str(resolve_device(how.device))
+    searched_on = str(device_for_jobs(how.device, how.jobs))
     distribution = predict_with_error(structure, run, potential, place)
     if searches == 0:
         return _combined(distribution, structure, out, None, (out,), scale, shift)
     path = Path(events) if events is not None else events_path(out)
-    if not resume:
-        refuse_existing(path, overwrite)
+    if not how.resume:
+        refuse_existing(path, how.overwrite)
     if not isinstance(potential, EAM):
         potential = load_potential(potential)
-    rows = _rows(distribution, searches, share, atoms, seed)
-    how.update(resume=resume, overwrite=overwrite, device=searched_on, seed=seed, rows=rows)
     labels = label(
-        structure, potential, path, settings or artn_settings(), plan=Plan(searches), **how
-    )
+        structure, potential, path, settings or artn_settings(), plan=Plan(searches),
+        rows=_rows(distribution, searches, share, atoms, how.seed),
+        run=replace(how, device=searched_on),
+    )  # fmt: skip
     return _combined(distribution, labels.structure, out, labels, (out, path), scale, shift)
+
+
+def _refuse_graphs(file: Path) -> None:
+    """Searches move atoms, and a graph is made for the places they had."""
+    if file.is_dir() or is_graph_file(file):
+        raise UsageError(
+            f"{file} holds graphs, but --refine searches in a structure: name the structure's file"
+        )
 
 
 def _check(searches: int, share: float | None, atoms: str | None) -> None:
@@ -197,5 +201,5 @@ def _with_columns(
 ) -> Structure:
     for name, mean, std in ((PREDICTED, *posterior), (MODEL, distribution.mean, distribution.std)):
         structure = structure.with_column(name, mean.float(), "eV")
-        structure = structure.with_column(f"{name}_std", std.float(), "eV")
+        structure = structure.with_column(name + STD, std.float(), "eV")
     return structure

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from mgsym.data_tools.simulation.optimizers.enthalpy import FreeCell
-from mgsym.data_tools.simulation.optimizers.minimize import FMAX, MAX_STEPS, Method, Watch
+from mgsym.data_tools.simulation.optimizers.minimize import FMAX, MAX_STEPS, Method
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.units import GPA
 from mgsym.data_tools.workflows.graphs import read_structures
 from mgsym.data_tools.workflows.inspection import describe
@@ -19,6 +19,7 @@ from mgsym.data_tools.workflows.outputs import output_paths, write_all
 from mgsym.errors import MgsymError, UsageError
 from mgsym.structure import Structure
 from mgsym.utils.files import holds_output
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class RelaxedFile:
 @holds_output("out")
 def relax_files(
     files: Sequence[str | Path],
-    potential: EAM,
+    potential: Potential,
     out: str | Path,
     types: Mapping[int, str] | None = None,
     frames: str | None = None,
@@ -69,7 +70,7 @@ def relax_files(
     pressure: float = 0.0,
     device: str | torch.device = "auto",
     overwrite: bool = False,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> list[RelaxedFile]:
     """Relax structures of files and write them, also those that ran out of steps.
 

@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.shipped_model import NAME
+from mgsym.data_tools.workflows.attribution import reference_path, save_reference
 from mgsym.data_tools.workflows.graphs import read_structures
 from mgsym.evaluation.label_noise import label_noise
 from mgsym.evaluation.metrics import SplitScores, score_graphs
+from mgsym.explanation.computation_graph import frozen_eval
+from mgsym.explanation.whole import reference_of
 from mgsym.graph import Graph, build_graph
 from mgsym.prediction import calibrated, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, read_ensemble, save_ensemble
 from mgsym.prediction.seeds import train_seeds
 from mgsym.training.config import Config, preset
-from mgsym.training.trainer import Progress
 from mgsym.uncertainty.reliability import Reliability, reliability
 from mgsym.utils.files import write_text
+from mgsym.utils.progress import Progress
 from mgsym.version import __version__
 
 FILES = tuple(f"train{i}.pickle" for i in range(7))
@@ -84,16 +87,26 @@ def publish(ensemble: Ensemble, graphs: Sequence[Graph], out: Path, config: Conf
     path = out / f"{NAME}.pt"
     save_ensemble(path, ensemble)
     write_text(path.with_suffix(".md"), _card(ensemble, config, held_out, path))
+    write_reference(ensemble, graphs, path)
+
+
+def write_reference(ensemble: Ensemble, graphs: Sequence[Graph], path: Path) -> None:
+    """Write what `mgsym explain` compares neighbours with, beside the ensemble at `path`."""
+    first = ensemble.members[0]
+    training = [graph for graph in graphs if first.was_trained_on(graph.names[0])]
+    with frozen_eval(first.model):
+        reference = reference_of(first.model, training)
+    save_reference(reference_path(path), first.model, reference)
 
 
 def _told(say: Say) -> Progress:
     last = 0.0
 
-    def told(done: int, total: int, **info: object) -> None:
+    def told(done: float, total: float | None = None, **info: object) -> None:
         nonlocal last
         if time.monotonic() - last > 30 or done == total:
             last = time.monotonic()
-            say(f"{done} of {total} steps, {info}\n")
+            say(f"{done:g} of {total} steps, {info}\n")
 
     return told
 

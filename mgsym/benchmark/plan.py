@@ -137,7 +137,7 @@ def load_plan(folder: str | Path) -> BenchmarkPlan:
             glasses=tuple(content["glasses"]),
             **{name: content[name] for name in ("protocol", "minutes", "rotations", "graphs")},
         )
-    except (KeyError, TypeError, AttributeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise InputError(f"damaged: {short(error, 200)}", path=path) from error
 
 

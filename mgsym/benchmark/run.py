@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 
@@ -35,6 +34,7 @@ from mgsym.training.config import Config
 from mgsym.training.runs import clear_run
 from mgsym.utils.devices import resolve_device
 from mgsym.utils.files import holds_output
+from mgsym.utils.progress import Progress, part
 
 __all__ = [
     "CHOSEN_ON_TEST",
@@ -55,12 +55,6 @@ __all__ = [
 BENCHMARKS = "benchmarks"
 TABLES = ("table.md", "table.csv", "table.json")
 PILOT_ATOMS = 100
-
-
-class Progress(Protocol):
-    """Told how many trainings are done, with the part of the running one, of how many to do."""
-
-    def __call__(self, done: float, total: float, **info: object) -> None: ...
 
 
 def default_benchmark(plan: BenchmarkPlan, folder: str = BENCHMARKS) -> Path:
@@ -104,7 +98,7 @@ def run_benchmark(
         device: as for `mgsym.training.train`.
         resume: keep the trainings that are finished, and go on with the one that was cut.
         overwrite: replace a benchmark that exists.
-        progress: see Progress.
+        progress: called with trainings done, with the part of the running one, and to do.
         should_stop: asked after each step of a training.
 
     Raises:
@@ -123,12 +117,14 @@ def run_benchmark(
     trials = [trial for trial in done if trial is not None]
     table = make_table(plan, folds, trials)
     for number, one in enumerate(waiting):
-        told = _one_of(progress, number, len(waiting), one)
+        step = part(
+            progress, number, len(waiting), model=one.label, glass=one.fold.name, seed=one.seed
+        )
         run = folder / "runs" / one.name
         try:
             if should_stop is not None and should_stop():  # not every model asks it
                 raise Interrupted("before a training")
-            trials.append(run_trial(one, plan, run, where, told, should_stop))
+            trials.append(run_trial(one, plan, run, where, step, should_stop))
         except Interrupted as error:
             raise Interrupted(
                 f"the benchmark was interrupted, {len(trials)} of {len(planned)} trainings are "
@@ -224,16 +220,3 @@ def _clear(folder: Path) -> None:
         file.unlink(missing_ok=True)
     for run in (folder / "runs").glob("*/"):
         clear_run(run)
-
-
-def _one_of(progress: Progress | None, index: int, count: int, one: Planned) -> Any:
-    """Progress of one training told as a part of all."""
-    if progress is None:
-        return None
-    about = {"model": one.label, "glass": one.fold.name, "seed": one.seed}
-
-    def told(done: int, total: int, **info: object) -> None:
-        loss = {"loss": info["loss"]} if "loss" in info else {}
-        progress(round(index + done / max(total, 1), 2), count, **about, **loss)
-
-    return told

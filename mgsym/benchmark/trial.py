@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mgsym.benchmark.plan import (
     as_json,
     trial_name,
 )
-from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
+from mgsym.errors import InputError, Interrupted, MgsymError, UsageError, short
 from mgsym.graph.operations import graph_hash
 from mgsym.prediction import rotation_spread
 from mgsym.training import train
@@ -35,9 +36,9 @@ from mgsym.training.runs import (
     clear_run,
     read_run,
 )
-from mgsym.training.trainer import Progress
 from mgsym.utils.devices import PeakMemory, device_name
 from mgsym.utils.files import read_json, write_json
+from mgsym.utils.progress import Progress
 from mgsym.utils.settings import differing
 from mgsym.version import __version__
 
@@ -143,9 +144,40 @@ def load_trial(path: Path) -> Trial:
         raise InputError(f"expected {FORMAT} version {VERSION}", path=path)
     check_kinds(content, _KINDS, path)
     try:
-        return Trial(**content)
+        trial = Trial(**content)
     except TypeError as error:
         raise InputError(f"damaged: {error}", path=path) from error
+    if not trial.error:
+        _check_figures(trial, path)
+    return trial
+
+
+def _check_figures(trial: Trial, path: Path) -> None:
+    """Refuse a record that lacks a figure which the table is made of.
+
+    Raises:
+        InputError: the figure is named.
+    """
+    needed: list[tuple[str, Any]] = [("rotation.rms", trial.rotation.get("rms"))]
+    for role, scores in trial.scores.items():
+        structures = scores.get("structures") or {"structures": {}}
+        for name, figures in (("pooled", scores.get("pooled", {})), *structures.items()):
+            # a correlation that is not defined stands as null
+            needed += [
+                (f"scores.{role}.{name}.{key}", figures.get(key))
+                for key in ("mae", "rmse", "count")
+            ]
+            needed += [
+                (f"scores.{role}.{name}.{key}", figures.get(key, "nothing") or 0.0)
+                for key in ("pearson", "spearman")
+            ]
+    for what, value in needed:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise InputError(
+                f"{what[:120]} is {short(value)}, expected a number: it is damaged, delete "
+                "it, and its training is done again",
+                path=path,
+            )
 
 
 def finished_trial(path: Path, planned: Planned) -> Trial | None:

@@ -24,6 +24,7 @@ from mgsym.descriptors.power_spectrum import Environment
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.graph.prepared import Owner
+from mgsym.utils.progress import Progress
 
 DESCRIPTORS = "descriptors"  # what is prepared of a graph
 
@@ -196,12 +197,13 @@ class LocalInputs(nn.Module):
         """How many features an atom has."""
         return int(self.used.sum())
 
-    def project(self, graph: Graph, weight: Tensor) -> Tensor:
+    def project(self, graph: Graph, weight: Tensor, progress: Progress | None = None) -> Tensor:
         """f · weight.
 
         Args:
             graph: one structure or a batch.
             weight: [features, q].
+            progress: called with the atoms done and in all.
 
         Returns:
             [n, q].
@@ -211,8 +213,12 @@ class LocalInputs(nn.Module):
         full[self.used] = weight
         wide = full.transpose(0, 1).flatten(1)  # [count, rows · q]
         parts = weight.new_empty(graph.num_nodes, rows * q)
+        done = 0
         for nodes, x in self.inputs(graph):
             parts[nodes] = x.to(weight) @ wide
+            done += len(nodes)
+            if progress is not None:
+                progress(done, graph.num_nodes)
         own, *others = parts.view(-1, rows, q).unbind(1)
         for part, length in zip(others, self.options.lengths, strict=True):
             own = own + gaussian_mean(graph, part.contiguous(), length)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from mgsym.graph import Graph
+from mgsym.structure.cell import fractional, heights, wrap_fraction
 from mgsym.structure.neighbors import neighbor_pairs
 
 GAUSSIAN_REACH = 3.0  # standard deviations; the weight there is 1 % of that at the centre
@@ -159,13 +160,12 @@ def _coordinate(positions: Tensor, cell: Tensor, periodic: Tensor) -> tuple[Tens
     vectors = cell[periodic].double()
     # directions that do not repeat stand at right angles to those that do
     normals = torch.linalg.qr(vectors.T, mode="complete")[0][:, len(vectors) :]
-    inverse = torch.linalg.inv(torch.cat([vectors, normals.T]))
-    fraction = positions.double() @ inverse
-    repeats = torch.arange(3, device=fraction.device) < len(vectors)
-    fraction = torch.where(repeats, fraction - fraction.floor(), fraction)
+    whole = torch.cat([vectors, normals.T])
+    repeats = torch.arange(3, device=whole.device) < len(vectors)
+    fraction = wrap_fraction(fractional(positions.double(), whole), repeats)
     low = torch.where(repeats, 0.0, fraction.amin(0))
     span = torch.where(repeats, 1.0, (fraction.amax(0) - low).clamp(min=1e-9))
-    thickness = span / inverse.norm(dim=0)
+    thickness = span * heights(whole)
     axis = int(thickness.argmax())
     along = (fraction[:, axis] - low[axis]) / span[axis]
     return along, float(thickness[axis]), bool(repeats[axis])

@@ -78,14 +78,21 @@ class Environment:
         """
         for part in neighborhoods(graph, self.reach):
             for near in part.pieces(piece_size(graph)):
-                found = []
-                if self.wide_radial:
-                    inner = near.closer(self.wide_cutoff)
-                    found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
-                inner = near.closer(self.cutoff)
-                c = expansion(graph, inner, self.cutoff, self.radial, self.l_max)
-                found.append(power_spectrum(c, self.l_max))
-                yield near.nodes, torch.cat(found, dim=1)
+                yield near.nodes, self.of_neighbours(graph, near)
+
+    def of_neighbours(self, graph: Graph, near: Neighborhoods) -> Tensor:
+        """Descriptors [m, count] of the atoms whose neighbours, weighted or not, are `near`.
+
+        Radial densities are linear in the neighbours' weights, the power spectrum quadratic.
+        """
+        found = []
+        if self.wide_radial:
+            inner = near.closer(self.wide_cutoff)
+            found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
+        inner = near.closer(self.cutoff)
+        c = expansion(graph, inner, self.cutoff, self.radial, self.l_max)
+        found.append(power_spectrum(c, self.l_max))
+        return torch.cat(found, dim=1)
 
 
 def piece_size(graph: Graph) -> int:
@@ -98,6 +105,8 @@ def radial_densities(graph: Graph, near: Neighborhoods, cutoff: float, radial: i
     species = len(graph.species)
     row = near.owner * species + graph.types[near.source]
     basis = _radial(near.vector.norm(dim=1), cutoff, radial)
+    if near.weight is not None:
+        basis = basis * near.weight[:, None]
     return segment_sum(basis, row, len(near.nodes) * species).view(len(near.nodes), -1)
 
 
@@ -168,8 +177,12 @@ def local_descriptors(
         the square root (with sign) of the power spectrum per species pair, Gaussian and
         l = 1 … l_max, divided by the number of m. The root makes it linear in the density.
     """
-    pieces = []
+    width = count_descriptors(len(graph.species), radial, l_max) - len(graph.species)
+    pieces = [graph.edge_vector.new_zeros(0, width)]  # of a graph without atoms
     for near in of_edges(graph, edge_weight).pieces(piece_size(graph)):
+        if len(near.owner) == 0:  # such as atoms of a part that only send messages
+            pieces.append(graph.edge_vector.new_zeros(len(near.nodes), width))
+            continue
         c = expansion(graph, near, graph.cutoff, radial, l_max)
         pieces.append(_invariants(c.unflatten(1, (len(graph.species), radial)), l_max))
     own = torch.nn.functional.one_hot(graph.types, len(graph.species)).float()

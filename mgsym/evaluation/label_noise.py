@@ -20,6 +20,7 @@ from torch import Tensor
 from mgsym.evaluation.metrics import noise_ceiling
 from mgsym.graph import Graph
 from mgsym.graph.operations import glass_of
+from mgsym.structure.cell import fractional, nearest_image
 
 # measured on Cu64Zr36 with the potential of Mendelev et al. 2009: single searches spread by 0.57 eV
 # about their atom's mean, and this variance itself differs by 37 % between atoms
@@ -202,9 +203,8 @@ def _differences(first: Graph, second: Graph) -> Tensor | None:
 def _displacement(first: Graph, one: Tensor, second: Graph, other: Tensor) -> Tensor:
     """[n] Å, how far apart the atoms are, to the nearest image and without a change of the cell."""
     fractions = [
-        torch.linalg.solve(graph.cell[0].T, graph.positions[order].T).T
+        fractional(graph.positions[order], graph.cell[0])
         for graph, order in ((first, one), (second, other))
     ]
-    step = fractions[1] - fractions[0]
-    step = torch.where(first.periodic[0], step - step.round(), step)
-    return (step @ first.cell[0]).norm(dim=1)
+    step = (fractions[1] - fractions[0]) @ first.cell[0]
+    return nearest_image(step, first.cell[0], first.periodic[0]).norm(dim=1)

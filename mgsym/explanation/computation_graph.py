@@ -21,6 +21,7 @@ from mgsym.errors import MgsymError, UsageError
 from mgsym.explanation.explanation import Explanation
 from mgsym.graph import Graph, collate
 from mgsym.models.base import BarrierModel, device_of, evaluating
+from mgsym.structure.cell import nearest_image
 from mgsym.utils.devices import one_thread
 
 
@@ -204,21 +205,19 @@ def full_prediction(model: BarrierModel, part: ComputationGraph) -> float:
 
 
 def distance_to_atom(part: ComputationGraph) -> Tensor:
-    """[m] Å, from the atom to the middle of each edge, taking each target's nearest image."""
+    """Measure from the atom to the middle of each edge, at each target's nearest image, [m] Å."""
     graph = part.graph
-    target = _vectors_from(graph, part.node)[graph.destination]
+    target = vectors_from(graph, part.node)[graph.destination]
     return (target + graph.edge_vector.double() / 2).norm(dim=1)
 
 
 def distance_between_atoms(graph: Graph, node: int) -> Tensor:
-    """[n] Å, from an atom to the nearest image of each atom of its structure, itself included."""
-    return _vectors_from(graph, node).norm(dim=1)
+    """Measure from an atom to the nearest image of each atom of its structure, [n] Å."""
+    return vectors_from(graph, node).norm(dim=1)
 
 
-def _vectors_from(graph: Graph, node: int) -> Tensor:
+def vectors_from(graph: Graph, node: int) -> Tensor:
     """[n, 3] Å, from an atom to the nearest image of each."""
     structure = int(graph.structure_index[node])
-    cell, periodic = graph.cell[structure], graph.periodic[structure].double()
     away = graph.positions - graph.positions[node]
-    fraction = torch.linalg.solve(cell.T, away.T).T
-    return away - (fraction.round() * periodic) @ cell
+    return nearest_image(away, graph.cell[structure], graph.periodic[structure])

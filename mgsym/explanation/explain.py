@@ -34,6 +34,7 @@ from mgsym.explanation.methods.soft_mask import soft_mask
 from mgsym.graph import Graph
 from mgsym.prediction import OneModel
 from mgsym.prediction.predict import one_model
+from mgsym.utils.progress import Progress
 
 __all__ = [
     "METHODS",
@@ -75,7 +76,7 @@ def explain(
     topk: int | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> Explanation:
     """Find the edges on which the predicted barrier of one atom rests.
@@ -111,7 +112,7 @@ def explain_nodes(
     topk: int | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> Iterator[Explanation]:
     """Explain many atoms, one after the other, with the model loaded once; as `explain`.

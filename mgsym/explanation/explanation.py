@@ -105,6 +105,10 @@ class Explanation:
         ends = {n: getattr(self, n)[:, chosen] for n in _ENDPOINTS}
         return replace(self, **per_edge, **ends)
 
+    def renumbered(self, rows: Tensor) -> Explanation:
+        """A copy for a structure in which atom i of the explained graph has the row rows[i]."""
+        return replace(self, node=int(rows[self.node]), endpoints=rows[self.endpoints])
+
     def with_settings(self, **settings: Any) -> Explanation:
         """A copy with these settings added."""
         return replace(self, settings={**self.settings, **settings})
@@ -177,7 +181,7 @@ class Explanation:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError("no such file", path=path) from None
-        except ValueError as error:  # bad UTF-8 and bad JSON alike
+        except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, nested too deeply
             raise InputError(
                 f"expected an explanation in JSON, found: {error}", path=path
             ) from None
@@ -188,8 +192,9 @@ class Explanation:
             )
         try:
             return cls._from_dict(data)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"a damaged explanation: {error!r}", path=path) from None
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            # torch raises the last two over numbers that its integers cannot hold
+            raise InputError(f"a damaged explanation: {repr(error)[:200]}", path=path) from None
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Explanation:

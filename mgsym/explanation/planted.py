@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 from mgsym.nn.egat import attention_scale
 from mgsym.nn.scatter import segment_sum
+from mgsym.utils.progress import Progress
 
 SHARE = 0.12  # of all edges that are planted, and again that are decoys
 REACH = 0.2  # how much the second hop counts beside the first
@@ -107,7 +108,7 @@ def planted_benchmark(
     nodes: int = 5,
     methods: Sequence[str] = (),
     seed: int = 0,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> PlantedScores:
     """Explain the planted model at random nodes, and count the planted edges found.
 

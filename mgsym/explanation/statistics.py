@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel, device_of
 from mgsym.prediction import OneModel, predict_graph
 from mgsym.prediction.predict import one_model
+from mgsym.utils.progress import Progress
 
 NULLS = ("matched", "random")
 GROUPS = ("high", "middle", "low")
@@ -128,7 +129,7 @@ def edge_statistics(
     explanations: Sequence[Explanation] | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> EdgeStatistics:
     """Explain many nodes and compare the k edges of each with edges drawn for it.

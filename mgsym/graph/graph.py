@@ -20,6 +20,7 @@ from mgsym.errors import InputError
 from mgsym.graph.files import EDGE_FIELDS, NODE_FIELDS, label_problem, read_fields, write_fields
 from mgsym.graph.prepared import Owner, Prepared, same_owner
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, STDERR
 from mgsym.structure.neighbors import neighbor_pairs
 
 SHORTEST_DISTANCE = 0.5  # Å; closer atoms are an error in the file, not physics
@@ -217,7 +218,7 @@ class Graph:
 def build_graph(
     structure: Structure,
     cutoff: float = 5.0,
-    target: str = "barrier",
+    target: str = BARRIER,
     device: str | torch.device = "cpu",
 ) -> Graph:
     """The radius graph of a structure.
@@ -234,7 +235,7 @@ def build_graph(
         InputError: two atoms are closer than 0.5 Å, a label is infinite or beyond float32, or a
             standard error infinite or negative.
     """
-    labels = [_label(structure, target), _label(structure, f"{target}_stderr", stderr=True)]
+    labels = [_label(structure, target), _label(structure, target + STDERR, stderr=True)]
     pairs = neighbor_pairs(
         structure.positions, structure.cell, structure.periodic, cutoff, device=device
     )

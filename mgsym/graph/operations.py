@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgsym.graph.graph import Graph, build_graph
 from mgsym.structure import Structure
+from mgsym.structure.cell import wrap
 
 System = Structure | Graph
 
@@ -41,12 +42,9 @@ def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
 
 
 def wrapped_positions(graph: Graph) -> Tensor:
-    """Positions inside the cell, [n, 3] Å, so that near in space is near in numbers."""
+    """Move positions into the cell, [n, 3] Å, so that near in space is near in numbers."""
     cells = graph.cell[graph.structure_index]
-    fractional = torch.linalg.solve(cells.transpose(1, 2), graph.positions)
-    periodic = graph.periodic[graph.structure_index]
-    fractional = torch.where(periodic, fractional - fractional.floor(), fractional)
-    return (fractional[:, None] @ cells).squeeze(1)
+    return wrap(graph.positions, cells, graph.periodic[graph.structure_index])
 
 
 def transformed(graph: Graph, matrix: Tensor) -> Graph:

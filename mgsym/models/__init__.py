@@ -6,6 +6,7 @@ defaults in which it differs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
@@ -24,6 +25,7 @@ __all__ = [
     "create_model",
     "model_options",
     "summarize_models",
+    "with_current_names",
 ]
 
 Entry = tuple[str, str, str] | tuple[str, str, str, Mapping[str, Any]]
@@ -58,6 +60,8 @@ MODELS: dict[str, Entry] = {
 }
 
 REMOVED = ("kernel",)  # models that mgsym 0.1.0 had
+# options of networks by their names in mgsym 0.1.0, which are understood for one more release
+RENAMED = {"companion": "ridge_share", "smoothing": "physical_smoothing"}
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,49 @@ class ModelSummary:
 
 
 def model_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Every option of a model, defaults filled in.
+    """Fill in every option of a model that is not given.
 
     Raises:
         UsageError: no such model, or no such option; the message lists those there are.
     """
     module, _, options_class, changed = _entry(name)
     kind = getattr(module, options_class)
-    known = [f.name for f in fields(kind)]
-    for key in options or {}:
-        if key not in known:
-            raise UsageError(f"model {name} has no option {key!r}; it has {', '.join(known)}")
-    return asdict(kind(**{**changed, **(options or {})}))
+    options = with_current_names(name, options or {})
+    names = [f.name for f in fields(kind)]
+    for key in options:
+        if key not in names:
+            raise UsageError(f"model {name} has no option {key!r}; it has {', '.join(names)}")
+    return asdict(kind(**{**changed, **options}))
+
+
+def with_current_names(
+    name: str, options: Mapping[str, Any], *, warn: bool = True, source: str = ""
+) -> dict[str, Any]:
+    """Rename options of a model that are given by the name that they had in mgsym 0.1.0.
+
+    Args:
+        name: of the model; an option that it still has under such a name keeps it.
+        options: values by name.
+        warn: whether one line says which (as a FutureWarning). Files that mgsym wrote need none.
+        source: where they come from, for that line.
+
+    Raises:
+        UsageError: no such model, or an option is given by both names.
+    """
+    module, _, options_class, _ = _entry(name)
+    names = {f.name for f in fields(getattr(module, options_class))}
+    old = {k: RENAMED[k] for k in options if k in RENAMED.keys() - names and RENAMED[k] in names}
+    for before, now in old.items():
+        if now in options:
+            raise UsageError(f"model.{before} is the old name of model.{now}: give one of the two")
+    if old and warn:
+        which = ", ".join(
+            f"model.{before} is now called model.{now}" for before, now in old.items()
+        )
+        place = f"{source}: " if source else ""
+        text = f"{place}{which}; the old name is understood for one more release"
+        warnings.warn(text, FutureWarning, stacklevel=2)
+    return {old.get(key, key): value for key, value in options.items()}
 
 
 def create_model(
@@ -106,7 +141,7 @@ def create_model(
     cutoff: float,
     options: Mapping[str, Any] | None = None,
 ) -> BarrierModel:
-    """A new model, its parameters drawn from torch's current random state."""
+    """Make a new model, its parameters drawn from torch's current random state."""
     complete = model_options(name, options)
     module, model_class, options_class, _ = _entry(name)
     chosen = getattr(module, options_class)(**complete)
@@ -118,7 +153,7 @@ def create_model(
 def summarize_models(
     species: tuple[str, ...] = ("Cu", "Zr"), cutoff: float = 5.0
 ) -> list[ModelSummary]:
-    """What each registered model is.
+    """Summarise what each registered model is.
 
     Args:
         species, cutoff: of which to make it, Å; both decide its size.

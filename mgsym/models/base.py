@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mgsym.errors import InputError
 from mgsym.graph import Graph, match_species
 from mgsym.graph.prepared import Owner, Prepared
+from mgsym.utils.progress import Progress
 
 LEAST_SPREAD = 1e-6  # eV, standard deviation of labels that differ at all
 
@@ -101,16 +102,20 @@ class BarrierModel(nn.Module):
         return graph.replace(prepared=replace(own, from_edges=found)) if found else graph
 
     @torch.no_grad()
-    def prepare_whole(self, graph: Graph) -> Graph:
+    def prepare_whole(self, graph: Graph, progress: Progress | None = None) -> Graph:
         """The graph with what the model needs of it that no part of it would tell.
 
         Who gives a model parts of a structure (its receptive fields) calls this before.
+
+        Args:
+            graph: one structure or a batch.
+            progress: called with the atoms done and in all.
         """
         graph, owner = match_species(graph, self.species), self.owner()
         if not owner or self.prepared_of(graph) is not None:
             return graph
         kept = tuple(v.clone() if isinstance(v, Tensor) else v for v in owner)
-        return graph.replace(prepared=Prepared(kept, self.from_positions(graph)))
+        return graph.replace(prepared=Prepared(kept, self.from_positions(graph, progress)))
 
     def prepared_of(self, graph: Graph) -> Prepared | None:
         """What this model, or one that would to the same bits, has prepared of the graph."""
@@ -120,7 +125,7 @@ class BarrierModel(nn.Module):
         """All that `from_positions` and `from_edges` depend on; empty where they give nothing."""
         return ()
 
-    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+    def from_positions(self, graph: Graph, progress: Progress | None = None) -> dict[str, Tensor]:
         """What can be prepared, [n, …] by name, from positions; edges play no part in it."""
         return {}
 

@@ -42,7 +42,7 @@ class InputOptions:
         l_max: highest degree of the descriptors' power spectrum.
         physical_inputs: node features that join the inputs, standardised per species; None for
             all of `mgsym.descriptors.physical.PHYSICAL_INPUTS` that the training graphs have.
-        smoothing: Å; physical inputs are also given averaged with Gaussians of these lengths.
+        physical_smoothing: Å; physical inputs are also averaged with Gaussians of these lengths.
     """
 
     width: int = 32
@@ -50,15 +50,16 @@ class InputOptions:
     radial: int = 10
     l_max: int = 6
     physical_inputs: tuple[str, ...] | None = ()
-    smoothing: tuple[float, ...] = ()
+    physical_smoothing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "physical_inputs", input_names(self.physical_inputs))
-        object.__setattr__(self, "smoothing", tuple(self.smoothing))
+        object.__setattr__(self, "physical_smoothing", tuple(self.physical_smoothing))
         check_choices(self, {"node_input": ("types", "descriptors")})
         check_range(self, "width", 1)
-        if any(not length > 0 for length in self.smoothing):
-            raise UsageError(f"model.smoothing is {self.smoothing}, expected lengths above 0 Å")
+        lengths = self.physical_smoothing
+        if any(not length > 0 for length in lengths):
+            raise UsageError(f"model.physical_smoothing is {lengths}, expected lengths above 0 Å")
 
     @property
     def named_inputs(self) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ class InputOptions:
     @property
     def reach(self) -> int:
         """How many edges away an atom's inputs see."""
-        smoothed = bool(self.named_inputs and self.smoothing)
+        smoothed = bool(self.named_inputs and self.physical_smoothing)
         return int(self.node_input == "descriptors" or smoothed)
 
 
@@ -118,8 +119,8 @@ class InputModel(BarrierModel):
         super().__init__(species, cutoff, hops=layers + options.reach)
         self.options = options
         self.physical: PhysicalInputs | None = None
-        if options.named_inputs:
-            self.physical = PhysicalInputs(options.named_inputs, options.smoothing, len(species))
+        if names := options.named_inputs:
+            self.physical = PhysicalInputs(names, options.physical_smoothing, len(species))
         if not self.types_alone:
             self.register_buffer("descriptor_mean", torch.zeros(self.count_inputs()))
             self.register_buffer("descriptor_scale", torch.ones(self.count_inputs()))
@@ -172,7 +173,7 @@ class InputModel(BarrierModel):
         return {} if self.types_alone else {INPUTS: self._standard_inputs(graph)}
 
     def node_input(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        """What the first layer takes: types [n] int64, or standardised inputs [n, k]."""
+        """Compute what the first layer takes: types [n] int64, or standardised inputs [n, k]."""
         if self.types_alone:
             return graph.types
         # what was prepared is of all edges: with weights it must be computed anew

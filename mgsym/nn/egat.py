@@ -27,9 +27,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mgsym.graph import Graph
-from mgsym.nn.egat_kernel import SLOPE, EdgeUpdate
-from mgsym.nn.layers import Dropout, pieces, update_running
+from mgsym.nn.egat_kernel import SLOPE, Given, Learnt, MemoryPool, update_edges
+from mgsym.nn.layers import BatchNorm, Dropout, pieces, update_running
 from mgsym.nn.scatter import segment_softmax, segment_sum
+from mgsym.utils.processes import batch_count
 
 
 class EGATOutput(NamedTuple):
@@ -121,11 +122,19 @@ class EGATBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.conv = EGATConv(width, width, width, heads)
-        self.node_norm = nn.BatchNorm1d(heads * width)
-        self.edge_norm = nn.BatchNorm1d(heads * width)
+        self.node_norm = BatchNorm(heads * width)
+        self.edge_norm = BatchNorm(heads * width)
         self.node_back = nn.Linear(heads * width, width)
         self.edge_back = nn.Linear(heads * width, width)
         self.dropout = Dropout(dropout)
+        self._memory = MemoryPool()
+
+    def train(self, mode: bool = True) -> EGATBlock:
+        """Change the mode; memory that only training takes is freed where that ends."""
+        if not mode:
+            self._memory.clear()
+        super().train(mode)
+        return self
 
     def forward(
         self,
@@ -163,7 +172,7 @@ class EGATBlock(nn.Module):
         """Attention logits [e, heads] and, where needed, new edges [e, width]."""
         conv, norm = self.conv, self.edge_norm
         kept, scale = self.dropout.draw(edges) if need_update else (None, 1.0)
-        logits, new, mean, variance = EdgeUpdate.apply(
+        learnt = Learnt(
             conv.source(nodes),
             conv.target(nodes) + conv.bias,
             edges,
@@ -173,20 +182,25 @@ class EGATBlock(nn.Module):
             norm.bias,
             self.edge_back.weight,
             self.edge_back.bias,
-            kept,
-            scale,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.training,
-            graph.source,
-            graph.destination,
-            precision,
-            torch.is_grad_enabled(),
         )
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        given = Given(
+            source=graph.source,
+            target=graph.destination,
+            kept=kept,
+            scale=scale,
+            mean=norm.running_mean,
+            variance=norm.running_var,
+            eps=norm.eps,
+            training=norm.training,
+            precision=precision,
+            memory=self._memory if torch.is_grad_enabled() else None,
+        )
+        updated = update_edges(learnt, given)
         if need_update:
-            update_running(norm, mean, variance, graph.num_edges)
-        return logits, new
+            update_running(norm, updated.mean, updated.variance, batch_count(graph.num_edges))
+        return updated.logits, updated.new
 
 
 class _Gather(torch.autograd.Function):

@@ -7,7 +7,7 @@ through in pieces that fit a core's cache, forward and backward, with gradients 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,77 +15,100 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mgsym.nn.layers import pieces
+from mgsym.utils.processes import batch_count, batch_sum, is_shared, total
 
 SLOPE = 0.01  # of DGL's LeakyReLU
 _STORED = 1 << 27  # numbers of z kept for the backward pass: 512 MB; more are computed again
 _SUMMED = 1 << 14  # edges whose products may be summed in 16 bits
 
 
-class EdgeUpdate(torch.autograd.Function):
-    """f′ of every edge, reduced at once to what is kept of it.
+class Learnt(NamedTuple):
+    """What gradients go to: two parts of u, the edges, and the layer's weights.
+
+    Attributes:
+        p, q: [n, heads · out], what a node gives to the edges that leave it and that arrive.
+        edges: [e, width], f.
+        w_e: [heads · out, width].
+        a: [heads, out], of the logits.
+        gamma, beta: [heads · out], of the batch norm; no gamma leaves out the new edges.
+        w, c: [width, heads · out] and [width], back to the edges' width.
+    """
+
+    p: Tensor
+    q: Tensor
+    edges: Tensor
+    w_e: Tensor
+    a: Tensor
+    gamma: Tensor | None
+    beta: Tensor
+    w: Tensor
+    c: Tensor
+
+
+class Given(NamedTuple):
+    """What no gradient goes to.
+
+    Attributes:
+        source, target: [e], the ends of each edge.
+        kept, scale: the dropout of new edges: [e, width] bool, and what is kept is multiplied by.
+        mean, variance: [heads · out], running, of z.
+        eps: of the batch norm.
+        training: whether mean and variance are those of these edges.
+        precision: of the products over edges.
+        memory: for z, which is stored there for the backward pass; None stores nothing.
+    """
+
+    source: Tensor
+    target: Tensor
+    kept: Tensor | None
+    scale: float
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    training: bool
+    precision: torch.dtype
+    memory: MemoryPool | None
+
+
+class Updated(NamedTuple):
+    """Logits [e, heads], new edges [e, width] where wanted, and mean and variance of z."""
+
+    logits: Tensor
+    new: Tensor | None
+    mean: Tensor
+    variance: Tensor
+
+
+def update_edges(learnt: Learnt, given: Given) -> Updated:
+    """Compute f′ of every edge, reduced at once to what is kept of it.
 
     With u = P[source] + Q[target] + W_e f and z = f′ = LeakyReLU(u):
 
         logits = a · z per head,  y = γ (z − μ)/σ + β,  new = m (f + W y + c)
 
     where μ and σ² are the mean and variance of z over the edges (in training) or the running
-    ones, and m is dropout: `scale` where `kept`, else 0. With `store`, z is stored where small
+    ones, and m is dropout: `scale` where `kept`, else 0. With `memory`, z is stored where small
     enough; otherwise it is computed again, piece by piece, wherever it is needed.
     """
+    return Updated(*_EdgeUpdate.apply(*learnt, given))
+
+
+class _EdgeUpdate(torch.autograd.Function):
+    """`update_edges`; autograd sees tensors only where each is an argument by itself."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        p: Tensor,
-        q: Tensor,
-        edges: Tensor,
-        w_e: Tensor,
-        a: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor,
-        w: Tensor,
-        c: Tensor,
-        kept: Tensor | None,
-        scale: float,
-        running_mean: Tensor,
-        running_variance: Tensor,
-        eps: float,
-        training: bool,
-        source: Tensor,
-        target: Tensor,
-        precision: torch.dtype,
-        store: bool,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        activation = _Activation(p, q, edges, w_e, source, target, precision)
-        count, channels, heads = len(edges), p.shape[1], len(a)
-        if store:
-            activation.store()
-        mean, variance = running_mean, running_variance
-        if training and gamma is not None:
-            mean, variance = _statistics(activation, running_mean)
-        matrix, constant = _block_diagonal(a), p.new_zeros(heads)
-        new = None
-        if gamma is not None:
-            # norm and projection as one matrix and one constant: W y + c = (W s) z + W t + c
-            s = gamma / (variance + eps).sqrt()
-            shift = torch.mv(w, beta - mean * s) + c
-            matrix = torch.cat([matrix, (w * s).T], dim=1)
-            constant = torch.cat([constant, shift])
-            new = torch.empty_like(edges)
-        matrix, constant = matrix.to(precision), constant.to(precision)
-        logits = edges.new_empty(count, heads)
-        for rows in pieces(count, channels, p.device):
-            out = torch.addmm(constant, activation(rows), matrix)
-            logits[rows] = out[:, :heads]
-            if new is not None:
-                torch.add(edges[rows], out[:, heads:], out=new[rows])
-                if kept is not None:
-                    new[rows].mul_(kept[rows]).mul_(scale)
-        ctx.save_for_backward(
-            p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target
-        )
-        ctx.memory = activation.memory
-        ctx.scale, ctx.eps, ctx.training, ctx.precision = scale, eps, training, precision
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        learnt, given = Learnt(*arguments[:-1]), arguments[-1]
+        activation = _Activation(learnt, given)
+        if given.memory is not None:
+            activation.store(given.memory)
+        mean, variance = given.mean, given.variance
+        if given.training and learnt.gamma is not None:
+            mean, variance = _statistics(activation, mean)
+        logits, new = _outputs(learnt, given, activation, mean, variance)
+        ctx.save_for_backward(*learnt, mean, variance)
+        ctx.stored = activation.stored
+        ctx.given = given
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return logits, new, mean, variance
@@ -93,69 +116,116 @@ class EdgeUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor | None, d_new: Tensor | None, *_: Any) -> Any:
-        p, q, edges, w_e, a, gamma, beta, w, kept, mean, variance, source, target = (
-            ctx.saved_tensors
-        )
-        grads: list[Tensor | None] = [None] * 19
-        activation = _Activation(p, q, edges, w_e, source, target, ctx.precision)
+        *saved, mean, variance = ctx.saved_tensors
+        learnt, given = Learnt(*saved), ctx.given._replace(mean=mean, variance=variance)
+        activation = _Activation(learnt, given)
         # another backward pass through the same graph computes z again
-        activation.restore(ctx.memory)
-        ctx.memory = None
-        count, channels, heads = len(edges), p.shape[1], len(a)
-        runs = list(pieces(count, channels, p.device))
-        above = [_above(d_logits, d_new, heads, kept, ctx.scale, rows) for rows in runs]
-        matrix = _block_diagonal(a).T
-        slope: Tensor | None = None
+        activation.restore(ctx.stored)
+        ctx.stored = None
+        wanted = Learnt(*ctx.needs_input_grad[:-1])
+        grads = _gradients(learnt, given, activation, d_logits, d_new, wanted)
+        if given.memory is not None:
+            given.memory.give(activation.stored)
+        return (*(grads.get(name) for name in Learnt._fields), None)
+
+
+def _outputs(
+    learnt: Learnt, given: Given, activation: _Activation, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Logits and, where wanted, new edges."""
+    edges, gamma = learnt.edges, learnt.gamma
+    count, channels, heads = len(edges), learnt.p.shape[1], len(learnt.a)
+    matrix, constant = _block_diagonal(learnt.a), learnt.p.new_zeros(heads)
+    new = None
+    if gamma is not None:
+        # norm and projection as one matrix and one constant: W y + c = (W s) z + W t + c
+        s = gamma / (variance + given.eps).sqrt()
+        shift = torch.mv(learnt.w, learnt.beta - mean * s) + learnt.c
+        matrix = torch.cat([matrix, (learnt.w * s).T], dim=1)
+        constant = torch.cat([constant, shift])
+        new = torch.empty_like(edges)
+    matrix, constant = matrix.to(given.precision), constant.to(given.precision)
+    logits = edges.new_empty(count, heads)
+    for rows in pieces(count, channels, edges.device):
+        out = torch.addmm(constant, activation(rows), matrix)
+        logits[rows] = out[:, :heads]
+        if new is not None:
+            torch.add(edges[rows], out[:, heads:], out=new[rows])
+            if given.kept is not None:
+                new[rows].mul_(given.kept[rows]).mul_(given.scale)
+    return logits, new
+
+
+def _gradients(
+    learnt: Learnt,
+    given: Given,
+    activation: _Activation,
+    d_logits: Tensor | None,
+    d_new: Tensor | None,
+    wanted: Learnt,
+) -> dict[str, Tensor]:
+    """Compute the gradients of what is in `learnt`, by name, from those of logits and new edges.
+
+    `given` has the mean and variance that z was normalised with.
+    """
+    edges, w, mean = learnt.edges, learnt.w, given.mean
+    count, channels, heads = len(edges), learnt.p.shape[1], len(learnt.a)
+    grads: dict[str, Tensor] = {}
+    runs = list(pieces(count, channels, edges.device))
+    above = [_above(d_logits, d_new, heads, given, rows) for rows in runs]
+    matrix = _block_diagonal(learnt.a).T
+    slope: Tensor | None = None
+    if d_new is not None:
+        assert learnt.gamma is not None
+        sigma = (given.variance + given.eps).sqrt()
+        s = learnt.gamma / sigma
+        constant = torch.zeros_like(s)
+    if any(wanted[4:]) or (d_new is not None and given.training):
+        moment, summed = _moments(above, activation, runs)
+        grads["a"] = _diagonal_blocks(moment[:heads], learnt.a)
         if d_new is not None:
-            sigma = (variance + ctx.eps).sqrt()
-            s = gamma / sigma
-            constant = torch.zeros_like(s)
-        if any(ctx.needs_input_grad[4:9]) or (d_new is not None and ctx.training):
-            moment, summed = _moments(above, activation, runs)
-            grads[4] = _diagonal_blocks(moment[:heads], a)
-            if d_new is not None:
-                d_w, d_c = moment[heads:-1], summed[heads:-1]
-                d_y = d_c @ w  # Σ dy over edges
-                d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
-                grads[5], grads[6], grads[8] = d_y_xhat, d_y, d_c
-                grads[7] = d_w * s + torch.outer(d_c, beta - mean * s)
-                if ctx.training:
-                    # how μ and σ move with z: dz gains constant + slope · z
-                    slope = -s * d_y_xhat / (sigma * count)
-                    constant = -s * d_y / count - slope * mean
-                    slope = slope.to(ctx.precision)
-        if d_new is not None:
-            matrix = torch.cat([matrix, w * s, constant[None]])
-        d_p, d_q, d_w_e = torch.zeros_like(p), torch.zeros_like(q), torch.zeros_like(w_e)
-        d_edges = torch.empty_like(edges)
-        matrix, back = matrix.to(ctx.precision), w_e.to(ctx.precision)
-        for rows, piece in zip(runs, above, strict=True):
-            z = activation(rows)
-            d_z = piece.to(ctx.precision) @ matrix
-            if slope is not None:
-                d_z.addcmul_(z, slope.expand_as(z))
-            # of z itself, as it has the sign of u
-            torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
-            if ctx.needs_input_grad[3]:
-                _add_product(d_w_e, d_z.T, edges[rows])
-            if d_new is None:
-                d_edges[rows] = d_z @ back
-            else:
-                torch.add(piece[:, heads:-1], d_z @ back, out=d_edges[rows])
-            d_z = d_z.to(p.dtype)
-            d_p.index_add_(0, source[rows], d_z)
-            d_q.index_add_(0, target[rows], d_z)
-        _POOL.give(activation.memory)
-        grads[0], grads[1], grads[2], grads[3] = d_p, d_q, d_edges, d_w_e
-        return tuple(grads)
+            d_w, d_c = moment[heads:-1], summed[heads:-1]
+            d_y = d_c @ w  # Σ dy over edges
+            d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
+            d_w = d_w * s + torch.outer(d_c, learnt.beta - mean * s)
+            grads |= {"gamma": d_y_xhat, "beta": d_y, "w": d_w, "c": d_c}
+            if given.training:
+                # how μ and σ move with z: dz gains constant + slope · z
+                if is_shared():
+                    d_y, d_y_xhat = total(torch.stack([d_y, d_y_xhat]))
+                    count = batch_count(count)
+                slope = -s * d_y_xhat / (sigma * count)
+                constant = -s * d_y / count - slope * mean
+                slope = slope.to(given.precision)
+    if d_new is not None:
+        matrix = torch.cat([matrix, w * s, constant[None]])
+    d_p, d_q = torch.zeros_like(learnt.p), torch.zeros_like(learnt.q)
+    d_w_e, d_edges = torch.zeros_like(learnt.w_e), torch.empty_like(edges)
+    matrix, back = matrix.to(given.precision), learnt.w_e.to(given.precision)
+    for rows, piece in zip(runs, above, strict=True):
+        z = activation(rows)
+        d_z = piece.to(given.precision) @ matrix
+        if slope is not None:
+            d_z.addcmul_(z, slope.expand_as(z))
+        # of z itself, as it has the sign of u
+        torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
+        if wanted.w_e:
+            _add_product(d_w_e, d_z.T, edges[rows])
+        if d_new is None:
+            d_edges[rows] = d_z @ back
+        else:
+            torch.add(piece[:, heads:-1], d_z @ back, out=d_edges[rows])
+        d_z = d_z.to(d_p.dtype)
+        d_p.index_add_(0, given.source[rows], d_z)
+        d_q.index_add_(0, given.target[rows], d_z)
+    return grads | {"p": d_p, "q": d_q, "edges": d_edges, "w_e": d_w_e}
 
 
 def _above(
     d_logits: Tensor | None,
     d_new: Tensor | None,
     heads: int,
-    kept: Tensor | None,
-    scale: float,
+    given: Given,
     rows: slice,
 ) -> Tensor:
     """All that comes down to z of some edges, as one matrix, so that one product takes it there:
@@ -164,8 +234,8 @@ def _above(
         assert d_logits is not None
         return d_logits[rows]
     d_new = d_new[rows]
-    if kept is not None:
-        d_new = (d_new * kept[rows]).mul_(scale)
+    if given.kept is not None:
+        d_new = (d_new * given.kept[rows]).mul_(given.scale)
     first = d_new.new_zeros(len(d_new), heads) if d_logits is None else d_logits[rows]
     return torch.cat([first, d_new, d_new.new_ones(len(d_new), 1)], dim=1)
 
@@ -175,32 +245,45 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     """Products of what comes down with z, [·, channels], and its sums [·], over edges."""
     moment = above[0].new_zeros(above[0].shape[1], activation.ends.shape[1])
-    total = moment.new_zeros(len(moment))
+    sums = moment.new_zeros(len(moment))
     for rows, piece in zip(runs, above, strict=True):
         _add_product(moment, piece.T, activation(rows))
-        total += piece.sum(0)
-    return moment, total
+        sums += piece.sum(0)
+    return moment, sums
 
 
 def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of z over the edges, [channels]."""
     count, channels = len(activation.edges), len(shift)
-    total = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
+    sums = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
     for rows in pieces(count, channels, shift.device):
         # sums of z − shift: no digits are lost when the mean is large against the spread
         z = activation(rows) - shift
-        total[0] += z.sum(0)
-        total[1] += z.square_().sum(0)
-    moments = (total / max(count, 1)).to(shift.dtype)
+        sums[0] += z.sum(0)
+        sums[1] += z.square_().sum(0)
+    moments = (batch_sum(sums) / max(batch_count(count), 1)).to(shift.dtype)
     return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
 
 
-class _Pool:
+class MemoryPool:
     """Memory for z, reused from step to step: for a CPU to map fresh memory takes longer than
-    to compute z. Other devices have such a pool already."""
+    to compute z. Other devices have such a pool already.
+
+    It belongs to a layer, and is empty where that is copied.
+    """
 
     def __init__(self) -> None:
         self.free: list[Tensor] = []
+
+    def __deepcopy__(self, memo: object) -> MemoryPool:
+        return MemoryPool()
+
+    def __reduce__(self) -> tuple[type[MemoryPool], tuple[()]]:
+        return MemoryPool, ()
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self.free.clear()
 
     def take(self, numbers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """At least so many numbers; in steps of 2²² so that similar graphs share."""
@@ -217,43 +300,32 @@ class _Pool:
             self.free.append(memory)
 
 
-_POOL = _Pool()
-
-
 class _Activation:
     """z of some edges, [rows, channels], in the precision of the products."""
 
-    def __init__(
-        self,
-        p: Tensor,
-        q: Tensor,
-        edges: Tensor,
-        w_e: Tensor,
-        source: Tensor,
-        target: Tensor,
-        precision: torch.dtype,
-    ) -> None:
-        self.ends = torch.cat([p, q]).to(precision)
-        self.pairs = torch.stack([source, target + len(p)], dim=1)
-        self.edges, self.w_e = edges, w_e.T.to(precision)
-        self.memory: Tensor | None = None
-        self.done = 0  # rows in memory, from the first
+    def __init__(self, learnt: Learnt, given: Given) -> None:
+        p, q, edges, w_e, *_ = learnt
+        self.ends = torch.cat([p, q]).to(given.precision)
+        self.pairs = torch.stack([given.source, given.target + len(p)], dim=1)
+        self.edges, self.w_e = edges, w_e.T.to(given.precision)
+        self.stored: Tensor | None = None
+        self.done = 0  # rows stored, from the first
 
-    def store(self) -> None:
+    def store(self, memory: MemoryPool) -> None:
         """Keep what is computed from now on, if it is not too much."""
         numbers = len(self.edges) * self.ends.shape[1]
         if numbers <= _STORED:
-            self.memory = _POOL.take(numbers, self.ends.dtype, self.ends.device)
+            self.stored = memory.take(numbers, self.ends.dtype, self.ends.device)
 
-    def restore(self, memory: Tensor | None) -> None:
+    def restore(self, stored: Tensor | None) -> None:
         """Take over what was stored."""
-        self.memory, self.done = memory, len(self.edges)
+        self.stored, self.done = stored, len(self.edges)
 
     def __call__(self, rows: slice) -> Tensor:
         stored: Tensor | None = None
-        if self.memory is not None:
+        if self.stored is not None:
             channels = self.ends.shape[1]
-            stored = self.memory[rows.start * channels : rows.stop * channels].view(-1, channels)
+            stored = self.stored[rows.start * channels : rows.stop * channels].view(-1, channels)
             if rows.stop <= self.done:
                 return stored
             self.done = rows.stop

@@ -21,6 +21,7 @@ from mgsym.nn.spherical_harmonics import (
     sphere_grid,
     spherical_harmonics,
 )
+from mgsym.utils.processes import batch_count, batch_sum
 
 
 class ChannelMix(nn.Module):
@@ -104,8 +105,10 @@ class EquivariantNorm(nn.Module):
         return centred * scale[:, None]
 
     def _statistics(self, tensors: Tensor) -> tuple[Tensor, Tensor]:
-        mean = tensors[0].mean(0)
-        squares = torch.cat([(tensors[:1] - mean), tensors[1:]]).square().mean(1)
+        count = max(batch_count(tensors.shape[1]), 1)
+        mean = batch_sum(tensors[0].sum(0)) / count
+        squares = torch.cat([(tensors[:1] - mean), tensors[1:]]).square().sum(1)
+        squares = batch_sum(squares) / count
         sums = squares.new_zeros(self.square.shape).index_add(0, self.degrees, squares)
         square = sums / torch.bincount(self.degrees)[:, None]
         with torch.no_grad():

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mgsym.utils.processes import batch_count, batch_sum, is_shared, whole_rows
+
 _PIECE_CPU = 1 << 18  # numbers in one piece of an edge tensor: 1 MB, half a core's cache
 _PIECE_CUDA = 1 << 27
 
@@ -25,6 +27,24 @@ def pieces(rows: int, width: int, device: torch.device) -> Iterator[slice]:
     step = max(numbers // width, 1)
     for start in range(0, max(rows, 1), step):
         yield slice(start, min(start + step, rows))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """torch's, whose statistics are those of the whole batch where processes share one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, width]."""
+        if not (self.training and is_shared()):
+            return super().forward(x)
+        exact, width = x.double(), x.shape[1]
+        number = exact.new_tensor([float(len(x))])
+        sums = batch_sum(torch.cat([exact.sum(0), exact.square().sum(0), number]))
+        rows = max(int(sums[-1]), 1)
+        mean = sums[:width] / rows
+        variance = (sums[width:-1] / rows - mean.square()).clamp(min=0)
+        update_running(self, mean.detach().to(x), variance.detach().to(x), rows)
+        found: Tensor = ((exact - mean) * (variance + self.eps).rsqrt()).to(x.dtype)
+        return found * self.weight + self.bias
 
 
 class EdgeEncoder(nn.Module):
@@ -41,8 +61,8 @@ class EdgeEncoder(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.first, self.first_norm = nn.Linear(inputs, width), nn.BatchNorm1d(width)
-        self.second, self.second_norm = nn.Linear(width, width), nn.BatchNorm1d(width)
+        self.first, self.first_norm = nn.Linear(inputs, width), BatchNorm(width)
+        self.second, self.second_norm = nn.Linear(width, width), BatchNorm(width)
 
     def forward(self, x: Tensor, views: Tensor, shares: Tensor, average: bool = True) -> Tensor:
         """Encode edges.
@@ -60,7 +80,7 @@ class EdgeEncoder(nn.Module):
             return self._encode(x, views, shares, average)
 
     def _encode(self, x: Tensor, views: Tensor, shares: Tensor, average: bool) -> Tensor:
-        count = len(x) * len(views)
+        count = batch_count(len(x)) * len(views)
         mean, second = _moments(x)
         seen_mean = torch.einsum("t,tij,j->i", shares, views, mean)
         seen_second = torch.einsum("t,tij,jk,tlk->il", shares, views, second, views)
@@ -71,7 +91,8 @@ class EdgeEncoder(nn.Module):
         x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         mean_of_hidden = second_of_hidden = None
         if self.second_norm.training:
-            moments = _HiddenMoments.apply(x, first, shares) / max(len(x), 1)
+            sums = batch_sum(_HiddenMoments.apply(x, first, shares))
+            moments = sums / max(batch_count(len(x)), 1)
             mean_of_hidden, second_of_hidden = moments[0], moments[1:]
         scale, constant = self._fold(
             self.second, self.second_norm, mean_of_hidden, second_of_hidden, count
@@ -103,8 +124,9 @@ class EdgeEncoder(nn.Module):
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [i] and second moment [i, i] over rows, summed in float64."""
     exact = x.double()
-    count = max(len(x), 1)
-    return (exact.sum(0) / count).to(x.dtype), (exact.T @ exact / count).to(x.dtype)
+    count = max(batch_count(len(x)), 1)
+    sums = batch_sum(torch.cat([exact.sum(0)[None], exact.T @ exact])) / count
+    return sums[0].to(x.dtype), sums[1:].to(x.dtype)
 
 
 def _hidden(x: Tensor, first: Tensor) -> Tensor:
@@ -225,11 +247,16 @@ class Dropout(nn.Module):
         dropped = round(self.probability * 256)
         if not self.training or dropped == 0:
             return None, 1.0
+        # where processes share a batch, each draws for all of it and takes its own rows
+        first, rows = whole_rows(len(x))
+        width = x[:1].numel() if len(x) else 1
+        own = slice(first * width, first * width + x.numel())
         if x.device.type == "cpu":
-            words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-            kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+            words = torch.empty(rows * width // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
+            kept = words.view(torch.uint8)[own].view(x.shape) >= dropped
         else:
-            kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropped / 256)
+            drawn = torch.empty(rows * width, dtype=torch.bool, device=x.device)
+            kept = drawn.bernoulli_(1 - dropped / 256)[own].view(x.shape)
         return kept.view(torch.uint8), 256 / (256 - dropped)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -276,7 +303,7 @@ def decoder(
 
 def _finish(width: int, norm: bool, activation: type[nn.Module]) -> list[nn.Module]:
     """What comes after a linear layer."""
-    return [nn.BatchNorm1d(width), activation()] if norm else [activation()]
+    return [BatchNorm(width), activation()] if norm else [activation()]
 
 
 def update_running(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:

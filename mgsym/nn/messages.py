@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgsym.graph import Graph
+from mgsym.nn.layers import BatchNorm
 from mgsym.nn.scatter import segment_mean, segment_sum
 
 LOG_2 = 0.6931471805599453
@@ -74,7 +75,7 @@ class NeighborSum(nn.Module):
         return segment_sum(messages, graph.destination, graph.num_nodes) / self.neighbors
 
 
-class AtomNorm(nn.BatchNorm1d):
+class AtomNorm(BatchNorm):
     """Batch norm over atoms whose running statistics start as the first batch's.
 
     Sums over neighbours differ little from atom to atom beside their mean. Batch norm starts from

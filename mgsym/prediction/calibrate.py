@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from mgsym.graph import Graph
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.prediction.predict import Models, load_ensemble, predict_with_spread
 from mgsym.uncertainty.calibration import Calibration
+from mgsym.utils.progress import Progress
 
 
 def calibrated(
@@ -19,7 +20,7 @@ def calibrated(
     graphs: Sequence[Graph],
     noise: float | None = None,
     device: str | torch.device = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Ensemble:
     """An ensemble with its spread calibrated on labelled structures.
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TypedDict, Unpack, cast
 
 import torch
 
 from mgsym.errors import Interrupted, UsageError
 from mgsym.evaluation.label_noise import label_noise
+from mgsym.evaluation.splits import Split
 from mgsym.graph import Graph
 from mgsym.prediction.calibrate import calibrated
 from mgsym.prediction.ensemble import merge, read_ensemble, save_ensemble
 from mgsym.training.config import Config
 from mgsym.training.runs import ENSEMBLE, TrainedRun, clear_run, read_summary
 from mgsym.training.train import train
-from mgsym.training.trainer import Progress
+from mgsym.utils import processes
 from mgsym.utils.files import lock_output, write_json
+from mgsym.utils.progress import Progress, part
+
+
+class TrainOptions(TypedDict, total=False):
+    """What `mgsym.training.train` takes beside graphs, settings and run."""
+
+    device: str | torch.device
+    split: Split | None
+    validation: Sequence[str] | None
+    test: Sequence[str] | None
+    start_from: str | Path | None
+    graphs_from: str | Path | None
+    overwrite: bool
+    should_stop: Callable[[], bool] | None
+    save_seconds: float
 
 
 def train_seeds(
@@ -30,7 +46,7 @@ def train_seeds(
     *,
     resume: bool = False,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> list[TrainedRun]:
     """Train one model per seed, in ``<run>/seed<k>``; write ``summary.json`` and ``ensemble.pt``.
 
@@ -46,6 +62,8 @@ def train_seeds(
         progress: as for `train`, over the steps of all seeds.
         options: everything else that `train` takes.
     """
+    if processes.count() > 1:
+        raise UsageError("several processes train one seed at a time: give --seed, not --seeds")
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UsageError(f"expected distinct seeds, found {list(seeds)}")
     with lock_output(run, folder=True):
@@ -59,15 +77,16 @@ def _train_seeds(
     run: Path,
     resume: bool,
     progress: Progress | None,
-    options: dict[str, Any],
+    options: TrainOptions,
 ) -> list[TrainedRun]:
     if not resume:
         _refuse_existing_seeds(run, options.get("overwrite", False))
     options = _remembered(run, options) if resume else options
-    asked = {key: options.get(key) for key in ("validation", "test", "start_from")}
     about = {
         "seeds": list(seeds),
-        **{k: None if v is None else _plain(v) for k, v in asked.items()},
+        "validation": _plain(options.get("validation")),
+        "test": _plain(options.get("test")),
+        "start_from": _plain(options.get("start_from")),
     }
     write_json(run / "summary.json", {**about, "scores": {}})
     (run / ENSEMBLE).unlink(missing_ok=True)
@@ -77,9 +96,9 @@ def _train_seeds(
             folder = run / f"seed{seed}"
             one = replace(config, seed=seed)
             going_on = resume and (folder / "run.json").exists()
-            told = _one_of(progress, i, len(seeds), seed)
+            step = part(progress, i, len(seeds), alike=True, seed=seed)
             results.append(
-                train(graphs, one, run=folder, resume=going_on, progress=told, **options)
+                train(graphs, one, run=folder, resume=going_on, progress=step, **options)
             )
     except Interrupted as error:
         raise Interrupted(
@@ -122,11 +141,12 @@ def summarize(results: Sequence[TrainedRun]) -> dict[str, dict[str, float]]:
     return summary
 
 
-def _remembered(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _remembered(folder: Path, options: TrainOptions) -> TrainOptions:
     """What was asked when the seeds began, for those that start only now."""
     saved = read_summary(folder)
     kept = {key: saved.get(key) for key in ("validation", "test", "start_from")}
-    return {**kept, **{key: value for key, value in options.items() if value is not None}}
+    given = {key: value for key, value in options.items() if value is not None}
+    return cast(TrainOptions, {**kept, **given})
 
 
 def _plain(value: str | Path | Sequence[str] | None) -> str | list[str] | None:
@@ -145,14 +165,3 @@ def _refuse_existing_seeds(folder: Path, overwrite: bool) -> None:
         )
     for file in old:
         clear_run(file.parent)
-
-
-def _one_of(progress: Progress | None, index: int, count: int, seed: int) -> Progress | None:
-    """Progress of one seed told as part of all."""
-    if progress is None:
-        return None
-
-    def told(done: int, total: int, **info: object) -> None:
-        progress(index * total + done, count * total, seed=seed, **info)
-
-    return told

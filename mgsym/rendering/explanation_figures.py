@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
-from mgsym.explanation.neighbors import nearest_atoms
+from mgsym.explanation.neighbors import NearAtom, nearest_atoms
 from mgsym.explanation.proof import NodeProof
 from mgsym.explanation.statistics import EdgeStatistics, Effect
+from mgsym.explanation.whole import Attribution
 from mgsym.graph import Graph
 from mgsym.rendering.figures import (
     COLOURS,
@@ -23,6 +25,7 @@ from mgsym.rendering.figures import (
     SIZES,
     element_colour,
     new_figure,
+    one_line_each,
     plotly_objects,
     unwrapped_edges,
     write_figure,
@@ -42,7 +45,7 @@ KIND_COLOURS = {
 STEP = 0.25  # Å, bins of distances
 
 
-def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> None:
+def local_figure(graph: Graph, explanation: Explanation, path: str | Path | None = None) -> Figure:
     """The ten nearest atoms around the explained one; selected edges black, others grey.
 
     Atoms are drawn in three dimensions at their nearest image, with their element and id.
@@ -50,11 +53,13 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
     Args:
         graph: the graph that was explained.
         explanation: its edges are those that count as selected.
-        path: where to write: .png, .pdf or .svg.
+        path: where to write: .png, .pdf or .svg; None only draws.
     """
     figure = new_figure((6.4, 5.6))
     axes: Any = figure.add_subplot(projection="3d")
+    axes.computed_zorder = False
     near = nearest_atoms(graph, explanation)
+    _edges_among(axes, graph, explanation, near)
     for atom in near:
         chosen = [value for value in (atom.to_atom, atom.from_atom) if value is not None]
         axes.plot(
@@ -62,17 +67,21 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
             color="black" if chosen else "0.8",
             linewidth=2.5 if chosen else 0.8,
             linestyle="-" if chosen else ":",
+            zorder=2,
         )
-        axes.text(*atom.place, f" {atom.element} {atom.node_id}", fontsize=8)
     for symbol in graph.species:
         places = [atom.place for atom in near if atom.element == symbol]
         if places:
             axes.scatter(
                 *zip(*places, strict=True), s=90, color=element_colour(symbol),
-                edgecolors="white", label=symbol, depthshade=False,
+                edgecolors="white", label=symbol, depthshade=False, zorder=3,
             )  # fmt: skip
-    axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")
-    axes.plot([], [], [], color="black", linewidth=2.5, label="edge selected")
+    axes.scatter(
+        [0], [0], [0], s=230, marker="*", color="black", edgecolors="white", zorder=4,
+        label="explained atom",
+    )  # fmt: skip
+    axes.plot([], [], [], color="black", linewidth=2.5, label="edge to or from it selected")
+    axes.plot([], [], [], color="black", linewidth=1.0, label="edge between others selected")
     axes.plot([], [], [], color="0.8", linestyle=":", label="edge not selected")
     for name in "xyz":
         getattr(axes, f"set_{name}label")(f"{name} (Å)")
@@ -83,7 +92,98 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path) -> No
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
         f"{among} of its {len(near)} nearest atoms joined by a selected edge"
     )
-    write_figure(figure, path)
+    _label(figure, axes, [(atom.place, f"{atom.element} {atom.node_id}") for atom in near])
+    return write_figure(figure, path)
+
+
+def _edges_among(
+    axes: Any, graph: Graph, explanation: Explanation, near: Sequence[NearAtom]
+) -> None:
+    """The selected edges that join two of the nearest atoms, each bond once."""
+    drawn = {_rounded(atom.place) for atom in near}
+    places = unwrapped_edges(graph, explanation)
+    for row in one_line_each(explanation, places):
+        start, end = places[row]
+        if {_rounded(start.tolist()), _rounded(end.tolist())} <= drawn:
+            axes.plot(*torch.stack([start, end]).T.numpy(), color="black", linewidth=1, zorder=2)
+
+
+def _rounded(place: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(x, 2) + 0.0 for x in place)
+
+
+LABEL = 8  # points, height of a letter
+AROUND = 12  # directions in which a label may lie from its atom, the first free one being taken
+
+
+def _label(figure: Figure, axes: Any, texts: Sequence[tuple[Sequence[float], str]]) -> None:
+    """Write beside each place what is there, where no label covers another or an atom."""
+    figure.draw_without_rendering()  # lays out the axes, and so tells where places fall
+    points = figure.dpi / 72
+    seen = [axes.get_proj() @ (*place, 1.0) for place, _ in texts]  # homogeneous coordinates
+    projected = [(x / w, y / w) for x, y, _, w in seen]
+    pixels = [tuple(axes.transData.transform(p)) for p in projected]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in pixels]
+    for place, (x, y), (_, text) in zip(projected, pixels, texts, strict=True):
+        half = 0.32 * LABEL * points * len(text), 0.7 * LABEL * points
+        choices = [
+            (radius * math.cos(angle) * half[0], radius * math.sin(angle) * half[1] * 1.6)
+            for radius in (1.4, 2.0, 2.8)
+            for angle in (2 * math.pi * i / AROUND for i in range(AROUND))
+        ]
+        boxes = [
+            (x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1])
+            for dx, dy in choices
+        ]
+        best = min(range(len(boxes)), key=lambda i: (sum(_overlap(boxes[i], t) for t in taken), i))
+        taken.append(boxes[best])
+        offset = tuple(d / points for d in choices[best])
+        axes.annotate(
+            text, place, offset, textcoords="offset points", fontsize=LABEL, ha="center",
+            va="center", zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 5},
+        )  # fmt: skip
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pixels² that two boxes (left, bottom, right, top) share."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+BARS = 24  # neighbours in a ranking
+
+
+def ranking_figure(told: Attribution, path: str | Path | None = None) -> Figure:
+    """What the neighbours add to the whole prediction, as signed bars in their elements' colours.
+
+    Args:
+        told: of one atom; its strongest neighbours are drawn.
+        path: where to write: .png, .pdf or .svg; None only draws.
+    """
+    rows = told.table(BARS)
+    figure = new_figure((5.6, 1.2 + 0.21 * (len(rows) + 1)))
+    axes = figure.add_subplot()
+    others = float(told.value[len(rows) :].sum())
+    values = [row["adds_eV"] for row in rows] + [others]
+    colours = [element_colour(row["element"]) for row in rows] + ["0.7"]
+    axes.barh(range(len(values)), values, color=colours, height=0.75)
+    names = [f"{r['element']} {r['id']}, {r['distance_angstrom']:.2f} Å" for r in rows]
+    axes.set_yticks(range(len(values)), [*names, f"{len(told) - len(rows)} others"], fontsize=8)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set_xlabel("adds to the predicted barrier, beyond a typical neighbour (eV)")
+    for symbol in dict.fromkeys(row["element"] for row in rows):
+        axes.plot([], [], "s", color=element_colour(symbol), label=symbol)
+    axes.legend(frameon=False, loc="best")
+    axes.set_title(
+        f"{told.structure}: {told.element} atom, id {told.node_id}\n"
+        f"{told.reference:.3f} eV usually, {told.prediction:.3f} eV predicted",
+        fontsize=10,
+    )
+    return write_figure(figure, path)
 
 
 def curves_figure(proofs: Sequence[NodeProof], path: str | Path | None = None) -> Figure:

@@ -18,7 +18,9 @@ from torch import Tensor
 from mgsym.errors import UsageError, missing_extra
 from mgsym.evaluation.metrics import pearson
 from mgsym.explanation import Explanation
+from mgsym.explanation.computation_graph import vectors_from
 from mgsym.graph import Graph
+from mgsym.structure.cell import nearest_image
 from mgsym.structure.elements import ATOMIC_NUMBER
 from mgsym.utils.files import atomic_path, refuse_existing
 
@@ -113,29 +115,28 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
         explanation: its edges are those drawn.
         path: where to write.
     """
-    figure = new_figure((6.4, 5.6))
+    figure = new_figure((7.0, 5.6))
     axes: Any = figure.add_subplot(projection="3d")
+    axes.computed_zorder = False  # surroundings, edges, atoms, the explained atom: in this order
     places = unwrapped_edges(graph, explanation)
-    importance = explanation.importance / explanation.importance.abs().max().clamp(min=1e-12)
-    colours = _colour_map()(0.25 + 0.75 * importance.numpy())
     drawn: dict[tuple[int, tuple[int, ...]], Tensor] = {}
-    for row in reversed(explanation.ranking.tolist()):
-        start, end = places[row]
-        axes.plot(
-            *torch.stack([start, end]).T.numpy(), color=colours[row],
-            linewidth=0.6 + 2.2 * float(importance[row].abs()),
-        )  # fmt: skip
-        for side, place in enumerate((start, end)):
-            key = tuple((place * 100).round().int().tolist())
-            drawn[int(explanation.endpoint_types[side, row]), key] = place
+    for row in explanation.ranking.tolist():
+        for side, place in enumerate(places[row]):
+            drawn[int(explanation.endpoint_types[side, row]), _key(place)] = place
+    far = max((float(place.norm()) for place in drawn.values()), default=0.0)
+    _surroundings(axes, graph, explanation.node, far)
+    _bonds(figure, axes, explanation, places)
     for t, symbol in enumerate(explanation.species):
         found = [place for (kind, _), place in drawn.items() if kind == t]
         if found:
             axes.scatter(
-                *torch.stack(found).T.numpy(), s=60, color=element_colour(symbol),
-                edgecolors="white", linewidths=0.5, label=symbol, depthshade=True,
+                *torch.stack(found).T.numpy(), s=60, color=element_colour(symbol), zorder=3,
+                edgecolors="white", linewidths=0.5, label=symbol, depthshade=False,
             )  # fmt: skip
-    axes.scatter([0], [0], [0], s=190, marker="*", color="black", label="explained atom")
+    axes.scatter(
+        [0], [0], [0], s=230, marker="*", color="black", edgecolors="white", zorder=4,
+        label="explained atom",
+    )  # fmt: skip
     axes.set_xlabel("x (Å)")
     axes.set_ylabel("y (Å)")
     axes.set_zlabel("z (Å)")
@@ -148,17 +149,64 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
     write_figure(figure, path)
 
 
+def _key(place: Tensor) -> tuple[int, ...]:
+    """A place to 0.01 Å."""
+    return tuple((place * 100).round().int().tolist())
+
+
+def one_line_each(explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> list[int]:
+    """Edges by falling importance, of both directions of a bond the more important alone."""
+    seen: set[frozenset[tuple[int, ...]]] = set()
+    rows = []
+    for row in explanation.ranking.tolist():
+        bond = frozenset(_key(place) for place in places[row])
+        if bond not in seen:
+            rows.append(row)
+        seen.add(bond)
+    return rows
+
+
+def _bonds(
+    figure: Figure, axes: Any, explanation: Explanation, places: list[tuple[Tensor, Tensor]]
+) -> None:
+    """Lines whose colour and width tell the importance, the most important on top, and a key."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    top = float(explanation.importance.abs().max()) if len(explanation) else 1.0
+    scale: Any = ScalarMappable(Normalize(-top / 3, top), _colour_map())  # the least still shows
+    for row in reversed(one_line_each(explanation, places)):
+        value = float(explanation.importance[row])
+        axes.plot(
+            *torch.stack(places[row]).T.numpy(), color=scale.to_rgba(value), zorder=2,
+            linewidth=0.6 + 2.2 * abs(value) / max(top, 1e-12), solid_capstyle="round",
+        )  # fmt: skip
+    bar = figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.08)
+    bar.ax.set_ylim(0, top)
+    bar.set_label("importance of an edge; the line's width grows with it")
+
+
+def _surroundings(axes: Any, graph: Graph, node: int, far: float) -> None:
+    """The other atoms no farther away than those that edges join, faintly."""
+    vectors = vectors_from(graph, node)
+    distance = vectors.norm(dim=1)
+    near = (distance > 0) & (distance <= far)
+    near &= graph.structure_index == graph.structure_index[node]
+    for kind, symbol in enumerate(graph.species):
+        own = vectors[near & (graph.types == kind)]
+        axes.scatter(
+            *own.T.numpy(), s=14, color=element_colour(symbol), alpha=0.13, linewidths=0,
+            depthshade=False, zorder=1,
+        )  # fmt: skip
+
+
 def unwrapped_edges(graph: Graph, explanation: Explanation) -> list[tuple[Tensor, Tensor]]:
     """Source and target of each edge relative to the atom, taking each target's image nearest."""
-    cell = graph.cell[int(graph.structure_index[explanation.node])]
-    periodic = graph.periodic[int(graph.structure_index[explanation.node])].double()
-    ends = []
-    for edge in explanation.edges.tolist():
-        target = graph.positions[graph.destination[edge]] - graph.positions[explanation.node]
-        fraction = torch.linalg.solve(cell.T, target)
-        target = target - (fraction.round() * periodic) @ cell
-        ends.append((target + graph.edge_vector[edge].double(), target))
-    return ends
+    structure = int(graph.structure_index[explanation.node])
+    away = graph.positions[graph.destination[explanation.edges]] - graph.positions[explanation.node]
+    targets = nearest_image(away, graph.cell[structure], graph.periodic[structure])
+    sources = targets + graph.edge_vector[explanation.edges].double()
+    return list(zip(sources, targets, strict=True))
 
 
 def new_figure(size: tuple[float, float]) -> Figure:

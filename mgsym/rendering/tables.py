@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mgsym.explanation import Explanation
     from mgsym.explanation.proof import Proof
     from mgsym.explanation.statistics import EdgeStatistics
+    from mgsym.explanation.whole import Attribution
     from mgsym.uncertainty.reliability import Reliability
 
 Cell = str | int | float | None
@@ -125,6 +126,34 @@ def edges(told: Explanation) -> Table:
         for row in told.table()
     ]
     return ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance"), rows
+
+
+def neighbours(told: Attribution, count: int) -> Table:
+    """What neighbours add to a prediction, most first, from its reference to the prediction."""
+    total = told.reference + told.own
+    rows: list[list[Cell]] = []
+    for row in told.table(count):
+        total += row["adds_eV"]
+        rows.append(
+            [
+                row["rank"],
+                f"{row['element']} {row['id']}",
+                f"{row['distance_angstrom']:.3f}",
+                "raises" if row["adds_eV"] > 0 else "lowers",
+                f"{row['adds_eV']:+.4f}",
+                f"{row['network_eV']:+.4f}",
+                f"{row['regression_eV']:+.4f}",
+                f"{total:.4f}",
+            ]
+        )
+    parts = [v[count:] for v in (told.value, told.network, told.regression)]
+    if len(parts[0]):
+        sums = [f"{float(part.sum()):+.4f}" for part in parts]
+        rows.append(["", f"{len(parts[0])} others", "", "", *sums, f"{told.prediction:.4f}"])
+    names = (
+        "rank", "neighbour (id)", "distance/Å", "", "adds/eV", "network", "regression", "sum/eV",
+    )  # fmt: skip
+    return names, rows
 
 
 def proof_medians(proof: Proof) -> Table:

@@ -1,4 +1,4 @@
-"""How a model is trained: `train` first, the loop in `trainer`."""
+"""Train models: read `train` first, which says what else to read."""
 
 from __future__ import annotations
 

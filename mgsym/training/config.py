@@ -17,7 +17,7 @@ from mgsym.descriptors.physical import AVAILABLE, available_inputs
 from mgsym.errors import UsageError, short
 from mgsym.evaluation.label_weights import KINDS
 from mgsym.graph import Graph
-from mgsym.models import model_options
+from mgsym.models import model_options, with_current_names
 from mgsym.utils.settings import (
     LARGEST,
     flattened,
@@ -61,6 +61,29 @@ def without_removed(settings: Mapping[str, Any]) -> dict[str, Any]:
                 "version that has it"
             )
     return {key: value for key, value in settings.items() if key not in REMOVED + _WITH_REMOVED}
+
+
+def settings_from_file(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give settings by dotted name that this version or an older one saved the names of today.
+
+    Raises:
+        UsageError: one of them is gone.
+    """
+    kept = without_removed(settings)
+    return _with_current_names(kept["model.name"], kept, warn=False)
+
+
+def _with_current_names(
+    model: str, settings: Mapping[str, Any], *, warn: bool = True, source: str = ""
+) -> dict[str, Any]:
+    """The same, options of this model by the names that they have today."""
+    options = {k.removeprefix("model."): v for k, v in settings.items() if k.startswith("model.")}
+    renamed = with_current_names(model, options, warn=warn, source=source)
+    names = dict(zip(options, renamed, strict=True))
+    return {
+        f"model.{names[key.removeprefix('model.')]}" if key.startswith("model.") else key: value
+        for key, value in settings.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -132,7 +155,7 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(self) -> ModelConfig:
-        """The same with every option written out.
+        """Write out every option.
 
         Raises:
             UsageError: no such model or option.
@@ -141,17 +164,18 @@ class ModelConfig:
 
     @classmethod
     def from_file(cls, name: str, options: Mapping[str, Any]) -> ModelConfig:
-        """The complete config of a model that this version or an older one saved.
+        """Complete the config of a model that this version or an older one saved.
 
         Raises:
             UsageError: the model, or an option that it was made with, is gone or unknown.
         """
         model_options(name)  # tells of a model that is gone before it tells of its options
         kept = without_removed({f"model.{key}": value for key, value in options.items()})
-        return cls(name, {k.removeprefix("model."): v for k, v in kept.items()}).complete()
+        given = {key.removeprefix("model."): value for key, value in kept.items()}
+        return cls(name, with_current_names(name, given, warn=False)).complete()
 
     def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
-        """The same written out for these training graphs: all physical inputs named."""
+        """Write out every option for these training graphs: all physical inputs named."""
         options = dict(self.complete().options)
         if "physical_inputs" in options:
             options["physical_inputs"] = available_inputs(options["physical_inputs"], graphs)
@@ -172,7 +196,7 @@ class Config:
             raise UsageError(f"seed is {short(self.seed)}, expected 0 to {LARGEST - 1}")
 
     def flat(self) -> dict[str, Any]:
-        """Every setting under its dotted name, model options written out."""
+        """List every setting under its dotted name, model options written out."""
         model = self.model.complete()
         return {
             "preset": self.preset,
@@ -183,7 +207,7 @@ class Config:
         }
 
     def to_toml(self) -> str:
-        """The text of a TOML file that `load_config` reads back to the same settings."""
+        """Write the text of a TOML file that `load_config` reads back to the same settings."""
         tables: dict[str, list[str]] = {}
         for key, value in self.flat().items():
             table, _, name = key.rpartition(".")
@@ -193,7 +217,7 @@ class Config:
         return "\n\n".join(blocks) + "\n"
 
     def changed(self, changes: Mapping[str, Any], source: str = "") -> Config:
-        """A copy with some settings changed.
+        """Return a copy with some settings changed.
 
         Choosing another model (``model.name``) forgets the options of the one before.
 
@@ -215,6 +239,7 @@ class Config:
             if name != self.model.name:
                 base = replace(self, model=ModelConfig(name).complete())
             settings = base.flat()
+            changes = _with_current_names(name, changes, source=source)
             for key in changes:
                 if key not in settings:
                     raise UsageError(unknown_setting(key, settings))
@@ -237,8 +262,8 @@ PRESETS: dict[str, Config] = {
                 "edge_input": "length",
                 "node_input": "descriptors",
                 "physical_inputs": None,  # all that there are
-                "smoothing": (1.5, 2.5),
-                "companion": 0.6,
+                "physical_smoothing": (1.5, 2.5),
+                "ridge_share": 0.6,
             }
         ),
     ),
@@ -264,7 +289,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """A named set of settings: ``fast`` or ``paper``.
+    """Return a named set of settings: ``fast`` or ``paper``.
 
     Raises:
         UsageError: no such preset.
@@ -279,7 +304,7 @@ def load_config(
     overrides: Mapping[str, Any] | Iterable[str] = (),
     preset_name: str | None = None,
 ) -> Config:
-    """Settings from a preset, then a TOML file, then overrides.
+    """Load settings from a preset, then a TOML file, then overrides.
 
     Args:
         path: a TOML file; none is read when None.

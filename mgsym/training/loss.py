@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
 from mgsym.training.config import TrainingConfig
+from mgsym.utils.processes import batch_sum, is_shared
 
 
 def training_loss(config: TrainingConfig, model: BarrierModel, batch: Graph) -> Tensor:
@@ -20,7 +21,8 @@ def training_loss(config: TrainingConfig, model: BarrierModel, batch: Graph) -> 
         batch: likewise, matched to its species; labels count as much as it says.
 
     Returns:
-        A number, with the gradient of all parameters that learn.
+        A number, with the gradient of all parameters that learn. Where processes share the batch
+        (mgsym.utils.processes), their numbers add up to the loss.
     """
     mixed = torch.autocast(
         batch.target.device.type,
@@ -30,7 +32,11 @@ def training_loss(config: TrainingConfig, model: BarrierModel, batch: Graph) -> 
     with mixed:
         prediction = model.standardised(batch, None)
     target = (batch.target - model.label_mean) / model.label_scale
-    return regression_loss(config.loss, prediction.float(), target, batch.label_weight)
+    loss = regression_loss(config.loss, prediction.float(), target, batch.label_weight)
+    if not is_shared():
+        return loss
+    labels = (~target.isnan()).sum()  # the share of this process in the mean over all labels
+    return loss * (labels / batch_sum(labels.double()).clamp(min=1)).to(loss.dtype)
 
 
 def regression_loss(

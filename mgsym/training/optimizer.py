@@ -1,4 +1,4 @@
-"""The parts of a training step: loss, optimiser, learning rate, averaged weights, randomness."""
+"""What takes a training step: optimiser, learning rate, averaged weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgsym.training.config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW; weight decay acts on matrices only, not on biases, norms or single numbers."""
+    """Make Adam or AdamW; weight decay acts on matrices only, not on biases, norms or numbers."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -27,7 +27,7 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
 
 
 def rate_factor(config: TrainingConfig, step: int, total: int) -> float:
-    """What the learning rate is multiplied by at a step counted from 0, out of `total`."""
+    """Compute the factor of the learning rate at a step counted from 0, out of `total`."""
     rising = round(config.warmup * total)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -54,7 +54,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 
 def diverged(config: TrainingConfig, value: float, epoch: int, step: int) -> str:
-    """What to say, and to try, when the loss of a step counted from 0 is no longer a number."""
+    """Say what to try when the loss of a step counted from 0 is no longer a number."""
     return (
         f"the loss became {value} at epoch {epoch + 1}, step {step + 1}: try a lower learning "
         f"rate than {config.learning_rate:g}, a gradient clip, precision float32, and look for "
@@ -63,7 +63,7 @@ def diverged(config: TrainingConfig, value: float, epoch: int, step: int) -> str
 
 
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict that training no longer changes."""
+    """Copy a state dict, so that training no longer changes it."""
     return {name: values.detach().clone() for name, values in state.items()}
 
 

@@ -1,4 +1,14 @@
-"""Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step."""
+"""Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step.
+
+How a model is trained is read in four files, from here down:
+
+- this one: what is asked for is checked, glasses are held out, the run folder is opened;
+- `trainer`: the loop over epochs and steps, the evaluation, what is saved and resumed;
+- `loss`: what a step minimises;
+- `optimizer`: how it steps (optimiser, learning rate, averaged weights).
+
+The settings are described in `config`; `runs` and `checkpoint` know the files of a run.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +22,7 @@ import torch
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.splits import Split, refuse_equal_names, split_by_glass
 from mgsym.graph import Graph
-from mgsym.training.config import Config, preset, without_removed
+from mgsym.training.config import Config, preset, settings_from_file
 from mgsym.training.runs import (
     PARTS,
     TrainedRun,
@@ -20,9 +30,11 @@ from mgsym.training.runs import (
     read_run,
     start_run,
 )
-from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Progress, Trainer
+from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Hooks, Trainer
+from mgsym.utils import processes
 from mgsym.utils.devices import one_thread, resolve_device
 from mgsym.utils.files import load_safely, lock_output
+from mgsym.utils.progress import Progress
 from mgsym.utils.settings import differing
 
 # edges: smaller steps take one thread, as waiting for others is most of it on a busy machine
@@ -57,14 +69,14 @@ def train(
         graphs: one labelled structure each, with distinct names.
         config: see `mgsym.training.config.load_config`; the preset ``fast`` when None.
         run: the run directory to write; nothing is written when None.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``. Where torchrun started several processes,
+            they share the structures of each step; on a machine with GPUs each takes its own.
         split: which graphs train, validate and test; by default `split_by_glass` decides, from
             `validation` and `test`.
         validation, test: names, glasses or patterns; see `split_by_glass`.
         start_from: a run or checkpoint whose weights to start from (fine-tuning). Its model and
             label scale are kept.
         graphs_from: the folder that the graphs were read from, which run.json keeps.
-        resume: go on where the run in `run` stopped.
         resume: go on where the run in `run` stopped, from its beginning where it had saved nothing.
         overwrite: replace a run that exists.
         progress: called after each step with steps done, steps in all and, by keyword, what is
@@ -82,30 +94,46 @@ def train(
     """
     config = preset("fast") if config is None else config
     folder = None if run is None else Path(run)
-    where = resolve_device(device)
-    with lock_output(folder, folder=True) if folder is not None else nullcontext():
-        _check_request(config, folder, where, resume, overwrite)
+    where = resolve_device(processes.own_device(device))
+    writes = processes.rank() == 0
+    lock = lock_output(folder, folder=True) if folder is not None and writes else nullcontext()
+    with lock, processes.joined(where):
+        _check_request(config, folder if writes or resume else None, where, resume, overwrite)
         saved = _load_state(folder) if resume and folder else None
         begun = saved or (read_run(folder) if resume and folder else {})
         start_from = start_from or begun.get("start_from") or None
         if split is None:
             split = _choose_split(graphs, begun.get("split"), validation, test)
         refuse_equal_names([g for _, members in split.items() for g in members])
+        _check_processes(config, len(split.train))
+        processes.barrier()  # what is resumed is read before anything is written
         devices = [where] if where.type == "cuda" else []
         shared = where.type == "cuda" or _edges_in_a_step(split.train, config) > WORTH_SHARING
         with (
             torch.random.fork_rng(devices=devices),
             nullcontext() if shared else one_thread(),
-            nullcontext() if saved or not folder else _beginning(folder, config, split, start_from),
+            _beginning(folder, config, split, start_from)
+            if folder and writes and not saved
+            else nullcontext(),
         ):
-            trainer = Trainer(split, config, where, start_from)
-            trainer.folder, trainer.save_seconds = folder, save_seconds
-            trainer.progress, trainer.should_stop = progress, should_stop
-            trainer.graphs_from = graphs_from
+            hooks = Hooks(
+                folder if writes else None, graphs_from, save_seconds, progress, should_stop
+            )
+            trainer = Trainer(split, config, where, start_from, hooks)
             if saved is not None:
                 _refuse_changes(saved, trainer)
                 trainer.restore(saved)
             return trainer.run()
+
+
+def _check_processes(config: Config, structures: int) -> None:
+    """UsageError where a step has fewer structures than there are processes to share them."""
+    in_a_step = min(config.training.batch_size or structures, structures)
+    if processes.count() > in_a_step:
+        raise UsageError(
+            f"{processes.count()} processes, but a step has {in_a_step} structures: start "
+            f"{in_a_step} at most, or set training.batch_size (0: all structures in a step)"
+        )
 
 
 def _edges_in_a_step(graphs: Sequence[Graph], config: Config) -> int:
@@ -179,7 +207,7 @@ def _choose_split(
 def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
     """A run goes on as it began, or not at all."""
     advice = "start a new run, or fine-tune with --from"
-    before, after = without_removed(saved["config"]), trainer.config.flat()
+    before, after = settings_from_file(saved["config"]), trainer.config.flat()
     if changed := differing(before, after):
         raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
     if saved["split"] != trainer.split.names():

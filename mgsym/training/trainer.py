@@ -35,18 +35,28 @@ from mgsym.training.optimizer import (
 )
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
 from mgsym.uncertainty.out_of_distribution import TrainingSet
+from mgsym.utils import processes
 from mgsym.utils.files import save_safely
+from mgsym.utils.processes import Share
+from mgsym.utils.progress import Progress
 from mgsym.utils.seeds import derived_seed, seed_device, shuffled
 from mgsym.version import __version__
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
 
-Progress = Callable[..., None]  # progress(steps done, steps in all, epoch=…, loss=…, …)
 
+@dataclass(frozen=True)
+class Hooks:
+    """What goes on around training and changes nothing of its result.
 
-class Trainer:
-    """One run: the model, its optimiser, the data, and where it stands."""
+    Attributes:
+        folder: the run directory to write; None for none.
+        graphs_from: the folder that the graphs were read from, for its record.
+        save_seconds: how often the state is saved, at most.
+        progress: called after each step, as `mgsym.training.train` says.
+        should_stop: asked after each step.
+    """
 
     folder: Path | None = None
     graphs_from: str | Path | None = None
@@ -54,9 +64,56 @@ class Trainer:
     progress: Progress | None = None
     should_stop: Callable[[], bool] | None = None
 
+
+@dataclass
+class TrainingState:
+    """Say where a run stands.
+
+    Attributes:
+        epoch: epochs completed.
+        step: steps done of the epoch after those.
+        loss_sum, loss_count: of the steps since the last evaluation.
+        best, best_epoch: highest mean per-structure Pearson on validation, and when.
+        worse: evaluations since then.
+        seconds: time spent, over all resumptions.
+        stopped: why training ended before its last epoch; empty while it has not.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best: float = float("-inf")
+    best_epoch: int = 0
+    worse: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """One run: the model, its optimiser, the data, and where it stands.
+
+    Args:
+        split: which graphs train, validate and test.
+        config: the settings.
+        device: where to train.
+        start_from: a run or checkpoint whose weights to start from.
+        hooks: what goes on around it.
+    """
+
     def __init__(
-        self, split: Split, config: Config, device: torch.device, start_from: str | Path | None
+        self,
+        split: Split,
+        config: Config,
+        device: torch.device,
+        start_from: str | Path | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
+        hooks = hooks or Hooks()
+        self.folder, self.graphs_from = hooks.folder, hooks.graphs_from
+        self.save_seconds, self.progress = hooks.save_seconds, hooks.progress
+        self.should_stop = hooks.should_stop
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
         weights = (config.training.label_weights, config.training.label_floor)
@@ -75,9 +132,13 @@ class Trainer:
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
-        self.whole = collate(self.graphs["train"]) if self.steps_per_epoch == 1 else None
+        self.kept: tuple[Graph, Share | None] | None = None
+        if self.steps_per_epoch == 1:
+            self.kept = self._part(list(range(len(split.train))))
         self.state, self.resumed = TrainingState(), False
         self.best_weights = copied(self.model.state_dict())
+        self.started = self.saved = time.monotonic()
+        self.seconds_before = 0.0  # of those before it was resumed
 
     def _make_model(self, start_from: str | Path | None) -> BarrierModel:
         train = self.split.train
@@ -106,6 +167,7 @@ class Trainer:
     # ---- the loop ----
 
     def run(self) -> TrainedRun:
+        """Train from where the run stands to its end, and score the best epoch."""
         if self.folder is not None and not self.resumed:
             self._write_start()
         self.started = self.saved = time.monotonic()
@@ -125,9 +187,9 @@ class Trainer:
         self.state.seconds = self.seconds_before + time.monotonic() - self.started
         self._evaluate()
 
-    def _after_part(self, done: int, total: int) -> None:
+    def _after_part(self, done: float, total: float | None = None, **info: object) -> None:
         if self.progress is not None:
-            self.progress(done, total)
+            self.progress(done, total, **info)
         if self.should_stop is not None and self.should_stop():
             self._interrupt()
 
@@ -135,7 +197,7 @@ class Trainer:
         state = self.state
         batches = self._batches(state.epoch)
         while state.step < len(batches) and not state.stopped:
-            self._step(self._batch(batches[state.step]))
+            self._step(*self._batch(batches[state.step]))
             state.step += 1
             self._after_step()
         complete = state.step == len(batches)
@@ -148,18 +210,29 @@ class Trainer:
     def _batches(self, epoch: int) -> list[list[int]]:
         """Which structures each step of an epoch takes."""
         count = len(self.graphs["train"])
-        if self.whole is not None:
+        if self.kept is not None:
             return [list(range(count))]
         order = shuffled(count, self.config.seed, "order", epoch)
         size = self.training.batch_size
         return [order[i : i + size] for i in range(0, count, size)]
 
-    def _batch(self, members: list[int]) -> Graph:
-        if self.whole is not None:
-            return self.whole
-        return collate([self.graphs["train"][i] for i in members])
+    def _batch(self, members: list[int]) -> tuple[Graph, Share | None]:
+        return self.kept or self._part(members)
 
-    def _step(self, batch: Graph) -> None:
+    def _part(self, members: list[int]) -> tuple[Graph, Share | None]:
+        """Some structures side by side: of several processes, those that this one takes."""
+        graphs = [self.graphs["train"][i] for i in members]
+        if processes.count() == 1:
+            return collate(graphs), None
+        own = processes.own_share(len(graphs))
+        nodes, edges = [g.num_nodes for g in graphs], [g.num_edges for g in graphs]
+        share = Share(*((sum(n[: own.start]), sum(n[own]), sum(n)) for n in (nodes, edges)))
+        # a process may have none: it joins in the sums with no atoms
+        none = graphs[0].types.new_empty(0)
+        return collate(graphs[own] or [graphs[0].subgraph(none)[0]]), share
+
+    def _step(self, batch: Graph, share: Share | None) -> None:
+        """Take one step down the gradient of the loss."""
         state, done = self.state, self.steps_done
         seed_device(self.device, derived_seed(self.config.seed, "step", state.epoch, state.step))
         factor = rate_factor(self.training, done, self.total)
@@ -168,15 +241,18 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = training_loss(self.training, self.model, batch)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise MgsymError(diverged(self.training, value, state.epoch, state.step))
-            self.scaler.scale(loss).backward()
+            with processes.shared_batch(share):
+                loss = training_loss(self.training, self.model, batch)
+                value = float(processes.batch_sum(loss.detach()))
+                if not math.isfinite(value):
+                    raise MgsymError(diverged(self.training, value, state.epoch, state.step))
+                self.scaler.scale(loss).backward()
         except torch.OutOfMemoryError as error:
             raise MgsymError(
                 f"memory is full with {batch.num_nodes} atoms in a step: use batch_size=1 or a CPU"
             ) from error
+        if share is not None:
+            processes.sum_gradients(self.model.parameters())
         if self.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
@@ -191,9 +267,11 @@ class Trainer:
         state.seconds = self.seconds_before + time.monotonic() - self.started
         if self.progress is not None:
             self.progress(self.steps_done, self.total, **self._message())
-        if self.training.max_minutes and state.seconds > 60 * self.training.max_minutes:
+        late = bool(self.training.max_minutes) and state.seconds > 60 * self.training.max_minutes
+        late, stop = processes.any_of([late, self.should_stop is not None and self.should_stop()])
+        if late:
             state.stopped = f"{self.training.max_minutes:g} minutes are over"
-        elif self.should_stop is not None and self.should_stop():
+        elif stop:
             self._interrupt()
         elif time.monotonic() - self.saved > self.save_seconds:
             self._save()
@@ -325,6 +403,8 @@ class Trainer:
     def _interrupt(self) -> None:
         state = self.state
         done = f"training was interrupted in epoch {state.epoch + 1} of {self.training.epochs}"
+        if self.folder is None and processes.rank() > 0:
+            raise Interrupted(done)  # the first process has saved and tells more
         if self.folder is None:
             raise Interrupted(f"{done}; nothing was saved, as no run directory was given")
         self._save()
@@ -352,36 +432,11 @@ class Trainer:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to where `_save` was called."""
+        self.model.load_state_dict(saved["best_weights"])
+        self.best_weights = copied(self.model.state_dict())  # by the names of this version
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
-        self.best_weights = saved["best_weights"]
         self.state, self.resumed = TrainingState(**saved["state"]), True
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs completed.
-        step: steps done of the epoch after those.
-        loss_sum, loss_count: of the steps since the last evaluation.
-        best, best_epoch: highest mean per-structure Pearson on validation, and when.
-        worse: evaluations since then.
-        seconds: time spent, over all resumptions.
-        stopped: why training ended before its last epoch; empty while it has not.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    best: float = float("-inf")
-    best_epoch: int = 0
-    worse: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mgsym.errors import InputError
 from mgsym.structure import Structure
+from mgsym.structure.cell import fractional, heights, wrap_fraction
 from mgsym.uncertainty.calibration import Calibration, decay
 
 IMAGES = 4.5  # lengths; periodic images farther than this do not count (k < 0.004)
@@ -57,10 +58,9 @@ class ErrorCovariance:
             raise InputError(
                 f"a standard deviation of the prediction is {bad[0]}, expected a number from 0 eV"
             )
-        fractional = torch.linalg.solve(structure.cell.T, structure.positions.T).T
-        repeats = torch.tensor(structure.periodic)
-        fractional = torch.where(repeats, fractional - fractional.floor(), fractional)
-        return cls(fractional, structure.cell, structure.periodic, std, calibration)
+        inside = fractional(structure.positions, structure.cell)
+        inside = wrap_fraction(inside, structure.periodic)
+        return cls(inside, structure.cell, structure.periodic, std, calibration)
 
     @property
     def common(self) -> Tensor:
@@ -75,7 +75,7 @@ class ErrorCovariance:
     @property
     def heights(self) -> Tensor:
         """[3] Å, between opposite faces of the cell."""
-        return 1 / torch.linalg.inv(self.cell).norm(dim=0)
+        return heights(self.cell)
 
     def covariance(self, a: Tensor, b: Tensor) -> Tensor:
         """[a, b] eV²: of the errors of two lists of atoms, without the common error."""

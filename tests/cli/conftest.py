@@ -34,7 +34,7 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         graphs.append(build_graph(structure, 3.0))
         graphs[-1].save(folder / "graphs" / f"{name}.npz")
     # three tiny glasses tell a regression nothing that holds elsewhere
-    few = {"training.epochs": 2, "training.evaluate_every": 1, "model.companion": 0.0}
+    few = {"training.epochs": 2, "training.evaluate_every": 1, "model.ridge_share": 0.0}
     config = preset("fast").changed(few)
     train(graphs, config, run=folder / "runs" / "first", device="cpu")
     return folder

@@ -367,11 +367,77 @@ def test_a_bad_settings_file(trained: Path, refused: Refused) -> None:
     assert "epoch" in line
 
 
+DAMAGED_TOML = {
+    "encoding": (b'preset = "f\xffst"', "not a TOML file: byte 11 is not UTF-8"),
+    "utf-16": ('preset = "fast"'.encode("utf-16"), "not a TOML file: byte 0 is not UTF-8"),
+    "nesting": (b"a = " + b"[" * 100_000, "nested too deeply"),
+    "tables": (b"[" + b"a." * 100_000 + b"a]", "own.toml: "),
+    "digits": (b"[training]\nepochs = " + b"9" * 5000, "training.epochs is a number with too many"),
+    "huge": (b"[training]\nepochs = " + b"9" * 40, "training.epochs"),
+    "huge seed": (b"seed = " + b"9" * 40, "seed"),
+    "infinite": (b"[training]\nlearning_rate = inf", "training.learning_rate"),
+    "size": (b"#" * 1_000_001, "no file of settings: longer than 1,000,000 bytes"),
+    "nul": (b'preset = "fa\0st"', "not a TOML file"),
+    "type": (b"training = 3", "training"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_TOML)
+def test_a_damaged_settings_file(damage: str, trained: Path, refused: Refused) -> None:
+    content, words = DAMAGED_TOML[damage]
+    Path("own.toml").write_bytes(content)
+    line = refused(2, "train", "--config", "own.toml")
+    assert words in line
+    assert len(line) < 800  # it may name all settings that there are
+
+
+@pytest.mark.parametrize("damage", ["encoding", "nesting", "digits", "size"])
+def test_a_damaged_configuration_of_a_run(damage: str, trained: Path, refused: Refused) -> None:
+    content, words = DAMAGED_TOML[damage]
+    Path(trained, "config.toml").write_bytes(content)
+    line = refused(3, "info", trained)
+    assert "config.toml: " in line
+    assert words in line
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (f"training.epochs={'9' * 5000}", "'training.epochs' is '9999"),
+        (f"training.epochs={'9' * 40}", "training.epochs"),
+        (f"training.epochs={'[' * 50_000}", "training.epochs"),
+        ("training.learning_rate=nan", "training.learning_rate"),
+        (f"seed={2**63}", "seed"),
+    ],
+)
+def test_a_setting_that_no_number_holds(
+    setting: str, words: str, trained: Path, refused: Refused
+) -> None:
+    line = refused(2, "train", "--set", setting)
+    assert words in line
+    assert len(line) < 600
+
+
 def test_training_on_a_gpu_that_is_not_there(
     trained: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "PyTorch sees no GPU here" in refused(2, "train", "--device", "cuda")
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "--epochs", "1", "-o", "new"], ["ensemble", "runs/first", "-o", "new.pt"]]
+)
+def test_a_full_disk_where_models_are_written(
+    command: list[str], trained: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", _no_space)
+    line = refused(1, *command)
+    assert "error: new" in line
+    assert "no space left on device: make room" in line
+    assert not [path for path in Path().rglob(".*") if path.is_file()]
+    assert not list(Path().glob("new*.pt"))
 
 
 def test_a_disk_that_fills_while_training(trained: Path) -> None:

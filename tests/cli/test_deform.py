@@ -44,6 +44,16 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Structure) -
     mgsym.write(small, "glass.xyz")
 
 
+def test_with_nothing_to_resume_it_begins() -> None:
+    command = ["deform", "glass.xyz", "-q", "--mode", "shear-xy", *FAST]
+    assert main([*command, "-o", "begun", "--resume"]) == 0
+    assert main([*command, "-o", "plain"]) == 0
+    names = sorted(path.name for path in Path("plain").iterdir())
+    assert sorted(path.name for path in Path("begun").iterdir()) == names
+    for name in names:
+        assert Path("begun", name).read_bytes() == Path("plain", name).read_bytes()
+
+
 def rows(path: str) -> list[dict[str, str]]:
     with Path(path).open(newline="") as file:
         return list(csv.DictReader(file))

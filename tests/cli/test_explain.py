@@ -37,6 +37,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
+    # fewer environments behind a reference: less work, and nothing here depends on them
+    monkeypatch.setattr("mgsym.data_tools.workflows.attribution.ENVIRONMENTS", 2)
 
 
 def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> None:
@@ -45,7 +47,15 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     lines = told.splitlines()
     assert lines[0] == "test: node 42"
     assert {"atom", "predicted", "label", "method"} <= {line.split()[0] for line in lines[1:6]}
-    start = next(i for i, line in enumerate(lines) if line.startswith("rank"))
+    whole = next(i for i, line in enumerate(lines) if line.startswith("Neighbours beyond typical"))
+    assert lines[whole + 1].split()[:2] == ["rank", "neighbour"]
+    rows = [line.split() for line in lines[whole + 2 : whole + 23]]
+    assert [row[0] for row in rows[:20]] == [str(i) for i in range(1, 21)]
+    assert {row[4] for row in rows[:20]} <= {"raises", "lowers"}
+    assert all((row[4] == "raises") == (float(row[5]) > 0) for row in rows[:20])
+    assert rows[20][1] == "others"
+    assert float(rows[20][-1]) == float(lines[2].split()[1])  # the sum is the prediction
+    start = next(i for i, line in enumerate(lines) if line.startswith("rank  from"))
     ranks = [line.split()[0] for line in lines[start + 1 : start + 21]]
     assert ranks == [str(i) for i in range(1, 21)]
     assert lines[start + 21] == "Hop by hop"
@@ -56,7 +66,14 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     assert [line.split()[0] for line in lines[near + 14 :]] == ["10", "20", "50", "100"]
     assert "No structure given: explaining graphs/test.npz" in notes
     files = [Path("runs/one/explanations") / f"test-node42{end}" for end in (".json", ".csv")]
-    assert f"Wrote {files[0]}, {files[1]}" in notes or "Wrote 2 files" in notes
+    ends = ("test-node42.json", "test-node42-neighbours.csv", "best-reference.json")
+    assert all(end in notes for end in ends)
+    with files[0].with_name("test-node42-neighbours.csv").open(newline="") as file:
+        added = [float(row["adds_eV"]) for row in csv.DictReader(file)]
+    told_of = json.loads(files[0].read_text())["attribution"]
+    total = told_of["reference_eV"] + told_of["own_eV"] + sum(added)
+    assert total == pytest.approx(told_of["prediction_eV"], abs=1e-4)
+    assert Path("runs/one/best-reference.json").exists()
     found = Explanation.load(files[0])
     assert (found.node, found.node_id, found.element, len(found)) == (42, 43, "Cu", 20)
     assert len(json.loads(files[0].read_text())["fidelity"]["rows"]) == 4
@@ -116,6 +133,34 @@ def test_failures_are_one_line(
     assert len(notes.strip().splitlines()) == 1
 
 
+def test_a_damaged_reference_is_told_and_anothers_is_made_anew(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    shutil.copy("runs/one/best.pt", tmp_path / "best.pt")
+    kept = tmp_path / "best-reference.json"
+    line = ["explain", "graphs/test.npz", "--run", str(tmp_path / "best.pt"), "--node", "1"]
+    line += ["--method", "random", "--overwrite", "-o", str(tmp_path)]
+    kept.write_text('{"format": "something else"}')
+    assert main(line) == 3
+    assert "best-reference.json: expected mgsym-attribution-reference" in capsys.readouterr().err
+    content = {"format": "mgsym-attribution-reference", "format_version": 1, "model": "another"}
+    kept.write_text(json.dumps(content))
+    assert main(line) == 0
+    assert json.loads(kept.read_text())["model"] != "another"
+
+
+def test_without_training_graphs_the_structure_itself_is_compared_with(
+    capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy("runs/one/best.pt", tmp_path / "best.pt")
+    monkeypatch.chdir(tmp_path)
+    line = ["explain", str(workplace / "graphs/test.npz"), "--run", "best.pt", "--node", "1"]
+    assert main([*line, "--method", "random", "--ranking", "bars.png"]) == 0
+    assert "other atoms of the structure itself" in capsys.readouterr().err
+    assert not Path("best-reference.json").exists()
+    assert Path("bars.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_checkpoint_away_from_its_run_needs_a_structure(capsys: Captured, tmp_path: Path) -> None:
     copy = shutil.copy("runs/one/best.pt", tmp_path / "best.pt")
     line = ["explain", "--run", str(copy), "--node", "1", "--method", "random"]
@@ -125,11 +170,24 @@ def test_a_checkpoint_away_from_its_run_needs_a_structure(capsys: Captured, tmp_
     assert (tmp_path / "explanations" / "test-node1.csv").exists()
 
 
+def test_a_run_knows_the_folder_of_its_graphs(
+    capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = str(workplace / "runs/one")
+    line = ["explain", "--run", run, "--node", "1", "--method", "random", "-o", "out"]
+    assert main(line) == 0
+    assert f"explaining {workplace / 'graphs/test.npz'}" in capsys.readouterr().err
+
+
 def test_changed_and_missing_graphs_are_told(
     capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = ["explain", "--run", str(workplace / "runs/one"), "--node", "1", "--method", "random"]
+    shutil.copytree(workplace / "runs/one", "moved")
+    facts = Path("moved/run.json")
+    facts.write_text(facts.read_text().replace(str(workplace / "graphs"), str(tmp_path / "gone")))
+    line = ["explain", "--run", "moved", "--node", "1", "--method", "random"]
     line += ["-o", str(tmp_path / "out")]
     assert main(line) == 2
     assert "graphs/test.npz, the run's test structure, is gone" in capsys.readouterr().err

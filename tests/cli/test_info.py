@@ -16,6 +16,7 @@ import torch
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import write
 from mgsym.data_tools.sample import sample_files
+from mgsym.data_tools.workflows.graphs import read_graphs
 from mgsym.data_tools.workflows.inspection import describe
 from mgsym.structure import Column, Structure
 
@@ -148,6 +149,28 @@ def test_a_checkpoint_of_another_version(run: Path, capsys: Captured) -> None:
     torch.save({**content, "format_version": 99}, "other.pt")
     assert main(["info", "other.pt"]) == 3
     assert "other.pt: mgsym-model version 99, this mgsym reads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "scores", [0.5, "good", [1], {"test": 0.5}, {"test": {"pooled": 0.5}}, {"test": {"rmse": "x"}}]
+)
+def test_scores_of_a_checkpoint_that_are_none(scores: object, run: Path, capsys: Captured) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    torch.save({**content, "extra": {"scores": scores}}, "odd.pt")
+    assert main(["info", "odd.pt"]) == 3
+    err = capsys.readouterr().err
+    assert "odd.pt: a checkpoint whose parts do not fit together (extra.scores is " in err
+    assert err.count("\n") == 1
+
+
+def test_graphs_that_a_killed_program_left_are_not_read(
+    trained_folder: Path, capsys: Captured
+) -> None:
+    shutil.copytree(trained_folder / "graphs", "graphs")
+    Path("graphs/.writing-abcdefgh-d.npz").write_bytes(b"PK half")
+    assert main(["info", "graphs"]) == 0
+    assert [graph.names[0] for graph in read_graphs(["graphs"])] == ["a", "b", "c"]
+    assert "writing" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["run.json", "config.toml"])

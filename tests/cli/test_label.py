@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ import torch
 
 import mgsym
 from mgsym.cli.main import main
+from mgsym.data_tools.workflows import labelling
 from mgsym.structure import Structure
 
 Captured = pytest.CaptureFixture[str]
@@ -139,6 +141,40 @@ def test_resume_and_overwrite(capsys: Captured) -> None:
     assert "new.events.csv exists: go on with it by --resume" in capsys.readouterr().err
 
 
+def test_saddles_of_shards_are_joined(capsys: Captured) -> None:
+    some = ["label", "glass.xyz", "--searches", "3", "--save-saddles"]
+    assert main([*some, "-o", "whole.xyz"]) == 0
+    assert "Wrote whole.xyz, whole.events.csv, whole.saddles.xyz" in capsys.readouterr().err
+    for i in (1, 2):
+        assert main([*some, "--shard", f"{i}/2", "-o", "parts.xyz", "-q"]) == 0
+    shards = [f"parts.{i}of2.events.csv" for i in (1, 2)]
+    assert main(["merge", "glass.xyz", *shards, "-o", "parts.xyz"]) == 0
+    assert "Wrote parts.xyz, parts.events.csv, parts.saddles.xyz" in capsys.readouterr().err
+    whole, parts = saddles("whole.saddles.xyz"), saddles("parts.saddles.xyz")
+    assert whole.keys() == parts.keys()
+    searches = finished("parts.events.csv")
+    for key, (line, event) in parts.items():
+        assert line == whole[key][0]
+        atom, attempt = searches[event].split(",")[1:3]
+        assert (int(atom), int(attempt)) == key
+    assert main(["merge", "glass.xyz", *shards, "-o", "parts.xyz"]) == 2
+    assert main([*some, "-o", "new.xyz", "-q"]) == 0
+    Path("new.xyz").unlink()
+    Path("new.events.csv").unlink()
+    assert main([*some, "-o", "new.xyz"]) == 2
+    assert "new.saddles.xyz exists already" in capsys.readouterr().err
+
+
+def saddles(file: str) -> dict[tuple[int, int], tuple[str, int]]:
+    """The frames of a file by id and attempt: their facts, and their place among the searches."""
+    found = {}
+    for line in Path(file).read_text().splitlines():
+        told = re.search(r"(energy=.*) id=(\d+) attempt=(\d+) event=(\d+)$", line)
+        if told:
+            found[int(told[2]), int(told[3])] = told[1], int(told[4])
+    return found
+
+
 def test_settings(capsys: Captured) -> None:
     some = ["label", "glass.xyz", "--atoms", "0", "--searches", "1", "-q", "-o"]
     chosen = ["--set", "artn.radius=9", "--set", "artn.radii=[12, 15.5]"]
@@ -182,12 +218,19 @@ def test_wrong_requests(capsys: Captured, options: list[str], code: int, message
 
 
 def test_without_a_file_a_demonstration(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the fake engine does not mind that the glass is not yet at its minimum after three steps
+    monkeypatch.setattr(labelling, "relax", partial(labelling.relax, max_steps=3))
     assert main(["label"]) == 0
     told, notes = capsys.readouterr()
     assert "No FILE given: a demonstration on the sample's test glass" in notes
     assert re.search(r"^  atoms labelled +4 of 4$", told, re.M)
     assert re.search(r"^  searches +16$", told, re.M)
     assert len(mgsym.read("sample-labelled.xyz")) == 500
+
+
+def test_types_without_a_file_are_not_used(capsys: Captured) -> None:
+    assert main(["label", "--types", "1=Cu,2=Zr"]) == 0
+    assert "the sample's test glass: --types is not used" in capsys.readouterr().err
 
 
 def begin(program: Path, *options: str) -> subprocess.Popen[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from mgsym.cli.main import main
 from mgsym.data_tools.sample import sample_files
+from mgsym.data_tools.shipped_model import shipped_model
 from mgsym.utils.files import lock_output
 
 Captured = pytest.CaptureFixture[str]
@@ -23,6 +24,9 @@ COMMANDS = [
     ("relaxed.xyz", False, ["relax", SAMPLE, "-o", "relaxed.xyz"]),
     ("out.events.csv", False, ["label", SAMPLE, "--atoms", "0:1", "--resume", "-o", "out.xyz"]),
     ("strained", False, ["deform", SAMPLE, "-o", "strained"]),
+    ("predicted.xyz", False, ["predict", SAMPLE, "-o", "predicted.xyz"]),
+    ("refined.xyz", False, ["predict", SAMPLE, "--refine", "1", "-o", "refined.xyz"]),
+    ("all.pt", False, ["ensemble", str(shipped_model()), "-o", "all.pt"]),
     ("models", False, ["benchmark", "graphs", "--models", "ridge", "-o", "models"]),
 ]
 

@@ -207,3 +207,11 @@ def test_given_tells_what_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(module.COMMANDS, "try", ("trial", "A trial."))
     assert main(["try", "--seed", "3"]) == 0
     assert seen == {"seed": 3}
+
+
+def test_what_does_not_share_its_work_refuses_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["models"]) == 2
+    assert "mgsym models does not share its work" in capsys.readouterr().err

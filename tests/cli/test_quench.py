@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 import mgsym
 from mgsym.cli.main import main
+from mgsym.data_tools.simulation.optimizers.minimize import FMAX, STRESS_TOLERANCE
+from mgsym.data_tools.simulation.potentials.eam_forces import evaluate_structures
+from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 
 Captured = pytest.CaptureFixture[str]
 FAST = ["quench", "--atoms", "50", "--rate", "9.9e15", "--melt", "0.02", "--timestep", "2"]
@@ -31,6 +35,20 @@ def test_a_glass_from_nothing(capsys: Captured) -> None:
     assert mgsym.read("glass.xyz").composition == {"Cu": 25, "Zr": 25}
     assert main([*FAST, "-o", "glass.xyz"]) == 2
     assert "glass.xyz exists already" in capsys.readouterr().err
+
+
+def test_the_method_of_the_relaxation() -> None:
+    """fire and cg start from the same cooled glass; both end at rest, on their own ways."""
+    ends = {}
+    for method in ("fire", "cg"):
+        out = f"{method}.xyz"
+        assert main([*FAST, "--method", method, "--device", "cpu", "-q", "-o", out]) == 0
+        ends[method] = mgsym.read(out)
+        forces = evaluate_structures(zhou_cu_zr(), ends[method])
+        assert float(forces.forces.norm(dim=1).max()) <= FMAX
+        pressure = -float(forces.stress.diagonal().mean())
+        assert abs(pressure) <= STRESS_TOLERANCE + 1e-12  # the cell's size is free too
+    assert not torch.equal(ends["fire"].positions, ends["cg"].positions)
 
 
 def test_several_glasses_and_json(capsys: Captured) -> None:
@@ -88,7 +106,8 @@ def test_wrong_usage_is_one_line(options: list[str], told: str, capsys: Captured
     assert len(err.splitlines()) == 1
 
 
-def test_a_resume_without_a_checkpoint_begins() -> None:
+def test_with_nothing_to_resume_it_begins() -> None:
     """It may have been killed before it saved anything."""
-    assert main([*FAST, "--resume", "-q"]) == 0
-    assert Path("glass.xyz").exists()
+    assert main([*FAST, "-q", "-o", "begun.xyz", "--resume"]) == 0
+    assert main([*FAST, "-q", "-o", "plain.xyz"]) == 0
+    assert Path("begun.xyz").read_bytes() == Path("plain.xyz").read_bytes()

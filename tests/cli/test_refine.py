@@ -162,6 +162,15 @@ def test_wrong_requests(capsys: Captured, options: list[str], code: int, message
     assert not Path("out.xyz").exists()
 
 
+def test_graphs_are_no_structures_to_search_in(capsys: Captured) -> None:
+    assert main(["build-graph", "glass.xyz", "-o", "graphs", "-q"]) == 0
+    for graphs in ("graphs/glass.npz", "graphs"):
+        line = [*REFINE[:1], graphs, *REFINE[2:], "--refine", "1", "-o", "out.xyz"]
+        assert main(line) == 2
+        (told,) = re.findall("mgsym: error: .*", capsys.readouterr().err)
+        assert f"{graphs} holds graphs, but --refine searches in a structure" in told
+
+
 def test_an_output_is_not_replaced_unasked(capsys: Captured) -> None:
     assert main([*REFINE, "--refine", "1", "-o", "out.xyz", "-q"]) == 0
     assert main([*REFINE, "--refine", "1", "-o", "out.xyz", "-q"]) == 2

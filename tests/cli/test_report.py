@@ -27,6 +27,8 @@ KEYS = [
 ]  # fmt: skip
 QUICK = ["--method", "gradient", "--nodes", "3", "--rotations", "2", "--device", "cpu", "-q"]
 TRAIN = ["train", "--device", "cpu", "-q", "--set", "training.evaluate_every=1", "--epochs", "2"]
+ALONE = ["--set", "model.ridge_share=0.0"]
+NEAR = ["--set", "model.descriptor_cutoff=3.0", "--set", "model.wide_cutoff=3.5"]
 ODD = "<script>alert(1)</script>$x_1$"
 
 
@@ -40,10 +42,10 @@ def workplace(trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     for name in ("a", "b"):
         shutil.copy(folder / "graphs" / f"{name}.npz", folder / "odd")
     with contextlib.chdir(folder):
-        assert main([*TRAIN, "odd", "-o", "odd/run"]) == 0
-        assert main([*TRAIN, "--seeds", "0,1", "-o", "two"]) == 0
-        assert main([*TRAIN, "--model", "ridge", "-o", "ridge"]) == 0
-        assert main([*TRAIN, "--val", "none", "--test", "none", "-o", "alone"]) == 0
+        assert main([*TRAIN, *ALONE, "odd", "-o", "odd/run"]) == 0
+        assert main([*TRAIN, *ALONE, "--seeds", "0,1", "-o", "two"]) == 0
+        assert main([*TRAIN, *NEAR, "--model", "ridge", "-o", "ridge"]) == 0
+        assert main([*TRAIN, *ALONE, "--val", "none", "--test", "none", "-o", "alone"]) == 0
     return folder
 
 

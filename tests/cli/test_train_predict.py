@@ -23,9 +23,13 @@ from mgsym.training.checkpoint import load_checkpoint
 
 Captured = pytest.CaptureFixture[str]
 
-SMALL = [
+WITH_RIDGE = [
     "--set", "model.width=8", "--set", "model.heads=[1]", "--set", "model.decoder_layers=1",
     "--device", "cpu",
+]  # fmt: skip
+SMALL = [  # the ridge takes longer than the network
+    *WITH_RIDGE, "--set", "model.ridge_share=0.0", "--set", "model.radial=4", "--set",
+    "model.l_max=1",
 ]  # fmt: skip
 
 
@@ -47,7 +51,7 @@ def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_tells_scores_and_what_was_written(capsys: Captured, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert main(["train", "--epochs", "1", "--val", "train_b", "-o", str(out), *SMALL]) == 0
+    assert main(["train", "--epochs", "1", "--val", "train_b", "-o", str(out), *WITH_RIDGE]) == 0
     told, notes = capsys.readouterr()
     rows = {tuple(line.split()[:2]) for line in told.splitlines()}
     # the file's validation structure trains when another is asked for
@@ -110,7 +114,7 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     by MKL as memory happens to lie, round otherwise.
     """
     program = [sys.executable, "-m", "mgsym.cli.main", "train"]
-    common = [*SMALL, "--epochs", "8"]
+    common = [*SMALL, "--epochs", "4"]
     alike = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"}
     whole, part = str(tmp_path / "whole"), str(tmp_path / "part")
     subprocess.run([*program, "-q", *common, "-o", whole], env=alike, check=True)
@@ -199,8 +203,10 @@ def test_types_for_graphs_are_said(capsys: Captured, tmp_path: Path) -> None:
     assert "graphs/test.npz: --types is not used" in capsys.readouterr().err
 
 
-def test_a_resumed_run_knows_its_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine").symlink_to(Path("graphs").resolve())
+def test_a_resumed_run_knows_its_graphs(
+    trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").symlink_to(trained_folder / "graphs")
     monkeypatch.chdir(tmp_path)
     assert main(["train", "mine", "--epochs", "1", "-o", "run", "-q", *SMALL]) == 0
     assert (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from mgsym.data_tools import public_dataset
 from mgsym.data_tools.public_dataset import PublicFile, fetch, identify
 from mgsym.errors import InputError, MgsymError, UsageError
+from mgsym.utils.files import lock_output
 
 CONTENT = {
     "train0.pickle": bytes(range(256)) * 2000,
@@ -188,6 +190,117 @@ def test_a_silent_server_times_out(
     with pytest.raises(MgsymError, match=r"cannot be downloaded \(.*timed out"):
         fetch(tmp_path, server.address)
     release.set()
+
+
+def answers(status: int, headers: dict[str, str], body: bytes = b"") -> Callable[[Handler], None]:
+    """A server's way to answer everything."""
+
+    def answer(handler: Handler) -> None:
+        handler.server.requests.append((handler.path, ""))
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        with suppress(OSError):  # nobody listens any more
+            handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "1e3", "٣", "9" * 40, "0x10", "12 34"])
+def test_a_length_that_is_no_number(
+    length: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Content-Length": length.encode().decode("latin-1")}
+    monkeypatch.setattr(Handler, "do_GET", answers(200, headers, b"abc"))
+    with pytest.raises(MgsymError, match=r"its Content-Length is '.*expected a number") as caught:
+        fetch(tmp_path, server.address)
+    assert caught.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_a_published_file_has_is_not_begun(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = public_dataset.LARGEST + 1
+    monkeypatch.setattr(Handler, "do_GET", answers(200, {"Content-Length": str(size)}, b"abc"))
+    with pytest.raises(InputError, match=f"{size} bytes, but no published file has more than"):
+        fetch(tmp_path, server.address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_a_published_file_has_is_stopped(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the server does not say how much it is, and where a part is there already."""
+    monkeypatch.setattr(public_dataset, "LARGEST", 100_000)
+    monkeypatch.setattr(Handler, "do_GET", answers(200, {}, bytes(200_000)))
+    with pytest.raises(InputError, match=r"more than 100000 bytes, .*deleted: look at the address"):
+        fetch(tmp_path, server.address)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "train0.pickle.part").write_bytes(bytes(90_000))
+    monkeypatch.setattr(Handler, "do_GET", answers(206, {}, bytes(20_000)))
+    with pytest.raises(InputError, match="more than 100000 bytes"):
+        fetch(tmp_path, server.address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_drips_is_left_in_the_end(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def drip(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            while not ended.wait(0.02):
+                handler.wfile.write(b"x")
+
+    monkeypatch.setattr(Handler, "do_GET", drip)
+    monkeypatch.setattr(public_dataset, "LONGEST", 0.3)
+    with pytest.raises(MgsymError, match=r"cannot be downloaded \(not done after 0\.3 s\)"):
+        fetch(tmp_path, server.address)
+    ended.set()
+
+
+@pytest.mark.parametrize("there", ["file:///etc/passwd", "ftp://127.0.0.1/a", "https://127.0.0.1/"])
+def test_redirects_keep_the_scheme(
+    there: str, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "do_GET", answers(302, {"Location": there}))
+    with pytest.raises(MgsymError, match="cannot be downloaded") as caught:
+        fetch(tmp_path, server.address)
+    assert there[:6] in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_through_links(tmp_path: Path, server: Server) -> None:
+    dear, data = tmp_path / "dear.txt", tmp_path / "data"
+    data.mkdir()
+    part = data / "train0.pickle.part"
+    for make in (part.symlink_to, part.hardlink_to):
+        dear.write_text("dear")
+        make(dear)
+        with pytest.raises(UsageError, match=r"train0\.pickle\.part is no file of an earlier down"):
+            fetch(data, server.address, names=["train0"])
+        assert dear.read_text() == "dear"
+        part.unlink()
+    part.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="but a link"):
+        fetch(data, server.address, names=["train0"])
+    assert not (tmp_path / "nowhere").exists()
+    assert server.requests == []
+
+
+def test_two_programs_at_one_file(tmp_path: Path, server: Server) -> None:
+    with (
+        lock_output(tmp_path / "train0.pickle"),
+        pytest.raises(UsageError, match=r"train0\.pickle is being written by another mgsym"),
+    ):
+        fetch(tmp_path, server.address, names=["train0"])
+    assert fetch(tmp_path, server.address, names=["train0"]).downloaded == ("train0.pickle",)
 
 
 def test_a_local_folder_may_lack_the_test_files(tmp_path: Path, server: Server) -> None:

@@ -70,7 +70,7 @@ def folder(
         graph.save(place / "graphs" / f"{graph.names[0]}.npz")
     write(glasses[2], place / "test.xyz")
     for seed, run in enumerate(("run", "pair/seed0", "pair/seed1")):
-        config = preset("fast").changed({"training.epochs": 1, "model.companion": 0.0})
+        config = preset("fast").changed({"training.epochs": 1, "model.ridge_share": 0.0})
         train(graphs, config.changed({"seed": seed}), run=place / run, device="cpu")
     return place
 

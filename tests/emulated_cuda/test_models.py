@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cuda
 
 SMALL: dict[str, Any] = {
     "width": 8, "heads": (2, 1), "decoder_layers": 1, "radial": 3, "l_max": 2, "dropout": 0.0,
-    "companion": 0.0, "steps": 2, "trees": 5, "waves": 20, "wide_radial": 3,
+    "ridge_share": 0.0, "steps": 2, "trees": 5, "waves": 20, "wide_radial": 3,
 }  # fmt: skip
 # options that take other paths through a layer
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,7 +30,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "augment": ("symgnn", {"transforms": "augment"}),
     "length": ("symgnn", {"edge_input": "length"}),
     "descriptors": ("symgnn", {"node_input": "descriptors"}),
-    "ridge share": ("symgnn", {"companion": 0.4}),
+    "ridge share": ("symgnn", {"ridge_share": 0.4}),
     "vectors": ("ace", {"vectors": 3}),
 }
 QUICK: dict[str, dict[str, int]] = {

@@ -11,6 +11,7 @@ import torch
 from mgsym.data_tools.formats import write
 from mgsym.data_tools.sample import sample_structures
 from mgsym.data_tools.simulation.dynamics.integrator import Dynamics, maxwell_boltzmann
+from mgsym.data_tools.simulation.labelling.barriers import SearchRun
 from mgsym.data_tools.simulation.optimizers.relax import relax
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
@@ -159,8 +160,8 @@ def test_several_jobs_label_on_the_cpu(
     """`mgsym label relaxed.xyz --jobs 2` on a machine with a GPU, as the README has it."""
     asked: list[tuple[str, int]] = []
 
-    def label(*given: Any, device: str, jobs: int, **how: Any) -> Any:
-        asked.append((device, jobs))
+    def label(*given: Any, run: SearchRun, **how: Any) -> Any:
+        asked.append((run.device, run.jobs))
         raise Interrupted("that is all")
 
     monkeypatch.setattr(labelling, "label", label)
@@ -169,8 +170,10 @@ def test_several_jobs_label_on_the_cpu(
         with pytest.raises(Interrupted):
             labelling.label_file(
                 tmp_path / "relaxed.xyz", zhou_cu_zr(), tmp_path / "labelled.xyz",
-                device=device, jobs=jobs,
+                run=SearchRun(device=device, jobs=jobs),
             )  # fmt: skip
     assert asked == [("cpu", 2), ("cuda:0", 1), ("cpu", 2)]
     with pytest.raises(UsageError, match="processes are for CPUs"):
-        labelling.label_file(tmp_path / "relaxed.xyz", zhou_cu_zr(), device="cuda", jobs=2)
+        labelling.label_file(
+            tmp_path / "relaxed.xyz", zhou_cu_zr(), run=SearchRun(device="cuda", jobs=2)
+        )

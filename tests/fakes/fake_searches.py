@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mgsym.data_tools.simulation.saddle_search.events import Event, Search
+from mgsym.data_tools.simulation.saddle_search.events import Event, SaddleEvent, Search
 from mgsym.errors import InputError
 from mgsym.structure import Structure
 
@@ -40,6 +40,7 @@ def run_searches(
     slots: int = 64,
     device: str = "cpu",
     compile: bool = True,
+    saddles: bool = False,
 ) -> Iterator[Event]:
     _go_wrong(settings.fault)
     running: list[tuple[float, Event]] = []
@@ -54,7 +55,8 @@ def run_searches(
         now, event = running.pop(0)
         if pause := os.environ.get("FAKE_PAUSE"):
             time.sleep(float(pause))
-        yield event
+        positions = structure.positions + event.displacement  # a saddle of its own, as good as any
+        yield SaddleEvent.of(event, positions.numpy()) if saddles and event.found else event
 
 
 def draw(structure: Structure, search: Search, settings: FakeSettings, seed: int) -> Event:

@@ -18,10 +18,10 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     EVENT_TYPE,
     Heading,
     event_lines,
-    potential_hash,
     structure_hash,
     write_events,
 )
+from mgsym.data_tools.simulation.potentials.eam import potential_hash
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.data_tools.simulation.saddle_search.events import STATUSES
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings

@@ -17,8 +17,9 @@ from mgsym.data_tools.simulation.deformation.strain import (
     reduced,
     strained,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEForces
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
 from mgsym.structure import Structure
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -113,7 +114,7 @@ class Batch(ABC):
     """
 
     def __init__(
-        self, glasses: Sequence[Deformed], potential: EAM, plan: Plan, device: torch.device
+        self, glasses: Sequence[Deformed], potential: Potential, plan: Plan, device: torch.device
     ) -> None:
         self.glasses, self.potential, self.plan, self.device = glasses, potential, plan, device
         starts = [glass.start for glass in glasses]
@@ -167,10 +168,10 @@ class Batch(ABC):
 
     # ---- for those who advance ----
 
-    def field(self, skin: float = 0.6) -> EAMForces:
+    def field(self, skin: float = 0.6) -> EAMForces | ASEForces:
         """Return forces with neighbour lists of their own: so a resumed run repeats every sum."""
         starts = [glass.start for glass in self.glasses]
-        return EAMForces(self.potential, starts, skin=skin, device=self.device)
+        return force_field(self.potential, starts, skin=skin, device=self.device)
 
     def reduced_cells(self) -> Tensor:
         """The cells [b, 3, 3] as the forces see them."""

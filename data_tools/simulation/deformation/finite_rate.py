@@ -18,6 +18,7 @@ from mgsym.data_tools.simulation.deformation.batch import Batch, Row, Watch, str
 from mgsym.data_tools.simulation.deformation.strain import strained, transformed
 from mgsym.data_tools.simulation.dynamics.integrator import Dynamics, State, maxwell_boltzmann
 from mgsym.data_tools.simulation.optimizers.minimize import minimize
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEForces
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
 from mgsym.data_tools.simulation.potentials.force_field import Forces
 from mgsym.data_tools.simulation.units import BOLTZMANN
@@ -154,7 +155,7 @@ class DynamicsBatch(Batch):
 
     # ---- parts of a segment ----
 
-    def _dynamics(self, field: EAMForces) -> DeformingDynamics:
+    def _dynamics(self, field: EAMForces | ASEForces) -> DeformingDynamics:
         plan = self.plan
         return DeformingDynamics(
             field, field.masses, timestep=plan.picoseconds, thermostat=plan.thermostat

@@ -15,15 +15,15 @@ from mgsym.data_tools.simulation.deformation.nonaffine import NonAffine
 from mgsym.data_tools.simulation.deformation.plan import Plan
 from mgsym.data_tools.simulation.deformation.quasistatic import QuasistaticBatch
 from mgsym.data_tools.simulation.deformation.strain import reduced
-from mgsym.data_tools.simulation.dynamics.melt_quench import fingerprint
 from mgsym.data_tools.simulation.optimizers.minimize import Diverged
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.ase_calculator import require_stress
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, potential_hash
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Column, Structure
 from mgsym.utils.devices import resolve_device
 from mgsym.utils.files import load_safely, save_safely
 
-FORMAT, FORMAT_VERSION = "mgsym-deform", 1
+FORMAT, FORMAT_VERSION = "mgsym-deform", 2
 SAVE_SECONDS = 60.0
 # a step of a batch takes as long as its last glass needs to rest, and events differ in when they
 # come: on a CPU only glasses too small to fill it go together
@@ -36,7 +36,7 @@ class _Stop(Exception):
 
 def deform(
     structures: Sequence[Structure],
-    potential: EAM,
+    potential: Potential,
     plan: Plan,
     *,
     device: str | torch.device = "cpu",
@@ -106,7 +106,7 @@ class _Run:
     def __init__(
         self,
         structures: Sequence[Structure],
-        potential: EAM,
+        potential: Potential,
         plan: Plan,
         device: torch.device,
         checkpoint: Path | None,
@@ -158,7 +158,7 @@ class _Run:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "plan": self.plan.as_dict(),
-            "potential": fingerprint(self.potential),
+            "potential": potential_hash(self.potential),
             "starts": [_start(glass.start) for glass in self.glasses],
             "at_once": ATOMS_AT_ONCE[self.device.type],
             "group": self.group,
@@ -174,7 +174,7 @@ class _Run:
         wanted = "a checkpoint of mgsym deform"
         saved = load_safely(self.checkpoint, FORMAT, FORMAT_VERSION, wanted)
         changes = self.plan.changes(saved["plan"])
-        if saved["potential"] != fingerprint(self.potential):
+        if saved["potential"] != potential_hash(self.potential):
             changes.append("potential")
         if not _same_starts(saved["starts"], self.glasses):
             changes.append("structures")
@@ -228,9 +228,10 @@ def frame_structures(deformed: Deformed, plan: Plan) -> list[Structure]:
     return found
 
 
-def _check(structures: Sequence[Structure], potential: EAM) -> None:
+def _check(structures: Sequence[Structure], potential: Potential) -> None:
     if not structures:
         raise UsageError("there are no structures to deform")
+    require_stress(potential, "mgsym deform")
     names = [structure.name for structure in structures]
     for structure in structures:
         if names.count(structure.name) > 1:

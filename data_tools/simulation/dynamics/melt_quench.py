@@ -7,7 +7,6 @@ interrupted between two segments goes on to the same bits.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,15 +23,22 @@ from mgsym.data_tools.simulation.dynamics.integrator import (
     maxwell_boltzmann,
 )
 from mgsym.data_tools.simulation.dynamics.packing import push_off, random_packing, starting_edge
-from mgsym.data_tools.simulation.dynamics.recipe import PASCALS, GlassName, Recipe
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.dynamics.recipe import GlassName, Recipe
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEForces, require_stress
 from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
-from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
+from mgsym.data_tools.simulation.potentials.evaluation import (
+    Potential,
+    force_field,
+    potential_hash,
+)
+from mgsym.data_tools.simulation.units import GPA, GRAMS_PER_CM3
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
+from mgsym.structure.cell import wrap
 from mgsym.utils.files import load_safely, save_safely
+from mgsym.utils.progress import Progress
 
-FORMAT, FORMAT_VERSION = "mgsym-quench", 1
+FORMAT, FORMAT_VERSION = "mgsym-quench", 2
 SEGMENT = 1000  # steps
 SKIN = (
     0.8  # Å: in a melt at 2000 K lists last some 25 steps, and making them costs 15 % of the time
@@ -65,12 +71,12 @@ class Quenched(NamedTuple):
 
 def melt_quench(
     recipe: Recipe,
-    potential: EAM,
+    potential: Potential,
     *,
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     resume: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Quenched], list[LogRow]]:
     """Make glasses.
@@ -93,6 +99,7 @@ def melt_quench(
         MgsymError: a glass exploded, collapsed or evaporated.
         Interrupted: `should_stop` said so.
     """
+    require_stress(potential, "a quench at constant pressure")
     run = _Run(recipe, potential, torch.device(device), checkpoint)
     if resume:
         run.restore()
@@ -124,7 +131,7 @@ class _Run:
     """
 
     def __init__(
-        self, recipe: Recipe, potential: EAM, device: torch.device, checkpoint: Path | None
+        self, recipe: Recipe, potential: Potential, device: torch.device, checkpoint: Path | None
     ) -> None:
         self.recipe, self.potential = recipe, potential
         self.device, self.checkpoint = device, checkpoint
@@ -149,24 +156,24 @@ class _Run:
         self.first_volume = edge**3
         cell = torch.stack([s.cell for s in starts]).to(self.device)
         positions = torch.cat([s.positions for s in starts]).to(self.device)
-        force_field = EAMForces(self.potential, starts, device=self.device)
-        positions = push_off(force_field, positions, cell)
+        field = force_field(self.potential, starts, device=self.device)
+        positions = push_off(field, positions, cell)
         target = torch.full((len(starts),), self.recipe.temperature, dtype=torch.float64)
         velocities = maxwell_boltzmann(
-            force_field.masses, force_field.system, target.to(self.device), generators
+            field.masses, field.system, target.to(self.device), generators
         )
-        self.state = self._dynamics(force_field).start(positions, velocities, cell)
+        self.state = self._dynamics(field).start(positions, velocities, cell)
 
-    def _dynamics(self, force_field: EAMForces) -> Dynamics:
+    def _dynamics(self, field: EAMForces | ASEForces) -> Dynamics:
         recipe = self.recipe
         return Dynamics(
-            force_field,
-            force_field.masses,
+            field,
+            field.masses,
             timestep=recipe.timestep / 1000,
             thermostat=recipe.thermostat,
             barostat=recipe.barostat,
             reference=recipe.temperature,
-            pressure=recipe.pressure / PASCALS,
+            pressure=recipe.pressure / GPA,
         )
 
     # ---- a segment ----
@@ -175,8 +182,8 @@ class _Run:
         """Advance to the next multiple of SEGMENT steps, or to where a glass is done."""
         end = min((self.step // SEGMENT + 1) * SEGMENT, *(self.ends[k] for k in self.active))
         structures = [self._structure(place) for place in range(len(self.active))]
-        force_field = EAMForces(self.potential, structures, skin=SKIN, device=self.device)
-        dynamics = self._dynamics(force_field)
+        field = force_field(self.potential, structures, skin=SKIN, device=self.device)
+        dynamics = self._dynamics(field)
         state, forces = self.state, dynamics.forces(self.state)
         samples = []
         for step in range(self.step, end):
@@ -241,7 +248,7 @@ class _Run:
                     float(mean.temperature[place]),
                     mass / float(mean.volume[place]) * GRAMS_PER_CM3,
                     float(mean.energy[place]) / self.recipe.atoms,
-                    float(mean.pressure[place]) * PASCALS,
+                    float(mean.pressure[place]) * GPA,
                 )
             )
 
@@ -303,7 +310,7 @@ class _Run:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "recipe": asdict(self.recipe),
-            "potential": fingerprint(self.potential),
+            "potential": potential_hash(self.potential),
             "step": self.step,
             "first_volume": self.first_volume,
             "active": self.active,
@@ -321,7 +328,7 @@ class _Run:
             raise UsageError("nothing to resume from: no checkpoint was given")
         saved = load_safely(self.checkpoint, FORMAT, FORMAT_VERSION, "a checkpoint of mgsym quench")
         changes = self.recipe.changes(saved["recipe"])
-        if saved["potential"] != fingerprint(self.potential):
+        if saved["potential"] != potential_hash(self.potential):
             changes.append("potential")
         if changes:
             raise UsageError(
@@ -339,17 +346,8 @@ class _Run:
 
 
 def wrapped(structure: Structure) -> Structure:
-    """A copy with all atoms inside the cell: in a melt they go far."""
-    inside = (structure.positions @ torch.linalg.inv(structure.cell)) % 1.0
-    return structure.replace(positions=inside @ structure.cell)
-
-
-def fingerprint(potential: EAM) -> str:
-    """A hash of a potential's tables, to know it again."""
-    digest = hashlib.sha256(repr((potential.species, potential.masses, potential.cutoff)).encode())
-    for table in (potential.pair, potential.density, potential.embedding):
-        digest.update(table.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """Move all atoms into the cell: in a melt they go far."""
+    return structure.replace(positions=wrap(structure.positions, structure.cell, (True,) * 3))
 
 
 def _take(state: State, stay: list[int]) -> State:

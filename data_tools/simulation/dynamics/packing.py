@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_forces import evaluate_structures
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
 from mgsym.data_tools.simulation.potentials.force_field import ForceField
 from mgsym.data_tools.simulation.units import GRAMS_PER_CM3
 from mgsym.errors import UsageError
@@ -86,7 +85,7 @@ def push_off(force_field: ForceField, positions: Tensor, cell: Tensor, steps: in
     return positions
 
 
-def starting_edge(counts: Mapping[str, int], potential: EAM, density: float = 0.0) -> float:
+def starting_edge(counts: Mapping[str, int], potential: Potential, density: float = 0.0) -> float:
     """Å: the edge of a cube for these atoms.
 
     Args:
@@ -106,11 +105,13 @@ def starting_edge(counts: Mapping[str, int], potential: EAM, density: float = 0.
     return (1.1 * total) ** (1.0 / 3.0)
 
 
-def fcc_volume(symbol: str, potential: EAM) -> float:
+def fcc_volume(symbol: str, potential: Potential) -> float:
     """Å³ per atom of an element's fcc crystal at its lowest energy, to two percent."""
     corners = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.float64) / 2
     types = torch.zeros(4, dtype=torch.int64)
     volumes = 5.0 * 1.03 ** torch.arange(95, dtype=torch.float64)  # up to 80 Å³
     cells = torch.eye(3, dtype=torch.float64) * (4 * volumes[:, None, None]) ** (1.0 / 3.0)
     crystals = [Structure(corners @ cell, cell, types, (symbol,)) for cell in cells]
-    return float(volumes[evaluate_structures(potential, crystals).energy.argmin()])
+    field = force_field(potential, crystals, skin=0.0, compile=False)
+    places = torch.cat([crystal.positions for crystal in crystals])
+    return float(volumes[field(places, cells).energy.argmin()])

@@ -13,7 +13,6 @@ from mgsym.structure.elements import ATOMIC_NUMBER
 from mgsym.utils.seeds import derived_seed
 
 FEWEST = 50  # atoms; a smaller box is a few coordination shells of itself
-PASCALS = 160.2176634  # GPa in 1 eV/Å³
 
 
 class GlassName(NamedTuple):

@@ -22,19 +22,18 @@ from mgsym.data_tools.simulation.labelling.event_files import (
     Events,
     Heading,
     join,
-    potential_hash,
     read_events,
     structure_hash,
 )
+from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
 from mgsym.data_tools.simulation.labelling.selection import format_rows, parse_shard
 from mgsym.data_tools.simulation.labelling.workers import (
-    Progress,
     SearchTarget,
     Task,
     search_targets,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, potential_hash
 from mgsym.data_tools.simulation.saddle_search.artn import run_searches
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
@@ -42,7 +41,9 @@ from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.metrics import noise_ceiling
 from mgsym.structure import Structure
+from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
 from mgsym.utils.files import refuse_existing
+from mgsym.utils.progress import Progress
 
 NAN = float("nan")
 SHOWN = 8  # ids that a warning names
@@ -90,8 +91,8 @@ class Labels:
         the true means would reach, given the standard errors, and its 95 % interval.
         """
         rows = torch.tensor(self.rows)
-        barrier = self.structure.columns["barrier"].values[rows]
-        stderr = self.structure.columns["barrier_stderr"].values[rows]
+        barrier = self.structure.columns[BARRIER].values[rows]
+        stderr = self.structure.columns[BARRIER_STDERR].values[rows]
         known = barrier[~barrier.isnan()]
         limit = noise_ceiling(known, stderr[~barrier.isnan()])
         return {
@@ -127,23 +128,44 @@ class System(NamedTuple):
     seed: int
 
 
+@dataclass(frozen=True)
+class SearchRun:
+    """How a run of searches goes: which part of the work it does, where, and who watches.
+
+    Attributes:
+        seed: of everything random.
+        shard: ``"2/8"`` searches from the second of eight shares of the atoms.
+        resume: go on with a file of searches; begin where it is missing.
+        overwrite: begin again where the file exists.
+        device: where to compute.
+        jobs: processes.
+        slots: searches that advance together in each process; None: 64, on a GPU as many as its
+            free memory allows, up to 1,024.
+        progress: called with searches (or events, where the plan counts them) done and to do.
+        should_stop: asked after every search; when it says yes, `Interrupted` is raised.
+    """
+
+    seed: int = 0
+    shard: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    device: str = "cpu"
+    jobs: int = 1
+    slots: int | None = None
+    progress: Progress | None = None
+    should_stop: Callable[[], bool] | None = None
+
+
 def label(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     file: str | Path,
     settings: ArtnSettings,
     *,
     rows: Sequence[int] | None = None,
     plan: Plan | None = None,
-    seed: int = 0,
-    shard: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    slots: int | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    saddles: Path | None = None,
+    run: SearchRun | None = None,
 ) -> Labels:
     """Search for saddles from each atom and label it with their mean barrier.
 
@@ -153,74 +175,69 @@ def label(
 
     Args:
         structure: at a minimum of the potential.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         file: the events go there.
         settings: of the search.
         rows: the atoms; default: all. Those that `file` has already are labelled too.
         plan: how many searches each gets; default: 20.
-        seed: of everything random.
-        shard: ``"2/8"`` searches from the second of eight shares of `rows`.
-        resume: go on with `file`; begin where it is missing.
-        overwrite: begin again where `file` exists.
-        jobs: processes.
-        slots: searches that advance together in each process; None: 64, on a GPU as many as its
-            free memory allows, up to 1,024.
-        device: where to compute.
-        progress: called with searches (or events, where the plan counts them) done and to do.
-        should_stop: asked after every search; when it says yes, `Interrupted` is raised.
+        saddles: a file for the saddles that are found, see `saddle_files`.
+        run: how it goes.
 
     Raises:
-        UsageError: `file` exists and neither `resume` nor `overwrite` is given; no such shard.
+        UsageError: `file` exists, and is neither to be resumed nor overwritten; no such shard.
         InputError: the structure is not at a minimum or too small, or `file` is of other searches.
         Interrupted: `should_stop` said so; the message tells how to go on.
     """
-    file, plan = Path(file), plan or Plan()
+    file, plan, run = Path(file), plan or Plan(), run or SearchRun()
     rows = list(range(len(structure)) if rows is None else rows)
-    if shard is not None:
-        index, shares = parse_shard(shard)
+    if run.shard is not None:
+        index, shares = parse_shard(run.shard)
         rows = rows[index - 1 :: shares]
         if not rows:
-            raise UsageError(f"shard {shard} has no atom: take fewer shards")
-    heading = _heading(structure, potential, settings, rows, plan, seed, shard)
-    with EventFile(file, heading) as writer:
-        schedule = Schedule(rows, plan, _begin(writer, resume, overwrite))
-        together = slots or slots_for(device)
-        task = Task(run_searches, structure, potential, settings, seed, together, device)
+            raise UsageError(f"shard {run.shard} has no atom: take fewer shards")
+    heading = _heading(structure, potential, settings, rows, plan, run.seed, run.shard)
+    with ExitStack() as stack:
+        writer, saddle_file, absent = stack.enter_context(EventFile(file, heading)), None, 0
+        before = _begin(writer, run.resume, run.overwrite)
+        if saddles is not None:
+            refuse_existing(saddles, run.overwrite or before is not None)
+            saddle_file = stack.enter_context(SaddleFile(saddles, structure, potential))
+            absent = saddle_file.begin(before)
+        schedule = Schedule(rows, plan, before)
+        task = Task(
+            run_searches, structure, potential, settings, run.seed,
+            run.slots or slots_for(run.device), run.device, saddles is not None,
+        )  # fmt: skip
         start = time.monotonic()
-        search_targets([SearchTarget(task, schedule, writer)], jobs, progress, should_stop)
+        target = SearchTarget(task, schedule, writer, saddle_file)
+        search_targets([target], run.jobs, run.progress, run.should_stop)
         seconds = time.monotonic() - start
     events = join([read_events(file)[1]], [file])
     found = aggregate(structure, events, writer.heading.chosen, plan)
-    warnings = (*_unfinished(found.rows, plan, events), *found.warnings)
+    warnings = (*_absent(absent, saddles), *_unfinished(found.rows, plan, events), *found.warnings)
     return replace(found, warnings=warnings, made=schedule.recorded, seconds=seconds)
 
 
 def label_each(
     systems: Sequence[System],
-    potential: EAM,
+    potential: Potential,
     settings: ArtnSettings,
     *,
     plan: Plan | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    jobs: int = 1,
-    slots: int | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    run: SearchRun | None = None,
 ) -> list[Labels]:
     """Label a few atoms in each of many structures, as `label` does in one.
 
     Args:
         systems: where to search, and where the events go.
-        jobs: processes, which share the structures.
-        potential, settings, plan, resume, overwrite, slots, device, progress, should_stop: as
-            `label` takes them.
+        potential, settings, plan: as `label` takes them.
+        run: how it goes; processes share the structures, seed and shard play no part.
 
     Raises:
         as `label`.
     """
-    plan, together = plan or Plan(), slots or slots_for(device)
+    plan, run = plan or Plan(), run or SearchRun()
+    together = run.slots or slots_for(run.device)
     with ExitStack() as stack:
         targets = []
         for atoms in systems:
@@ -228,12 +245,12 @@ def label_each(
                 atoms.structure, potential, settings, atoms.rows, plan, atoms.seed, None
             )
             writer = stack.enter_context(EventFile(atoms.file, heading))
-            schedule = Schedule(atoms.rows, plan, _begin(writer, resume, overwrite))
+            schedule = Schedule(atoms.rows, plan, _begin(writer, run.resume, run.overwrite))
             task = Task(
-                run_searches, atoms.structure, potential, settings, atoms.seed, together, device
+                run_searches, atoms.structure, potential, settings, atoms.seed, together, run.device
             )
             targets.append(SearchTarget(task, schedule, writer))
-        search_targets(targets, jobs, progress, should_stop)
+        search_targets(targets, run.jobs, run.progress, run.should_stop)
     return [
         aggregate(s.structure, join([read_events(s.file)[1]], [s.file]), s.rows, plan)
         for s in systems
@@ -298,9 +315,9 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
         mean = np.bincount(atom, found["barrier"], n) / count
         square = np.bincount(atom, (found["barrier"] - mean[atom]) ** 2, n)
         stderr = np.where(count > 1, np.sqrt(square / (count - 1) / count), NAN)
-    labelled = structure.with_column("barrier", torch.from_numpy(mean), "eV")
-    labelled = labelled.with_column("barrier_stderr", torch.from_numpy(stderr), "eV")
-    labelled = labelled.with_column("events", torch.from_numpy(count))
+    labelled = structure.with_column(BARRIER, torch.from_numpy(mean), "eV")
+    labelled = labelled.with_column(BARRIER_STDERR, torch.from_numpy(stderr), "eV")
+    labelled = labelled.with_column(EVENTS, torch.from_numpy(count))
     empty = tuple(int(structure.ids[row]) for row in rows if count[row] == 0)
     calls = sum(chosen[name].sum() for name in ("calls_leave", "calls_climb", "calls_refine"))
     return Labels(
@@ -315,7 +332,7 @@ def aggregate(structure: Structure, events: Events, rows: Sequence[int], plan: P
 
 def _heading(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     settings: ArtnSettings,
     rows: Sequence[int],
     plan: Plan,
@@ -393,6 +410,15 @@ def _unfinished(rows: Sequence[int], plan: Plan, events: Events) -> list[str]:
     return [
         f"{count} of {len(rows)} atoms have fewer searches than asked for: finish their shards "
         "with mgsym label --resume, then merge again"
+    ]
+
+
+def _absent(count: int, path: Path | None) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count} saddle{'s' * (count > 1)} of earlier searches, which were made without "
+        f"--save-saddles, are not in {path}"
     ]
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +19,11 @@ from types import TracebackType
 from typing import Any, TextIO, TypeAlias, get_type_hints
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mgsym.data_tools.formats.csv_table import header as heading
 from mgsym.data_tools.formats.source import opened
 from mgsym.data_tools.simulation.labelling.selection import parse_rows
-from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.saddle_search.events import STATUSES, UNITS, Event
 from mgsym.errors import InputError, UsageError
 from mgsym.structure import Structure
@@ -121,11 +119,8 @@ class EventFile:
             write_events(self.path, self.heading)
             self._open()
         assert self._file is not None
-        try:
+        with self._named():
             self._file.write(_row(event))
-        except OSError as error:  # such as a full disk, which does not say of what file
-            error.filename = str(self.path)
-            raise
 
     def resume(self, lines: bytes) -> None:
         """Go on with a file whose complete lines are `lines`, under the new heading."""
@@ -146,9 +141,18 @@ class EventFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._lock:
+        with self._lock, self._named():
             if self._file is not None:
-                self._file.close()
+                self._file.close()  # writes what is left, which may fail once more
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Add the file's name to errors such as a full disk, which do not say it."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
 
 
 def write_events(path: Path, heading: Heading, lines: bytes = b"") -> None:
@@ -213,30 +217,10 @@ def structure_hash(structure: Structure) -> str:
 
     Names and columns do not count, nor how the elements are numbered.
     """
-    digest = hash_of(structure.symbols, structure.periodic)
+    digest = sha256(repr((structure.symbols, structure.periodic)).encode())
     for values in (structure.positions, structure.cell, structure.ids):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def potential_hash(potential: EAM) -> str:
-    """SHA-256 of a potential's tables to seven digits.
-
-    Exponentials differ in the last bits between processors, which would keep the shards of one
-    run on different machines from being merged.
-    """
-    digest = hash_of(potential.species, potential.masses, potential.cutoff)
-    digest.update(repr((potential.spacing, potential.density_spacing)).encode())
-    for table in (potential.pair, potential.density, potential.embedding):
-        values = table[..., 0].to("cpu", torch.float32).contiguous()  # at the knots
-        digest.update(repr(tuple(values.shape)).encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def hash_of(*values: object) -> Any:
-    """A SHA-256 that has seen some values."""
-    return sha256(repr(values).encode())
 
 
 def _row(event: Event) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from mgsym.data_tools.simulation.labelling.event_files import Events
 from mgsym.data_tools.simulation.saddle_search.events import FOUND, Event, Search
 from mgsym.errors import UsageError
+from mgsym.evaluation.label_noise import SUCCESS
 
 ATTEMPTS_PER_EVENT = 10  # an atom that takes more is given up
-SUCCESS = 0.5  # share of searches that are expected to succeed
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
 from mgsym.data_tools.simulation.labelling.event_files import EventFile
+from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
 from mgsym.data_tools.simulation.labelling.schedule import Schedule
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.events import Event
 from mgsym.errors import Interrupted, MgsymError
 from mgsym.structure import Structure
+from mgsym.utils.progress import Progress
 
-# run_searches(structure, potential, searches, settings, *, seed, slots, device, compile)
+# run_searches(structure, potential, searches, settings, *, seed, slots, device, compile, saddles)
 Engine = Callable[..., Iterable[Event]]
 HEARTBEAT = 0.5  # s between looks at whether to stop
 MANY = 60  # searches in one process from which on compiling pays
@@ -33,20 +35,22 @@ class Task:
     Attributes:
         engine: a function that a new process can import by its name.
         structure: at a minimum of the potential.
-        potential: EAM.
+        potential: EAM, or a calculator of ASE.
         settings: of the search, whatever the engine takes.
         seed: of the run.
         slots: searches that advance together in each process.
         device: where to compute.
+        saddles: whether events are to bring their saddles.
     """
 
     engine: Engine
     structure: Structure
-    potential: EAM
+    potential: Potential
     settings: Any
     seed: int
     slots: int
     device: str
+    saddles: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the atoms as plain fields, since frozen columns do not pickle."""
@@ -71,6 +75,7 @@ class Task:
                 slots=min(self.slots, max(1, left)),
                 device=self.device,
                 compile=left >= MANY,
+                saddles=self.saddles,
             ):
                 schedule.record(event)
                 yield event
@@ -207,18 +212,13 @@ def _interrupts_waiting() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Progress(Protocol):
-    """Called with what is done and what there is to do, and more by name."""
-
-    def __call__(self, done: float, total: float | None = None, **info: object) -> None: ...
-
-
 class SearchTarget(NamedTuple):
-    """What to search in, which searches are to be made, and where they are written."""
+    """What to search in, which searches are to be made, and where they and saddles are written."""
 
     task: Task
     schedule: Schedule
     writer: EventFile
+    saddles: SaddleFile | None = None
 
 
 def search_targets(
@@ -246,7 +246,7 @@ def search_targets(
     with closing(run(pieces, jobs)) as events:
         for place, event in events:
             if event is not None:
-                targets[place].writer.append(event)
+                _write(targets[place], event)
                 found += event.found
                 recorded += 1
                 if progress is not None:
@@ -258,6 +258,13 @@ def search_targets(
                     f"stopped with {_done(targets)} of {total} {what}, all in {_place(targets)}: "
                     "the same command with --resume goes on"
                 )
+
+
+def _write(target: SearchTarget, event: Event) -> None:
+    """The saddle first: one without its event is dropped when the run is resumed."""
+    if target.saddles is not None:
+        target.saddles.append(event)
+    target.writer.append(event)
 
 
 def _done(targets: Sequence[SearchTarget]) -> int:

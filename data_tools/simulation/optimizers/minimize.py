@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from mgsym.data_tools.simulation.optimizers.enthalpy import Enthalpy, FreeCell, 
 from mgsym.data_tools.simulation.optimizers.fire import Fire
 from mgsym.data_tools.simulation.potentials.force_field import ForceField, Forces
 from mgsym.errors import MgsymError, UsageError
+from mgsym.utils.progress import Progress
 
 Method: TypeAlias = Literal["fire", "cg"]
 
@@ -66,12 +67,6 @@ class Diverged(MgsymError):
         self.positions, self.cell = positions, cell
 
 
-class Watch(Protocol):
-    """What is told of the progress: systems at rest, systems in all, and more by name."""
-
-    def __call__(self, done: int, total: int, **info: object) -> None: ...
-
-
 @torch.no_grad()
 def minimize(
     field: ForceField,
@@ -84,7 +79,7 @@ def minimize(
     stress_tolerance: float = STRESS_TOLERANCE,
     pressure: float = 0.0,
     max_steps: int = MAX_STEPS,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> Minimum:
     """Minimise the enthalpy of each system of a batch.
 
@@ -104,7 +99,7 @@ def minimize(
             mean, where isotropic) is larger.
         pressure: eV/Å³, on free cells.
         max_steps: evaluations of the forces, at most; what is not at rest then is marked so.
-        progress: called after each step.
+        progress: called after each step with systems at rest and in all.
 
     Raises:
         UsageError: a setting makes no sense.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,15 +16,16 @@ from mgsym.data_tools.simulation.optimizers.minimize import (
     Diverged,
     Method,
     Minimum,
-    Watch,
     minimize,
 )
-from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
+from mgsym.data_tools.simulation.potentials.ase_calculator import require_stress
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
 from mgsym.errors import InputError, MgsymError, UsageError
 from mgsym.structure import Column, Structure
+from mgsym.structure.cell import fractional
 from mgsym.structure.neighbors import neighbor_pairs
 from mgsym.utils.devices import resolve_device
+from mgsym.utils.progress import Progress, part
 
 # together on a CPU only as long as it saves overhead: the batch runs until its last system rests
 ATOMS_AT_ONCE = {"cpu": 4_000, "cuda": 400_000}
@@ -60,7 +60,7 @@ class Relaxation:
 
 def relax(
     structures: Sequence[Structure],
-    potential: EAM,
+    potential: Potential,
     *,
     method: Method = "fire",
     cell: FreeCell | None = None,
@@ -70,7 +70,7 @@ def relax(
     max_steps: int = MAX_STEPS,
     device: str | torch.device = "cpu",
     compile: bool = True,
-    progress: Watch | None = None,
+    progress: Progress | None = None,
 ) -> list[Relaxation]:
     """Move the atoms of each structure to a minimum of the energy.
 
@@ -100,14 +100,15 @@ def relax(
     place = resolve_device(device)
     if cell is not None:
         _check_periodic(structures)
+        require_stress(potential, "a free cell")
     found: list[Relaxation] = []
     for group in _groups(structures, ATOMS_AT_ONCE[place.type]):
-        watch = partial(_counted, progress, len(found), len(structures)) if progress else None
+        step = part(progress, len(found), len(structures), size=len(group))
         positions = torch.cat([s.positions - s.origin for s in group]).to(place)
         cells = torch.stack([s.cell for s in group]).to(place)
         try:
             minimum = minimize(
-                EAMForces(potential, group, device=place, compile=compile),
+                force_field(potential, group, device=place, compile=compile),
                 positions,
                 cells,
                 method=method,
@@ -116,7 +117,7 @@ def relax(
                 stress_tolerance=stress_tolerance,
                 pressure=pressure,
                 max_steps=max_steps,
-                progress=watch,
+                progress=step,
             )
         except Diverged as error:
             raise _explained(error, group) from error
@@ -143,13 +144,6 @@ def _groups(structures: Sequence[Structure], atoms: int) -> Iterator[Sequence[St
         group.append(structure)
     if group:
         yield group
-
-
-def _counted(
-    progress: Watch, before: int, total: int, done: int, group: int, **info: object
-) -> None:
-    """Progress of a group, told as progress of all."""
-    progress(before + done, total, **info)
 
 
 def _results(group: Sequence[Structure], minimum: Minimum) -> list[Relaxation]:
@@ -184,7 +178,7 @@ def _results(group: Sequence[Structure], minimum: Minimum) -> list[Relaxation]:
 
 def _moved(before: Structure, after: Structure) -> float:
     """The longest way of an atom, Å, without what the cell's change carried it along."""
-    scaled = torch.linalg.solve(after.cell, after.positions - after.origin, left=False)
+    scaled = fractional(after.positions - after.origin, after.cell)
     moved = scaled @ before.cell - (before.positions - before.origin)
     return float(moved.norm(dim=1).max())
 

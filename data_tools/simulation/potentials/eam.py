@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -175,3 +176,19 @@ def check_positive(value: float, name: str) -> None:
     """Refuse a size that is zero, negative or not finite."""
     if not 0 < value < float("inf"):
         raise InputError(f"the {name} is {value:g}, expected a number above 0")
+
+
+def potential_hash(potential: EAM) -> str:
+    """Hash a potential's tables to seven digits, by SHA-256.
+
+    Exponentials differ in the last bits between processors, which would keep the shards of one
+    run on different machines from being merged.
+    """
+    about = (potential.species, potential.masses, potential.cutoff)
+    digest = sha256(repr(about).encode())
+    digest.update(repr((potential.spacing, potential.density_spacing)).encode())
+    for table in (potential.pair, potential.density, potential.embedding):
+        values = table[..., 0].to("cpu", torch.float32).contiguous()  # at the knots
+        digest.update(repr(tuple(values.shape)).encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()

@@ -17,9 +17,9 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
     STRIP,
     Neighborhood,
     in_strips,
+    lay_out_tables,
     row_forces,
     table_start,
-    tables,
     with_room,
 )
 from mgsym.data_tools.simulation.potentials.force_field import Forces
@@ -71,7 +71,7 @@ class EAMForces:
         self._types = types.to(device)
         self._sizes, self._lengths = sizes.tolist(), sizes.to(device)
         self._periodic = [structure.periodic for structure in structures]
-        self._tables = tables(potential, device, dtype)
+        self._tables = lay_out_tables(potential, device, dtype)
         self._reach = potential.reach.to(device)
         self._lists: _Lists | None = None
         self._room = _Room(0, 0, 0)

@@ -24,7 +24,7 @@ from mgsym.nn.scatter import run_sums
 
 VECTOR = 16  # numbers that a processor works on at once, at most
 STRIP = 32  # neighbours in a strip
-FAR = 1e4  # Å; where the site that fills up strips is
+FAR = 1e15  # Å; where the site that fills up strips is: no atom is near, and float32 can square it
 CHUNK = 2**15  # neighbours worked on at once without a compiler: what a core's cache holds
 
 
@@ -131,8 +131,8 @@ class _Bonds(NamedTuple):
     slope_back: Tensor  # of `given`
 
 
-def tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
-    """The potential on a device, laid out for the kernel."""
+def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
+    """Lay out a potential for the kernel, on a device."""
     reach = float(potential.reach.max())
     bins = math.ceil(reach / potential.spacing - 1e-6)
     whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing
@@ -246,10 +246,10 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     y = _gather(sites[1], neighbor) - rows[1].index_select(0, row)
     z = _gather(sites[2], neighbor) - rows[2].index_select(0, row)
     length = (x * x + y * y + z * z).sqrt()
-    place = length * tables.inverse_spacing
+    # clamped first: what is very far away has more bins than an int32 counts
+    place = (length * tables.inverse_spacing).clamp(max=tables.bins)
     bin = place.detach().to(torch.int32)
     place = place - bin
-    bin = bin.clamp(max=tables.bins)
     if tables.cutoff is not None:
         bin = torch.where(length < tables.cutoff, bin, tables.bins)
     table = bin + where.table[:, part]

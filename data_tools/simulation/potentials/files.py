@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgsym.data_tools.formats.source import opened, shown
+from mgsym.data_tools.simulation.potentials.ase_calculator import PREFIX
 from mgsym.data_tools.simulation.potentials.eam import EAM, check_positive, knots, tabulated
 from mgsym.data_tools.simulation.potentials.header import (
     ALLOY,
@@ -40,7 +41,7 @@ from mgsym.data_tools.simulation.potentials.header import (
     refuse_funcfl,
 )
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou, zhou_cu_zr
-from mgsym.errors import InputWarning
+from mgsym.errors import InputWarning, UsageError
 from mgsym.structure.elements import ATOMIC_NUMBER
 from mgsym.utils.files import atomic_path
 
@@ -65,8 +66,14 @@ def load_potential(path: str | Path | None = None, elements: Sequence[str] = ())
 
     Raises:
         InputError: the file is missing or wrong, or the analytic potential lacks an element.
+        UsageError: the path names a calculator of ASE, see `ase_calculator`.
     """
     chosen = str(path or os.environ.get(VARIABLE) or "")
+    if chosen.startswith(PREFIX):
+        raise UsageError(
+            f"{chosen}: calculators of ASE serve mgsym relax, quench, deform and label; this needs "
+            "an EAM file, or zhou:Zr,Cu,Al"
+        )
     if chosen.startswith(ANALYTIC):
         species = [symbol.strip() for symbol in chosen.removeprefix(ANALYTIC).split(",")]
         return zhou([symbol for symbol in species if symbol])

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import torch
 
 from mgsym.data_tools.simulation.optimizers.relax import check_at_rest
-from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_forces import EAMForces
-from mgsym.data_tools.simulation.saddle_search.events import Event, Search
+from mgsym.data_tools.simulation.potentials.evaluation import Potential, force_field
+from mgsym.data_tools.simulation.saddle_search.events import Event, SaddleEvent, Search
 from mgsym.data_tools.simulation.saddle_search.pipeline import Pipeline
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.errors import InputError
 from mgsym.structure import Structure
+from mgsym.structure.cell import heights
 
 DEFAULT_RADIUS = 10.0  # Å
 SMALLEST_RADIUS = 6.0  # Å
@@ -26,7 +26,7 @@ ROOM = 0.95  # of half the box that a region may take
 
 def run_searches(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     searches: Iterator[Search],
     settings: ArtnSettings | None = None,
     *,
@@ -34,6 +34,7 @@ def run_searches(
     slots: int = 64,
     device: str | torch.device = "cpu",
     compile: bool = True,
+    saddles: bool = False,
 ) -> Iterator[Event]:
     """Make searches and yield them as they end.
 
@@ -50,12 +51,13 @@ def run_searches(
         slots: how many searches go on at once.
         device: where to compute.
         compile: whether a compiler may be used, which takes half a minute and then pays.
+        saddles: whether events that found one bring it: `SaddleEvent`.
 
     Raises:
         InputError: the structure is not at a minimum, or too small for the active region.
     """
     settings = settings or ArtnSettings()
-    field = EAMForces(potential, [structure], skin=0.0, compile=False)
+    field = force_field(potential, [structure], skin=0.0, compile=False)
     forces = field(structure.positions, structure.cell[None]).forces
     check_at_rest(structure, forces, settings.start_force)
     line = Pipeline(
@@ -63,12 +65,15 @@ def run_searches(
         seed=seed, slots=slots, device=device, compile=compile,
     )  # fmt: skip
     for record in line.run(searches):
-        yield line.event(record)
+        event = line.event(record)
+        yield (
+            SaddleEvent.of(event, line.saddle(record).numpy()) if saddles and event.found else event
+        )
 
 
 def barriers_by_radius(
     structure: Structure,
-    potential: EAM,
+    potential: Potential,
     searches: Iterator[Search],
     settings: ArtnSettings,
     slots: int = 24,
@@ -88,9 +93,9 @@ def barriers_by_radius(
 
 
 def half_width(structure: Structure) -> float:
-    """Half of the smallest distance between opposite faces of a periodic cell, Å."""
-    heights = 1.0 / torch.linalg.inv(structure.cell).norm(dim=0)
-    widths = [float(h) for h, p in zip(heights, structure.periodic, strict=True) if p]
+    """Compute half of the smallest distance between opposite faces of a periodic cell, Å."""
+    apart = heights(structure.cell).tolist()
+    widths = [h for h, repeats in zip(apart, structure.periodic, strict=True) if repeats]
     return 0.5 * min(widths, default=float("inf"))
 
 

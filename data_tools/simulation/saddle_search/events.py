@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 NAN = float("nan")
 FOUND = "found"
 # how a search ends; all but the first are failures
@@ -83,6 +86,23 @@ class Event(NamedTuple):
     def found(self) -> bool:
         """Whether the search ended at a saddle."""
         return self.status == FOUND
+
+
+class SaddleEvent(Event):
+    """An event that brings its saddle, which is no column of the table.
+
+    Attributes:
+        positions: [n, 3] Å, of all atoms, near those of the minimum and not wrapped.
+    """
+
+    positions: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, event: Event, positions: NDArray[np.float64]) -> SaddleEvent:
+        """The same event with its saddle."""
+        found = cls(*event)
+        found.positions = positions
+        return found
 
 
 UNITS = {

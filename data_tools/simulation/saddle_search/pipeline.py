@@ -5,18 +5,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.ase_calculator import ASEPotential
+from mgsym.data_tools.simulation.potentials.eam_kernel import Tables, lay_out_tables
+from mgsym.data_tools.simulation.potentials.evaluation import Potential
+from mgsym.data_tools.simulation.saddle_search.calculator_regions import (
+    CalculatorRegionMaker,
+    CalculatorRegions,
+)
 from mgsym.data_tools.simulation.saddle_search.events import FOUND, Event, Search
 from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
-from mgsym.data_tools.simulation.saddle_search.regions import Region, RegionMaker
-from mgsym.data_tools.simulation.saddle_search.search_batch import Kind, SearchBatch, SearchState
+from mgsym.data_tools.simulation.saddle_search.regions import RegionMaker
+from mgsym.data_tools.simulation.saddle_search.search_batch import (
+    FreeAtoms,
+    Kind,
+    RegionForces,
+    SearchBatch,
+    SearchState,
+)
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.structure import Structure
 
@@ -53,27 +65,37 @@ class Stage:
     def __init__(
         self,
         structure: Structure,
-        potential: EAM,
+        potential: Potential,
         settings: ArtnSettings,
         radius: float | None,
         kind: Kind,
         slots: int,
         device: str | torch.device,
         compile: bool,
+        tables: Tables | None,
     ) -> None:
-        self.maker = RegionMaker(structure, potential, radius, settings.skin)
-        self.cut = lru_cache(maxsize=max(16, slots))(self.maker.cut)
-        rows = self.maker.rows()
-        regions = RegionGroups(
-            potential,
-            slots,
-            rows,
-            settings.skin,
-            frozen=radius is not None,
-            device=device,
-            dtype=getattr(torch, settings.precision),
-            compile=compile,
-        )
+        dtype = getattr(torch, settings.precision)
+        self.cut: Callable[[int], FreeAtoms]
+        regions: RegionForces
+        if isinstance(potential, ASEPotential):
+            made = CalculatorRegionMaker(structure, potential, radius)
+            regions = CalculatorRegions(potential, slots, made.rows(), dtype)
+            self.cut = lru_cache(maxsize=max(16, slots))(made.cut)
+        else:
+            assert tables is not None
+            maker = RegionMaker(structure, potential, radius, settings.skin)
+            self.cut = lru_cache(maxsize=max(16, slots))(maker.cut)
+            regions = RegionGroups(
+                potential,
+                slots,
+                maker.rows(),
+                settings.skin,
+                frozen=radius is not None,
+                device=device,
+                dtype=dtype,
+                compile=compile,
+                tables=tables,
+            )
         self.batch = SearchBatch(regions, settings, kind)
         self.waiting: deque[SearchState] = deque()
 
@@ -105,7 +127,7 @@ class Pipeline:
     def __init__(
         self,
         structure: Structure,
-        potential: EAM,
+        potential: Potential,
         settings: ArtnSettings,
         radii: list[float | None],
         *,
@@ -122,10 +144,16 @@ class Pipeline:
             kinds.append(Kind.DESCEND)
             sizes.append(radii[-1])
         few = max(1, slots // 4)
+        # once for all batches: they are sized so that a processor's cache holds what they read
+        tables = (
+            None
+            if isinstance(potential, ASEPotential)
+            else lay_out_tables(potential, device, getattr(torch, settings.precision))
+        )
         self.stages = [
             Stage(
                 structure, potential, settings, size, kind,
-                slots if kind is Kind.CLIMB else few, device, compile,
+                slots if kind is Kind.CLIMB else few, device, compile, tables,
             )
             for size, kind in zip(sizes, kinds, strict=True)
         ]  # fmt: skip
@@ -169,7 +197,7 @@ class Pipeline:
         start = region.start.T + self.settings.push * push
         return SearchState(region, start, push, Record(search))
 
-    def _push(self, search: Search, region: Region) -> Tensor:
+    def _push(self, search: Search, region: FreeAtoms) -> Tensor:
         """A random direction [3, a] of the atoms around the centre."""
         name = f"{self.seed}:{int(self.structure.ids[search.atom])}:{search.attempt}"
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
@@ -238,6 +266,13 @@ class Pipeline:
             connected=connected,
             barrier_back=barrier_back,
         )
+
+    def saddle(self, record: Record) -> Tensor:
+        """Positions [n, 3] of all atoms where a search ended, Å."""
+        last = record.states[-1]
+        positions = self.structure.positions.clone()
+        positions[last.region.atoms] += last.end.T - last.region.start
+        return positions
 
     def _relaxed(self, states: list[SearchState]) -> float:
         """The barrier with all atoms free, eV: as measured, or from the last two radii."""

@@ -16,10 +16,10 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
     VECTOR,
     Boundary,
     Neighborhood,
+    Tables,
     in_strips,
     row_forces,
     table_start,
-    tables,
     with_room,
 )
 from mgsym.data_tools.simulation.saddle_search.regions import Region
@@ -61,6 +61,7 @@ class RegionBatch:
 
     Args:
         potential: of all regions.
+        tables: of it, for the kernel, on the device; batches share them.
         slots: how many regions, b.
         rows: moving atoms in the largest one, a; it decides how sums are rounded.
         skin: Å.
@@ -74,6 +75,7 @@ class RegionBatch:
     def __init__(
         self,
         potential: EAM,
+        tables: Tables,
         slots: int,
         rows: int,
         skin: float,
@@ -87,7 +89,7 @@ class RegionBatch:
         self.slots, self.skin, self.frozen = slots, skin, frozen
         self.rows = VECTOR * math.ceil(rows / VECTOR)
         self.device = torch.device(device)
-        self._tables = tables(potential, device, dtype)
+        self._tables = tables
         species = len(potential.species)
         # one more species, for what fills up: it has no neighbours
         limit = (potential.reach + skin).square()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam_kernel import Tables, lay_out_tables
 from mgsym.data_tools.simulation.saddle_search.region_forces import RegionBatch, Sizes
 from mgsym.data_tools.simulation.saddle_search.regions import Region
 
@@ -38,6 +39,7 @@ class RegionGroups:
         device: where to compute.
         dtype: of the arithmetic; energies are summed in float64.
         compile: whether a compiler may be used.
+        tables: of the potential, on that device and of that dtype, where they are laid out already.
 
     Attributes:
         slots: how many regions there can be, b.
@@ -55,13 +57,16 @@ class RegionGroups:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float64,
         compile: bool = True,
+        tables: Tables | None = None,
     ) -> None:
         self.device, self.dtype = torch.device(device), dtype
         whole = slots if self.device.type != "cpu" else max(1, CACHED_ROWS // rows)
         self.together = min(slots, whole)
+        tables = lay_out_tables(potential, device, dtype) if tables is None else tables
         self.batches = [
             RegionBatch(
                 potential,
+                tables,
                 self.together,
                 rows,
                 skin,

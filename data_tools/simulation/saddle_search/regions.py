@@ -16,6 +16,7 @@ from torch import Tensor
 from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.splines import evaluate, locate
 from mgsym.structure import Structure
+from mgsym.structure.cell import central_image, heights
 from mgsym.structure.neighbors import neighbor_pairs
 
 MARGIN = 1.0  # Å that atoms at the edge of a region may move outwards
@@ -71,13 +72,7 @@ class RegionMaker:
         """The region around an atom."""
         atom, place = self._images(centre)
         distance = place.norm(dim=1)
-        # the image of each atom that is nearest to the centre
-        order = distance.argsort(stable=True)
-        order = order[atom[order].argsort(stable=True)]
-        first = torch.cat((torch.ones(1, dtype=torch.bool), atom[order].diff() != 0))
-        home = order[first]
-        if self.radius is not None:
-            home = home[distance[home] < self.radius]
+        home = nearest_images(atom, place, self.radius)
         atoms, start = atom[home], place[home]
         row = torch.full((len(self.structure),), -1)
         row[atoms] = torch.arange(len(atoms))
@@ -102,24 +97,12 @@ class RegionMaker:
 
     def rows(self) -> int:
         """Moving atoms of the largest region."""
-        structure, atoms = self.structure, len(self.structure)
-        if self.radius is None:
-            return atoms
-        pairs = neighbor_pairs(structure.positions, structure.cell, structure.periodic, self.radius)
-        return int(torch.bincount(pairs.edge_index[1], minlength=atoms).max()) + 1
+        return most_rows(self.structure, self.radius)
 
     def _images(self, centre: int) -> tuple[Tensor, Tensor]:
         """Atoms and places, relative to the centre, of all images that a region may need."""
-        positions = self.structure.positions - self.structure.positions[centre]
-        cell, periodic = self.structure.cell, self.structure.periodic
-        if any(periodic):
-            to_cell = torch.linalg.inv(cell)
-            steps = (positions @ to_cell).round() * torch.tensor(periodic)
-            positions = positions - steps @ cell
-        span = float(positions.norm(dim=1).max())
-        span = min(span, self.radius) if self.radius is not None else span
-        reach = span + self.reach + self.skin + MARGIN
-        return _images_in_sphere(positions, cell, periodic, reach)
+        further = self.reach + self.skin + MARGIN
+        return images_around(self.structure, centre, self.radius, further)
 
     def _given(
         self, start: Tensor, types: Tensor, place: Tensor, boundary: Tensor, atom: Tensor
@@ -133,6 +116,44 @@ class RegionMaker:
             self.potential, types[row], self.types[atom[sites[site]]], length[site, row]
         )
         return torch.zeros(count, dtype=torch.float64).index_add(0, boundary[sites[site]], found)
+
+
+def images_around(
+    structure: Structure, centre: int, radius: float | None, further: float
+) -> tuple[Tensor, Tensor]:
+    """Atoms and places, relative to the centre, of all images within a region or `further` Å of it.
+
+    Args:
+        structure: the whole.
+        centre: an atom.
+        radius: Å, of the region; None takes one that holds all atoms.
+        further: Å.
+    """
+    cell, periodic = structure.cell, structure.periodic
+    positions = structure.positions - structure.positions[centre]
+    positions = central_image(positions, cell, periodic)
+    span = float(positions.norm(dim=1).max())
+    span = min(span, radius) if radius is not None else span
+    return _images_in_sphere(positions, cell, periodic, span + further)
+
+
+def nearest_images(atom: Tensor, place: Tensor, radius: float | None) -> Tensor:
+    """Which image of each atom is nearest to the centre, for atoms within a radius (None: all)."""
+    distance = place.norm(dim=1)
+    order = distance.argsort(stable=True)
+    order = order[atom[order].argsort(stable=True)]
+    first = torch.cat((torch.ones(1, dtype=torch.bool), atom[order].diff() != 0))
+    home = order[first]
+    return home if radius is None else home[distance[home] < radius]
+
+
+def most_rows(structure: Structure, radius: float | None) -> int:
+    """How many atoms the largest region of a radius has."""
+    atoms = len(structure)
+    if radius is None:
+        return atoms
+    pairs = neighbor_pairs(structure.positions, structure.cell, structure.periodic, radius)
+    return int(torch.bincount(pairs.edge_index[1], minlength=atoms).max()) + 1
 
 
 def densities(potential: EAM, structure: Structure) -> Tensor:
@@ -159,13 +180,12 @@ def _images_in_sphere(
     """Atom and place of all images within a radius of the origin.
 
     Args:
-        positions: [n, 3] Å, within half a cell of the origin.
+        positions: [n, 3] Å, the central images (`mgsym.structure.cell`).
     """
     # an image n cells away lies at least (n − ½) cell heights off
-    heights = torch.linalg.inv(cell).norm(dim=0)
     most = [
-        max(0, math.ceil(radius * h - 0.5)) if p else 0
-        for h, p in zip(heights.tolist(), periodic, strict=True)
+        max(0, math.ceil(radius / h - 0.5)) if p else 0
+        for h, p in zip(heights(cell).tolist(), periodic, strict=True)
     ]
     steps = torch.cartesian_prod(*(torch.arange(-m, m + 1) for m in most)).double()
     atoms, places = [], []

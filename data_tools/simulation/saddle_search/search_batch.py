@@ -8,9 +8,10 @@ appears, climb along the mode while relaxing across it, stop where the force van
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +19,33 @@ from torch import Tensor
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.fire_across import PerpendicularFire
 from mgsym.data_tools.simulation.saddle_search.lanczos import Lanczos
-from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
-from mgsym.data_tools.simulation.saddle_search.regions import Region
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+
+
+class FreeAtoms(Protocol):
+    """What a search has to know of a region: `Region` and `CalculatorRegion` tell it."""
+
+    @property
+    def atoms(self) -> Tensor:
+        """[a] the atoms that move, ascending."""
+
+    @property
+    def start(self) -> Tensor:
+        """[a, 3] where they are in the minimum, Å from the centre."""
+
+
+class RegionForces(Protocol):
+    """Regions in slots, and the forces in all of them: see `RegionGroups`."""
+
+    slots: int
+    rows: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def insert(self, slot: int, region: Any) -> None: ...
+    def refresh(self, x: Tensor) -> None: ...
+    def forces(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]: ...
+    def keep_busy(self, busy: Sequence[bool]) -> list[int]: ...
 
 
 class Kind(Enum):
@@ -65,7 +90,7 @@ class SearchState:
         end, mode: [3, a] where it ended, and along what.
     """
 
-    region: Region
+    region: FreeAtoms
     start: Tensor
     axis: Tensor
     tag: Any = None
@@ -89,7 +114,7 @@ class SearchBatch:
         kind: what these states are.
     """
 
-    def __init__(self, regions: RegionGroups, settings: ArtnSettings, kind: Kind) -> None:
+    def __init__(self, regions: RegionForces, settings: ArtnSettings, kind: Kind) -> None:
         self.regions, self.settings, self.kind = regions, settings, kind
         self.refining = kind is Kind.REFINE
         self.finished: list[SearchState] = []

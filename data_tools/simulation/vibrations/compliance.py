@@ -23,13 +23,13 @@ from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.vibrations.cage import cage_inputs
 from mgsym.data_tools.simulation.vibrations.hessian import BlockRows, Mapping, eam_hessian
 from mgsym.structure import Column, Structure
+from mgsym.structure.cell import fractional, heights, wrap_fraction
 from mgsym.structure.neighbors import neighbor_pairs
 from mgsym.utils.devices import one_thread
+from mgsym.utils.progress import Progress
 
 RADII = (6.0, 9.0)  # Å, of the clusters
 _NARROW, _WIDE = 6.5, 13.0  # Å, of the groups of atoms that are worked on at once
-
-Progress = Callable[[int, int], None]
 
 
 def physical_inputs(
@@ -222,11 +222,13 @@ def _within(structure: Structure, first: int, radius: float) -> Tensor:
 
 def _groups(structure: Structure, width: float) -> Iterator[Tensor]:
     """The atoms of a structure by cubes of about some width (Å)."""
-    fraction = (structure.positions - structure.origin) @ torch.linalg.inv(structure.cell)
+    fraction = fractional(structure.positions - structure.origin, structure.cell)
     low, high = fraction.amin(0), fraction.amax(0)
     periodic = torch.tensor(structure.periodic)
-    fraction = torch.where(periodic, fraction % 1, (fraction - low) / (high - low + 1e-9))
-    span = _heights(structure) * torch.where(periodic, 1, high - low)
+    fraction = torch.where(
+        periodic, wrap_fraction(fraction, periodic), (fraction - low) / (high - low + 1e-9)
+    )
+    span = heights(structure.cell) * torch.where(periodic, 1, high - low)
     bins = (span / width).round().clamp(min=1)
     x, y, z = (fraction * bins).floor().clamp(min=0).minimum(bins - 1).long().unbind(1)
     key = (x * int(bins[1]) + y) * int(bins[2]) + z
@@ -234,17 +236,12 @@ def _groups(structure: Structure, width: float) -> Iterator[Tensor]:
     yield from order.split(torch.unique_consecutive(key[order], return_counts=True)[1].tolist())
 
 
-def _heights(structure: Structure) -> Tensor:
-    """[3] Å, how far apart the faces of the cell are."""
-    return 1 / torch.linalg.inv(structure.cell).norm(dim=0)
-
-
 def _repeated(structure: Structure, width: float) -> Structure:
     """The structure repeated until no periodic direction is narrower than `width` (Å).
 
     The atoms of the structure come first.
     """
-    times = (width / _heights(structure)).ceil().clamp(min=1)
+    times = (width / heights(structure.cell)).ceil().clamp(min=1)
     times = torch.where(torch.tensor(structure.periodic), times, 1).long()
     if bool((times == 1).all()):
         return structure

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -13,6 +11,7 @@ from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.masks import at_least
 from mgsym.models.base import BarrierModel
 from mgsym.nn.egat import recorded_attention
+from mgsym.utils.progress import Progress
 
 
 def path_slopes(model: BarrierModel, part: ComputationGraph, weights: tuple[float, ...]) -> Tensor:
@@ -49,7 +48,7 @@ def gradient(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
 ) -> Explanation:
     """How fast the prediction changes with the weight of each edge, |w ∂f/∂w| at w = 1, in eV.
 
@@ -63,7 +62,7 @@ def integrated_gradients(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
     *,
     steps: int = 16,
 ) -> Explanation:
@@ -86,7 +85,7 @@ def leave_one_out(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
     *,
     candidates: int = 100,
 ) -> Explanation:
@@ -121,7 +120,7 @@ def random(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
 ) -> Explanation:
     """Every edge drawn at random: what an explanation must be better than."""
     importance = torch.rand(len(part.edges), generator=generator)
@@ -132,7 +131,7 @@ def attention(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
 ) -> Explanation:
     """The share of the atom's attention that passes through each edge.
 

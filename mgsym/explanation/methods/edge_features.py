@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mgsym.explanation.computation_graph import ComputationGraph, distance_to_atom
-from mgsym.explanation.methods.masks import threshold
+from mgsym.explanation.methods.masks import HIGHEST, LOWEST, threshold
 from mgsym.graph import Graph
 from mgsym.graph.operations import receptive_nodes
 from mgsym.models.base import BarrierModel, hidden_features
 from mgsym.nn.scatter import segment_sum
 
 SHELLS = 6  # of the radial densities, from nothing to the cutoff
-LOWEST, HIGHEST = -8.0, 3.0  # of logits from slopes: no edge is beyond reach, none is certain
 
 
 @dataclass(frozen=True, eq=False)

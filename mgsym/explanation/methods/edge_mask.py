@@ -20,8 +20,6 @@ prediction stays with the edges of the budget alone (`exchange`). This draws not
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -32,7 +30,9 @@ from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import midpoints, path_slopes
 from mgsym.explanation.methods.exchange import exchange
 from mgsym.explanation.methods.masks import (
+    HIGHEST,
     JITTER,
+    LOWEST,
     at_least,
     normal,
     probabilities,
@@ -41,17 +41,17 @@ from mgsym.explanation.methods.masks import (
 )
 from mgsym.graph import collate
 from mgsym.models.base import BarrierModel
+from mgsym.utils.progress import Progress
 
 PATH = 4  # steps of the integrated gradients that a mask starts from
 POOL = 600  # edges that are learned: those of largest start, and all that arrive at the atom
-LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none is certain
 
 
 def edge_mask(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
     *,
     budget: int = 50,
     steps: int = 40,
@@ -124,7 +124,7 @@ def _learn(
     attribution: Tensor,
     logits: Tensor,
     settings: tuple[int, int, float, float, float],
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
 ) -> None:
     """Improve `logits` [initialisations, m] in place, all of them in one batch."""
     budget, steps, learning_rate, necessity, anchor = settings

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 
+LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none is certain
 JITTER = 0.1  # of starting logits, which makes initialisations differ
 
 

@@ -40,7 +40,7 @@ training instead of one nearer and one farther.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,17 +56,16 @@ from mgsym.explanation.computation_graph import (
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import midpoints, path_slopes, without_gradient
 from mgsym.explanation.methods.edge_features import (
-    HIGHEST,
-    LOWEST,
     EdgeFeatures,
     EdgeScorer,
     edge_features_of,
     node_features_of,
 )
-from mgsym.explanation.methods.masks import at_least, probabilities, threshold
+from mgsym.explanation.methods.masks import HIGHEST, LOWEST, at_least, probabilities, threshold
 from mgsym.explanation.methods.mixup import mixup
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
+from mgsym.utils.progress import Progress
 
 NAME = "parameterised-mask"
 POOL = 600  # edges that may explain in one step
@@ -132,7 +131,7 @@ class ParameterisedExplainer:
         nodes: Sequence[int],
         *,
         seed: int | torch.Generator = 0,
-        progress: Callable[..., None] | None = None,
+        progress: Progress | None = None,
     ) -> ParameterisedExplainer:
         """Train the network on some atoms.
 
@@ -210,7 +209,7 @@ class ParameterisedExplainer:
         cases: Sequence[_Case],
         scorer: EdgeScorer,
         generator: torch.Generator,
-        progress: Callable[..., None] | None,
+        progress: Progress | None,
     ) -> None:
         scale = float(model.label_scale)
         others = torch.tensor([case.full for case in cases], device=scorer.bias.device) / scale
@@ -289,7 +288,7 @@ def parameterised_mask(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
     *,
     budget: int = 50,
     atoms: int = 8,

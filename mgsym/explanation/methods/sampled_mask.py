@@ -17,8 +17,6 @@ the method that settles on one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -27,7 +25,9 @@ from mgsym.explanation.computation_graph import ComputationGraph, full_predictio
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.attribution import path_slopes
 from mgsym.explanation.methods.masks import (
+    HIGHEST,
     JITTER,
+    LOWEST,
     at_least,
     normal,
     probabilities,
@@ -35,8 +35,8 @@ from mgsym.explanation.methods.masks import (
     threshold,
 )
 from mgsym.models.base import BarrierModel
+from mgsym.utils.progress import Progress
 
-LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none is certain
 SHRINK = 0.6  # of the steps bring the expected number of edges down to the budget
 
 
@@ -44,7 +44,7 @@ def sampled_mask(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
     *,
     budget: int = 50,
     steps: int = 150,

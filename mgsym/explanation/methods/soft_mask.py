@@ -7,8 +7,6 @@ edges of a node cancels, so that a mask can fade to nothing and change no predic
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -18,13 +16,14 @@ from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.masks import JITTER, at_least, normal, spread_of
 from mgsym.models.base import BarrierModel
 from mgsym.nn.egat import scaled_attention
+from mgsym.utils.progress import Progress
 
 
 def soft_mask(
     model: BarrierModel,
     part: ComputationGraph,
     generator: torch.Generator,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
     *,
     budget: int = 50,
     steps: int = 100,

@@ -33,16 +33,16 @@ from torch import Tensor, nn
 
 from mgsym.graph import Graph
 from mgsym.models.node_inputs import check_range
-from mgsym.models.with_ridge import NetworkWithRidge, ResidualOptions
+from mgsym.models.with_ridge import NetworkWithRidge, WithRidgeOptions
 from mgsym.nn.density import neighbor_density
 from mgsym.nn.equivariant import ChannelMix, EquivariantNorm, SphereProducts, VectorCoupling
-from mgsym.nn.layers import Dropout, radial_basis, smooth_cutoff
+from mgsym.nn.layers import BatchNorm, Dropout, radial_basis, smooth_cutoff
 from mgsym.nn.spherical_harmonics import spherical_harmonics
 
 
 @dataclass(frozen=True)
-class AceOptions(ResidualOptions):
-    """Options of the network beside ResidualOptions.
+class AceOptions(WithRidgeOptions):
+    """Options of the network beside WithRidgeOptions.
 
     Attributes:
         layers: of message passing.
@@ -82,7 +82,7 @@ class Ace(NetworkWithRidge):
     def __init__(self, species: tuple[str, ...], cutoff: float, options: AceOptions) -> None:
         super().__init__(species, cutoff, options, options.layers)
         width = options.width
-        self.embedding = nn.Sequential(self.first_layer(), nn.BatchNorm1d(width), nn.SiLU())
+        self.embedding = nn.Sequential(self.first_layer(), BatchNorm(width), nn.SiLU())
         counts = [0] + [options.vectors] * (options.layers - 1) + [0]
         self.layers = nn.ModuleList(
             AceLayer(options, received, sent) for received, sent in pairwise(counts)
@@ -132,7 +132,7 @@ class AceLayer(nn.Module):
         nn.init.ones_(self.gate.bias)
         self.products = SphereProducts(degree)
         invariants = features * (degree + 2)
-        self.invariant_norm = nn.BatchNorm1d(invariants)
+        self.invariant_norm = BatchNorm(invariants)
         self.update = _perceptron(width + invariants, width, width, options.dropout)
         self.send_vectors = nn.Linear(2 * features, sent, bias=False) if sent else None
 
@@ -167,7 +167,7 @@ class AceLayer(nn.Module):
 def _perceptron(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, width),
-        nn.BatchNorm1d(width),
+        BatchNorm(width),
         nn.SiLU(),
         Dropout(dropout),
         nn.Linear(width, outputs),

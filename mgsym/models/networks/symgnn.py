@@ -27,6 +27,7 @@ their length. (The published code also takes their batch norms away and drops ou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +37,15 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.models.base import Invariance
 from mgsym.models.node_inputs import check_choices
-from mgsym.models.with_ridge import NetworkWithRidge, ResidualOptions
+from mgsym.models.with_ridge import NetworkWithRidge, WithRidgeOptions
 from mgsym.nn.egat import EGATBlock
 from mgsym.nn.layers import EdgeEncoder, decoder, encoder, radial_basis
 from mgsym.nn.rotations import Transforms
 
 
 @dataclass(frozen=True)
-class SymGNNOptions(ResidualOptions):
-    """Options of SymGNN beside ResidualOptions; the defaults are the paper's.
+class SymGNNOptions(WithRidgeOptions):
+    """Options of SymGNN beside WithRidgeOptions; the defaults are the paper's.
 
     Attributes:
         width: channels of nodes and edges.
@@ -115,6 +116,38 @@ class SymGNN(NetworkWithRidge):
             for edges, weight in self._encoded_edges(graph)
         ]
         return self.with_ridge(torch.stack(passes).sum(0), graph)
+
+    # ---- the same layer by layer, on some of the atoms (mgsym.prediction.sweep) ----
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers pass messages."""
+        return len(self.layers)
+
+    def begin(self, part: Graph, count: int) -> tuple[Tensor, list[Tensor]]:
+        """Encoded nodes [count, width], and edges [e, width] as each pass sees them."""
+        nodes = self.node_encoder(self.node_input(part)[:count])
+        return nodes, [edges for edges, _ in self._encoded_edges(part)]
+
+    def advance(
+        self, layer: int, nodes: Tensor, edges: Tensor, part: Graph
+    ) -> tuple[Tensor, Tensor]:
+        """Nodes and edges after a layer."""
+        found: tuple[Tensor, Tensor] = self.layers[layer](
+            nodes, edges, part, last=layer == len(self.layers) - 1
+        )
+        return found
+
+    def finish(self, passes: Sequence[Tensor], part: Graph) -> Tensor:
+        """Barriers in eV of the part's first atoms."""
+        shares = [1.0] if len(passes) == 1 else self._shares()
+        decoded = [self.decoder(nodes).squeeze(-1) for nodes in passes]
+        own = torch.stack([one * share for one, share in zip(decoded, shares, strict=True)]).sum(0)
+        return self.label_mean + self.label_scale * self.with_ridge(own, part)
+
+    def _shares(self) -> list[float]:
+        assert self.transforms is not None
+        return self.transforms()[1].tolist()
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""

@@ -19,8 +19,8 @@ from mgsym.graph.operations import glass_of
 from mgsym.graph.prepared import Owner
 from mgsym.models.base import BarrierModel
 from mgsym.models.regression.moments import STRENGTHS, Moments, choose_strength
+from mgsym.utils.progress import Progress, silent
 
-Progress = Callable[..., None]  # progress(steps done, steps in all)
 USUAL_STRENGTH = 30.0  # where a single glass trains
 
 
@@ -56,7 +56,7 @@ class DirectModel(BarrierModel):
         """All that descriptors depend on; statistics and what was fitted play no part."""
         return self.inputs.owner
 
-    def from_positions(self, graph: Graph) -> dict[str, Tensor]:
+    def from_positions(self, graph: Graph, progress: Progress | None = None) -> dict[str, Tensor]:
         """The descriptors of its atoms."""
         return self.inputs.described(graph)
 
@@ -74,7 +74,7 @@ class DirectModel(BarrierModel):
         self.fit_statistics(graphs)
         graphs = [self.prepare(graph) for graph in graphs if bool(graph.labelled.any())]
         self.inputs.fit(graphs)
-        self.fit_features(graphs, progress or (lambda *_: None))
+        self.fit_features(graphs, progress or silent)
 
     def fit_features(self, graphs: Sequence[Graph], progress: Progress) -> None:
         """Fit what takes the features to the standardised label; every graph has labels."""

@@ -25,7 +25,8 @@ from mgsym.descriptors.local import LocalOptions
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.graph.operations import glass_of
-from mgsym.models.regression.base import DirectModel, Progress, labels_weigh
+from mgsym.models.regression.base import DirectModel, labels_weigh
+from mgsym.utils.progress import Progress
 
 _BINNED_FROM = 20_000  # atoms whose features tell where bins end
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from mgsym.descriptors.local import LocalOptions
 from mgsym.errors import UsageError
 from mgsym.graph import Graph
-from mgsym.models.regression.base import DirectModel, Progress, strength_for
+from mgsym.models.regression.base import DirectModel, strength_for
 from mgsym.models.regression.moments import Moments, ridge_weights
+from mgsym.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -63,4 +64,10 @@ class Ridge(DirectModel):
         progress(steps, steps)
 
     def standardised(self, graph: Graph, edge_weight: Tensor | None) -> Tensor:
-        return self.inputs.project(graph, self.weight[:, None]).squeeze(1) + self.intercept
+        return self.projected(graph)
+
+    def projected(self, graph: Graph, progress: Progress | None = None) -> Tensor:
+        """[n], as `standardised`; progress is called with the atoms done and in all."""
+        return (
+            self.inputs.project(graph, self.weight[:, None], progress).squeeze(1) + self.intercept
+        )

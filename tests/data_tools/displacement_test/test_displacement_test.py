@@ -240,7 +240,20 @@ def test_a_folder_of_something_else_is_not_gone_on_with(
     other = Request(**{**vars(REQUEST), "atoms": 2})
     with pytest.raises(InputError, match=r"plan\.json: was made for something else \(atoms: 3"):
         check(tmp_path / "out", other, resume=True)
-    (tmp_path / "out" / "plan.json").write_text("{}")
+    plan = tmp_path / "out" / "plan.json"
+    whole = json.loads(plan.read_text())
+    for damaged in (
+        *("{}", "[", "[" * 200_000, "[1]", '{"asked": 1' + 5000 * "0" + "}"),
+        json.dumps({**whole, "displacements": [1]}),
+        json.dumps({**whole, "asked": 7}),
+        json.dumps({**whole, "asked": {}}),
+        json.dumps({**whole, "asked": {**whole["asked"], "seed": "one"}}),
+    ):
+        plan.write_text(damaged)
+        with pytest.raises(InputError, match=r"plan\.json: (is damaged|was made for)") as caught:
+            check(tmp_path / "out", resume=True)
+        assert len(str(caught.value)) < 600 + len(str(plan))
+    plan.write_bytes(b'{"asked": "\xff"}')
     with pytest.raises(InputError, match=r"plan\.json: is damaged"):
         check(tmp_path / "out", resume=True)
 

@@ -13,6 +13,7 @@ import torch
 
 import mgsym
 from mgsym.data_tools.public_dataset import FILES, identify
+from mgsym.errors import InputWarning
 
 # name, mean energy in eV per atom, mean and standard deviation of the label in eV
 REFERENCE = [
@@ -113,6 +114,12 @@ def test_types_can_be_told(tmp_path: Path) -> None:
     ]
     with pytest.raises(mgsym.InputError, match=r"a\.pickle: type 3 has no element: add --types"):
         mgsym.read(path)
+
+
+def test_types_against_the_datasets_own_are_said(tmp_path: Path) -> None:
+    path = dumped(tmp_path, arrays())
+    with pytest.warns(InputWarning, match=r"type 1 called Cu is taken for Ni, as --types"):
+        assert set(mgsym.read(path, types={1: "Ni", 2: "Zr"}).species) == {"Ni", "Zr"}
 
 
 class Malicious:

@@ -57,7 +57,7 @@ def run(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = {
         "width": 8, "heads": [1], "decoder_layers": 1, "edge_input": "length",
         "node_input": "descriptors", "radial": 4, "l_max": 2,
-        "physical_inputs": ["energy", "stiffness_1"], "smoothing": [1.5],
+        "physical_inputs": ["energy", "stiffness_1"], "physical_smoothing": [1.5],
     }  # fmt: skip
     torch.manual_seed(0)
     model = create_model("symgnn", ("Cu", "Zr"), CUTOFF, options)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from mgsym.benchmark import (
 )
 from mgsym.benchmark.plan import make_plan
 from mgsym.benchmark.table import CEILING, POOLED, STRUCTURES, make_table
+from mgsym.benchmark.trial import load_trial
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.graph import Graph
 from mgsym.training.checkpoint import load_checkpoint
@@ -377,6 +379,57 @@ def trial(model: str, fold: str, seed: int, error: str = "", **pearsons: float |
         model, fold, seed, {}, error, found, parameters=7, seconds=2.0 + seed, device="cpu",
         rotation={"rms": 0.01}, peak_memory=0.5,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("rotation", {"rms": "small"}, "rotation.rms is 'small', expected a number"),
+        ("rotation", {}, "rotation.rms is None, expected a number"),
+        ("rotation", {"rms": float("nan")}, "rotation.rms is nan, expected a number"),
+        ("scores", {"test": {"pooled": {}, "structures": {}}}, "scores.test.pooled.mae is None"),
+        ("scores", {"test": {"rmse": 0.1}}, "scores.test.pooled.mae is None"),
+        ("scores", {"test": 0.1}, "scores"),
+        ("seed", -1, "seed"),
+        ("seconds", "long", "seconds"),
+    ],
+)
+def test_damaged_records_are_told(field: str, value: object, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    trial("small", "a", 0, a0=0.2, a1=None).save(path)  # a correlation may be undefined
+    assert load_trial(path).scores["test"]["structures"]["a1"]["pearson"] is None
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(InputError, match=f"a.json: .*{re.escape(told)}"):
+        load_trial(path)
+
+
+def test_a_record_of_a_failure_has_no_figures(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    replace(trial("small", "a", 0, error="diverged"), rotation={}).save(path)
+    assert load_trial(path).error == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seeds", [10**30]),
+        ("minutes", "long"),
+        ("rotations", 1),
+        ("models", {"a": {"training.epochs": 10**30}}),
+        ("models", {"a": 7}),
+        ("models", []),
+        ("glasses", 7),
+    ],
+)
+def test_damaged_plans_are_told(
+    plan: BenchmarkPlan, field: str, value: object, tmp_path: Path
+) -> None:
+    plan.save(tmp_path)
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(InputError, match=r"plan\.json: ") as caught:
+        load_plan(tmp_path)
+    assert len(str(caught.value)) < 400 + len(str(path))
 
 
 def table_of(graphs: list[Graph], plan: BenchmarkPlan, trials: list[Trial]) -> Table:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +106,8 @@ def test_files_are_guarded(found: Explanation, tmp_path: Path) -> None:
     [
         (None, "no such file"),
         ("{", "expected an explanation in JSON"),
+        ("[" * 200_000, "expected an explanation in JSON, found: maximum recursion depth"),
+        ('{"a": 1' + 5000 * "0" + "}", "expected an explanation in JSON"),
         ("[]", "expected mgsym-explanation version 1"),
         ('{"format": "mgsym-explanation", "format_version": 2}', "version 1"),
         ('{"format": "mgsym-explanation", "format_version": 1}', "a damaged explanation"),
@@ -115,3 +119,31 @@ def test_damaged_files_are_refused(tmp_path: Path, text: str | None, message: st
         path.write_text(text)
     with pytest.raises(InputError, match=message):
         Explanation.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["edges"][0].update(edge=10**30),
+        lambda data: data["edges"][0].update(hop=1e400),
+        lambda data: data["edges"][0].update(importance="much"),
+        lambda data: data["edges"][0].update(importance=10**400),
+        lambda data: data["edges"][0].update(source_element="Xx"),
+        lambda data: data["edges"][0].update(spread={}),
+        lambda data: data.update(edges=[1, 2]),
+        lambda data: data.update(edges=7),
+        lambda data: data.update(species=7),
+    ],
+)
+def test_damaged_values_are_refused(
+    change: Callable[[dict[str, Any]], None], found: Explanation, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    found.topk(3).save(path)
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"a\.json: a damaged explanation: ") as caught:
+        Explanation.load(path)
+    assert len(str(caught.value)) < 400 + len(str(path))
+    assert "\n" not in str(caught.value)

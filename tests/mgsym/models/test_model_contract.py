@@ -24,16 +24,19 @@ from mgsym.structure import Structure
 CUTOFF = 3.6
 SMALL = {"width": 8, "heads": (2, 1), "decoder_layers": 1}
 FAST = {**SMALL, "edge_input": "length", "node_input": "descriptors", "radial": 5, "l_max": 3}
-PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "smoothing": (1.5, 2.5)}
+PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5, 2.5)}
 NEAR = {"descriptor_cutoff": 4.0, "radial": 3, "l_max": 2, "wide_cutoff": 4.5, "wide_radial": 4}
 NEAR_TREES = NEAR | {"smoothing": (1.2,), "columns": 0.5}
 NEAR |= {"smoothing": (1.2,), "strength": 3.0}
 LOCAL_PHYSICAL = {"physical_inputs": ("energy", "stiffness"), "physical_smoothing": (1.5,)}
 DESCRIPTORS = {"node_input": "descriptors", "radial": 5, "l_max": 3}
 
-# every registered model, and the options that make it another model
+# Every registered model, and the options that make it another model. Regressions see less far
+# than by default: what they must do does not depend on it, and their time does.
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     **{name: (name, {}) for name in MODELS},
+    "ridge": ("ridge", NEAR),
+    "boosting": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "symgnn output": ("symgnn", {**SMALL, "symmetrisation": "output"}),
     "symgnn haar": ("symgnn", {**SMALL, "transforms": "haar", "samples": 64}),
     "symgnn octahedral": ("symgnn", {**SMALL, "transforms": "octahedral"}),
@@ -43,9 +46,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "symgnn length": ("symgnn", {**SMALL, "edge_input": "length"}),
     "symgnn descriptors": ("symgnn", FAST),
     "symgnn physical": ("symgnn", {**FAST, **PHYSICAL}),
-    "ridge near": ("ridge", NEAR),
     "ridge physical": ("ridge", {**NEAR, **LOCAL_PHYSICAL}),
-    "boosting near": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "gcn descriptors": ("gcn", {"node_input": "descriptors", "radial": 5, "l_max": 3}),
     "gcn-edges length physical": ("gcn-edges", {**PHYSICAL, "edge_input": "length"}),
     "egnn physical": ("egnn", PHYSICAL),
@@ -62,8 +63,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "bapst length": ("bapst", {**PHYSICAL, "width": 16, "steps": 2, "edge_input": "length"}),
     "bapst as published": ("bapst", {"width": 16, "steps": 2, "residual": False}),
     "bapst haar": ("bapst", {"width": 16, "augment": "haar"}),
-    "symgnn companion": ("symgnn", {**FAST, **PHYSICAL, "companion": 0.4}),
-    "ace companion": ("ace", {"width": 16, "l_max": 2, "companion": 0.4}),
+    "symgnn ridge share": ("symgnn", {**FAST, **PHYSICAL, "ridge_share": 0.4}),
+    "ace ridge share": ("ace", {"width": 16, "l_max": 2, "ridge_share": 0.4}),
     "ace types vectors": ("ace", {"node_input": "types", "width": 16, "vectors": 3}),
     "ace physical": ("ace", {"width": 16, **PHYSICAL}),
 }
@@ -182,11 +183,13 @@ def test_preparing_changes_nothing(model: BarrierModel, graphs: list[Graph]) -> 
 def strangers(graphs: list[Graph]) -> list[BarrierModel]:
     """Models of several kinds that prepare a graph, each in its own way."""
     found = []
-    for case in ("symgnn companion", "gcn descriptors", "ridge near", "ace companion"):
+    for case in ("symgnn ridge share", "gcn descriptors", "ridge", "ace"):
         name, options = CASES[case]
+        # a ridge beside a network is slow to fit, the more so for three species
+        species = ("Zr", "Cu") if "ridge_share" in options else ("Zr", "Al", "Cu")
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            model = create_model(name, ("Zr", "Al", "Cu"), CUTOFF, options)
+            model = create_model(name, species, CUTOFF, options)
         model.fit_statistics(graphs[1:])
         found.append(model.eval())
     return found
@@ -412,7 +415,7 @@ def test_physical_inputs_join_descriptors() -> None:
     with pytest.raises(UsageError, match='physical_inputs needs node_input = "descriptors"'):
         create_model("symgnn", ("Cu",), CUTOFF, {"physical_inputs": ("energy",)})
     with pytest.raises(UsageError, match="expected lengths above 0 Å"):
-        create_model("symgnn", ("Cu",), CUTOFF, {**FAST, "smoothing": (0.0,)})
+        create_model("symgnn", ("Cu",), CUTOFF, {**FAST, "physical_smoothing": (0.0,)})
 
 
 def test_statistics_need_labels(model: BarrierModel, graphs: list[Graph]) -> None:

@@ -12,7 +12,6 @@ from mgsym.graph import Graph
 from mgsym.models import MODELS, create_model, model_options, summarize_models
 from mgsym.models.networks.symgnn import SymGNN
 from mgsym.training import train
-from mgsym.training.checkpoint import load_checkpoint
 from mgsym.training.config import load_config
 
 
@@ -65,13 +64,11 @@ def test_summaries_say_what_models_declare() -> None:
 def test_the_default_schedule_trains_every_model(
     five_graphs: list[Graph], name: str, tmp_path: Path
 ) -> None:
-    config = load_config(overrides={"model.name": name, "training.epochs": 2})
+    config = load_config(overrides={"model.name": name, "training.epochs": 1})
     run = train(five_graphs, config, run=tmp_path / "run", device="cpu")
     assert all(torch.isfinite(torch.tensor(row["train_loss"])) for row in run.history)
-    model, metadata = load_checkpoint(tmp_path / "run/best.pt")
-    assert metadata.model.name == name
-    with torch.no_grad():
-        assert torch.equal(model(five_graphs[4]), run.model(five_graphs[4]))
+    assert run.scores["test"].pooled.count == 64
+    assert (tmp_path / "run/best.pt").exists()
 
 
 @pytest.mark.parametrize(

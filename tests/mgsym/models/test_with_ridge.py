@@ -30,7 +30,7 @@ def graph(seed: int, boxes: int = 4) -> Graph:
 
 @pytest.fixture(scope="module")
 def model() -> BarrierModel:
-    options = {**SMALL, "node_input": "descriptors", "companion": SHARE}
+    options = {**SMALL, "node_input": "descriptors", "ridge_share": SHARE}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_model("symgnn", ("Cu", "Zr"), 3.6, options)
@@ -42,41 +42,41 @@ def test_the_prediction_is_the_weighted_mean(model: BarrierModel) -> None:
     one = graph(5)
     with torch.no_grad():
         both = model.standardised(one, None)
-        beside = model.companion.standardised(one, None)
-        model.companion, companion = None, model.companion
+        ridge_alone = model.ridge.standardised(one, None)
+        model.ridge, ridge = None, model.ridge
         alone = model.standardised(one, None)
-        torch.testing.assert_close(both, (1 - SHARE) * alone + SHARE * beside)
-        model.companion = companion
-    assert float(beside.std()) > 0.1
+        torch.testing.assert_close(both, (1 - SHARE) * alone + SHARE * ridge_alone)
+        model.ridge = ridge
+    assert float(ridge_alone.std()) > 0.1
 
 
 def test_the_network_learns_alone(model: BarrierModel) -> None:
-    """In training the companion does not show, whatever it says."""
+    """In training the regression does not show, whatever it says."""
     one = graph(5)
     losses = []
     for shift in (0.0, 3.0):
-        model.companion.intercept += shift  # type: ignore[union-attr, operator]
+        model.ridge.intercept += shift  # type: ignore[union-attr, operator]
         with torch.random.fork_rng():
             torch.manual_seed(1)
             model.train()
             losses.append(model.standardised(one, None).square().mean().item())
             model.eval()
-        model.companion.intercept -= shift  # type: ignore[union-attr, operator]
+        model.ridge.intercept -= shift  # type: ignore[union-attr, operator]
     assert losses[0] == losses[1]
 
 
-def test_the_companion_is_the_model_ridge(model: BarrierModel) -> None:
+def test_the_regression_is_the_model_ridge(model: BarrierModel) -> None:
     graphs = [graph(seed) for seed in range(3)]
     ridge = create_model("ridge", ("Cu", "Zr"), 3.6, {})
     ridge.fit(graphs)  # type: ignore[operator]
     one = graph(6)
     with torch.no_grad():
         expected = ridge.standardised(one, None)
-        torch.testing.assert_close(model.companion.standardised(one, None), expected)
+        torch.testing.assert_close(model.ridge.standardised(one, None), expected)
 
 
 def test_pieces_and_explanations_see_all_of_it(model: BarrierModel) -> None:
-    """A part of a structure would not tell the companion enough; it is asked before."""
+    """A part of a structure would not tell the regression enough; it is asked before."""
     one = graph(7, boxes=7)
     torch.testing.assert_close(
         predict_graph(model, one, max_edges=one.num_edges // 3), predict_graph(model, one),

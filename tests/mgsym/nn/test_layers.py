@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +174,24 @@ def test_block_drops_what_its_definition_drops(
     for again in (True, False):  # the second time, what was stored is gone
         for a, b in zip(with_grads(*fused, retain_graph=again), plain, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_memory_for_the_backward_pass_goes_with_training_and_with_the_layer() -> None:
+    torch.manual_seed(2)
+    graph = random_graph(30, 500)
+    block = EGATBlock(4, 2, dropout=0.0)
+    nodes, edges = torch.randn(30, 4), torch.randn(500, 4)
+    block(nodes, edges, graph)[1].sum().backward()
+    (memory,) = block._memory.free
+    block(nodes, edges, graph)[1].sum().backward()
+    assert block._memory.free == [memory]  # and no more of it
+    assert copy.deepcopy(block)._memory.free == []
+    other = EGATBlock(4, 2, dropout=0.0)
+    assert other._memory.free == []
+    assert block.eval()._memory.free == []
+    kept = weakref.ref(memory)
+    del memory
+    assert kept() is None
 
 
 def plain_encoder(

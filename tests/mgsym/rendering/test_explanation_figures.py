@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,22 @@ import torch
 from mgsym.data_tools.sample import sample_structures
 from mgsym.errors import UsageError
 from mgsym.explanation import Explanation, explain
+from mgsym.explanation.computation_graph import frozen_eval
 from mgsym.explanation.neighbors import nearest_atoms
 from mgsym.explanation.planted import PlantedModel
 from mgsym.explanation.proof import prove
 from mgsym.explanation.statistics import edge_statistics
+from mgsym.explanation.whole import WholePrediction, attribute, reference_of
 from mgsym.graph import Graph, build_graph
 from mgsym.rendering.explanation_figures import (
     check_page,
     curves_figure,
     explanation_page,
     local_figure,
+    ranking_figure,
     statistics_figure,
 )
-from mgsym.rendering.figures import COLOURS, element_colour
+from mgsym.rendering.figures import COLOURS, element_colour, one_line_each, unwrapped_edges
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
@@ -107,6 +111,42 @@ def test_pictures_are_written(
     assert (tmp_path / "near.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "stats.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_bars_are_what_neighbours_add(graph: Graph, model: PlantedModel, tmp_path: Path) -> None:
+    with frozen_eval(model):
+        whole = WholePrediction(model, graph)
+        told = attribute(whole, NODE, reference_of(model, [graph], environments=2))
+    (axes,) = ranking_figure(told, tmp_path / "bars.svg").axes
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths[:-1] == pytest.approx(told.value[: len(widths) - 1].tolist(), abs=1e-8)
+    assert sum(widths) == pytest.approx(float(told.value.sum()), abs=1e-6)
+    first = axes.get_yticklabels()[0].get_text()
+    assert first.startswith(f"{told.species[int(told.types[0])]} {int(told.ids[0])}, ")
+    assert "<svg" in (tmp_path / "bars.svg").read_text(encoding="utf-8")
+
+
+def test_both_directions_of_a_bond_are_one_line(graph: Graph, model: PlantedModel) -> None:
+    every = explain(graph, model, NODE, "random")
+    places = unwrapped_edges(graph, every)
+    rows = one_line_each(every, places)
+    pairs = {
+        frozenset(tuple((end * 100).round().int().tolist()) for end in places[r]) for r in rows
+    }
+    assert len(pairs) == len(rows) < len(every)
+    kept = every.importance[rows]
+    assert (kept.diff() <= 0).all()  # of either direction the more important, by importance
+    assert float(kept[0]) == float(every.importance.max())
+
+
+def test_labels_of_the_nearest_atoms_do_not_cover_each_other(
+    graph: Graph, found: Explanation, tmp_path: Path
+) -> None:
+    figure = local_figure(graph, found, tmp_path / "near.png")
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 10
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_pages_are_checked_before_the_work(tmp_path: Path) -> None:

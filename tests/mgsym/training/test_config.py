@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mgsym.errors import UsageError
-from mgsym.training.config import Config, ModelConfig, TrainingConfig, load_config, preset
+from mgsym.models import create_model
+from mgsym.training.config import (
+    Config,
+    ModelConfig,
+    TrainingConfig,
+    load_config,
+    preset,
+    settings_from_file,
+)
 from mgsym.utils.settings import differing
 
 
@@ -123,6 +132,52 @@ def test_settings_that_are_gone(tmp_path: Path) -> None:
         load_config(overrides=["model.ridge=10.0"])
     with pytest.raises(UsageError, match=r"the model kernel is gone; mgsym 0\.1\.0 is the last"):
         load_config(overrides=["model.name=kernel"])
+
+
+OLD_NAMES = {"model.companion": 0.3, "model.smoothing": [2.0]}
+
+
+def test_old_names_of_options_are_understood_and_said_to_be_old(tmp_path: Path) -> None:
+    text = "[model]\ncompanion = 0.3\nsmoothing = [2.0]"
+    (tmp_path / "old.toml").write_text(text)
+    line = (
+        "model.companion is now called model.ridge_share, model.smoothing is now called "
+        "model.physical_smoothing; the old name is understood for one more release"
+    )
+    expected = preset("fast").changed({"model.ridge_share": 0.3, "model.physical_smoothing": [2.0]})
+    for path, overrides, place in (
+        (tmp_path / "old.toml", {}, f"{tmp_path / 'old.toml'}: "),
+        (None, OLD_NAMES, ""),
+        (None, ["model.companion=0.3", "model.smoothing=[2.0]"], ""),
+    ):
+        with pytest.warns(FutureWarning) as heard:
+            assert load_config(path, overrides).flat() == expected.flat()
+        assert [str(warning.message) for warning in heard] == [place + line]
+    with pytest.warns(FutureWarning, match="model.companion is now called"):
+        model = create_model("symgnn", ("Cu", "Zr"), 5.0, {"companion": 0.3, "width": 8})
+    assert model.edges_share == 0.7
+
+
+def test_old_names_stay_where_a_model_has_them_and_clash_with_the_new() -> None:
+    assert load_config(overrides={"model.name": "ridge", "model.smoothing": [2.0]}).flat()[
+        "model.smoothing"
+    ] == (2.0,)
+    with pytest.raises(UsageError, match=r"no setting is called 'model.companion'"):
+        load_config(overrides={"model.name": "ridge", "model.companion": 0.3})
+    with pytest.raises(UsageError, match=r"model.companion is the old name of model.ridge_share"):
+        load_config(overrides={"model.companion": 0.3, "model.ridge_share": 0.3})
+
+
+def test_what_older_versions_saved_is_read_without_a_word() -> None:
+    saved = {"model.name": "symgnn", "training.auxiliary": [], **OLD_NAMES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = settings_from_file(saved)
+        options = ModelConfig.from_file("symgnn", {"companion": 0.3}).options
+    assert found == {
+        "model.name": "symgnn", "model.ridge_share": 0.3, "model.physical_smoothing": [2.0],
+    }  # fmt: skip
+    assert options["ridge_share"] == 0.3
 
 
 def test_a_misspelt_choice_is_told() -> None:

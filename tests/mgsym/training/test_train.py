@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from itertools import pairwise
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
+from mgsym.evaluation.splits import split_by_glass
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash
 from mgsym.models import create_model
@@ -23,6 +25,7 @@ from mgsym.training.config import Config, TrainingConfig, load_config
 from mgsym.training.loss import regression_loss
 from mgsym.training.optimizer import centre_predictions, make_optimizer, rate_factor, update_average
 from mgsym.training.runs import TrainedRun, latest_run, run_checkpoints
+from mgsym.training.trainer import STATE_FORMAT, STATE_VERSION, Hooks, Trainer
 from mgsym.utils.files import load_safely, save_safely
 
 MakeConfig = Callable[..., Config]
@@ -50,6 +53,51 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def without_time(run: TrainedRun) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+
+
+def test_a_run_of_before_goes_on_under_the_names_of_today(
+    five_graphs: list[Graph], tmp_path: Path
+) -> None:
+    """In mgsym 0.1.0 the ridge regression of a network was called its companion."""
+    small = {"model.width": 8, "model.heads": [1], "model.physical_inputs": []}
+    config = load_config(overrides={**small, "training.epochs": 3})
+    whole, run = train(five_graphs, config, device="cpu"), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(five_graphs, config, run=run, device="cpu", should_stop=after(5))
+    state = load_safely(run / "last.pt", STATE_FORMAT, STATE_VERSION)
+    assert any(name.startswith("ridge.") for name in state["model"])
+    for part in ("model", "average", "best_weights"):
+        old = {re.sub(r"^ridge\.", "companion.", name): v for name, v in state[part].items()}
+        state[part] = old
+    names = {"model.ridge_share": "model.companion", "model.physical_smoothing": "model.smoothing"}
+    state["config"] = {names.get(name, name): v for name, v in state["config"].items()}
+    save_safely(run / "last.pt", state)
+    assert same_bits(
+        weights(train(five_graphs, config, run=run, device="cpu", resume=True)), weights(whole)
+    )
+    for file in ("best.pt", "last.pt"):
+        saved = torch.load(run / file, weights_only=True)
+        assert "companion" not in repr([list(v) for v in saved.values() if isinstance(v, dict)])
+
+
+def test_a_trainer_is_ready_when_made(
+    five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    """Hooks watch and stop it, and change nothing of what it learns."""
+    split, device = split_by_glass(five_graphs), torch.device("cpu")
+    told: list[float] = []
+    hooks = Hooks(
+        folder=tmp_path, graphs_from="graphs", save_seconds=0.0,
+        progress=lambda done, *_, **__: told.append(done), should_stop=after(3),
+    )  # fmt: skip
+    with pytest.raises(Interrupted, match="--resume"):
+        Trainer(split, tiny_config(), device, hooks=hooks).run()
+    assert told == [1, 2, 3]
+    assert json.loads((tmp_path / "run.json").read_text())["graphs_from"] == "graphs"
+    going_on = Trainer(split, tiny_config(), device)
+    going_on.restore(torch.load(tmp_path / "last.pt", weights_only=True))
+    whole = Trainer(split, tiny_config(), device)
+    assert same_bits(weights(going_on.run()), weights(whole.run()))
 
 
 @pytest.mark.parametrize(("worth_sharing", "expected"), [(50_000, 1), (0, 3)])
@@ -121,6 +169,20 @@ def test_resumed_ends_in_the_same_bits(
     assert without_time(whole) == without_time(resumed)
     a, b = (load_safely(tmp_path / n / "last.pt", "mgsym-training", 1) for n in ("whole", "part"))
     assert same_bits(a["model"], b["model"])  # the last weights too, not only the best
+
+
+def test_killed_before_its_first_save_it_begins_again(
+    five_graphs: list[Graph], tiny_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = tiny_config(epochs=3)
+    whole = train(five_graphs, config, run=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(five_graphs, config, run=tmp_path / "part", should_stop=after(1))
+    for name in ("last.pt", "best.pt", "metrics.csv"):  # what is there before a first save is not
+        (tmp_path / "part" / name).unlink(missing_ok=True)
+    resumed = train(five_graphs, config, run=tmp_path / "part", resume=True)
+    assert same_bits(weights(whole), weights(resumed))
+    assert without_time(whole) == without_time(resumed)
 
 
 def test_resume_after_a_kill_forgets_what_was_not_saved(

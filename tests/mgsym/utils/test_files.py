@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from mgsym.errors import UsageError
+from mgsym.errors import InputError, UsageError
 from mgsym.utils.files import (
     atomic_folder,
     atomic_path,
     holds_output,
     lock_output,
+    read_json,
     refuse_existing,
 )
 
@@ -109,3 +113,99 @@ def test_an_output_is_held_while_a_function_runs(tmp_path: Path) -> None:
     assert not out.parent.exists()  # the lock is gone, and the folder that it was made in
     with lock_output(out):
         pass
+
+
+KILLED = """
+import os, signal, sys
+from mgsym.utils.files import atomic_folder, atomic_path, lock_output
+with lock_output("out", folder=True), atomic_folder("out") as folder, atomic_path("out/a.txt") as a:
+    a.write_text("half")
+    (folder / "b.txt").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, "-c", KILLED])
+    assert done.returncode == -signal.SIGKILL
+    left = os.listdir("out")
+    assert len([name for name in left if name.startswith(".writing-")]) == 2
+    assert ".lock" in left
+    Path("out/.writing-mine").write_text("not named as ours are")
+    with lock_output("out", folder=True), atomic_path("out/c.txt") as temporary:
+        temporary.write_text("whole")
+    assert sorted(os.listdir("out")) == [".writing-mine", "c.txt"]
+
+
+def test_what_another_program_is_writing_stays(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.txt") as first:
+        first.write_text("a")
+        with atomic_folder(tmp_path) as second:
+            (second / "b.txt").write_text("b")
+            with atomic_path(tmp_path / "c.txt") as third:
+                third.write_text("c")
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_links_are_not_followed_when_leftovers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "dear.txt").write_text("dear")
+    link = tmp_path / "out" / ".writing-abcdefgh-a.txt"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "dear.txt")
+    with atomic_path(tmp_path / "out" / "b.txt") as temporary:
+        temporary.write_text("b")
+    assert link.is_symlink()
+    assert (tmp_path / "dear.txt").read_text() == "dear"
+
+
+def _write_beside(target: Path, ours: str, theirs: str) -> None:
+    with atomic_path(target, overwrite=False) as temporary:
+        temporary.write_text(ours)
+        target.write_text(theirs)
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with pytest.raises(UsageError, match=r"a\.txt exists already"):
+        _write_beside(target, "ours", "theirs")
+    assert target.read_text() == "theirs"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_an_output_is_locked_once(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "a.txt"
+    with lock_output(output):
+        again = pytest.raises(UsageError, match=r"a\.txt is being written by another mgsym \(proc")
+        with again, lock_output(output):
+            pytest.fail("it was locked twice")
+        with lock_output(tmp_path / "new" / "b.txt"), lock_output(tmp_path / "new", folder=True):
+            pass  # another output
+    assert os.listdir(tmp_path) == []  # nor is the folder left that was made for it
+    with lock_output(output):
+        output.write_text("a")
+    assert os.listdir(output.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 200_000, "cannot be read as JSON: nested too deeply"),
+        (b'{"a": ' * 200_000, "cannot be read as JSON: nested too deeply"),
+        (b'{"a": "\xff"}', "cannot be read as JSON"),
+        (b"[1, 2]", "expected a JSON object"),
+        (b'{"a": 1' + 5000 * b"0" + b"}", "cannot be read as JSON"),
+        (b"", "cannot be read as JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_is_told(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(path)
+    told = str(caught.value)
+    assert f"run.json: {words}" in told
+    assert len(told) < 400 + len(str(path))
+    assert "\n" not in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from types import ModuleType
@@ -11,23 +12,31 @@ import numpy as np
 import pytest
 import torch
 
-from mgsym.data_tools.simulation.labelling.barriers import Labels, aggregate, label, merge
+from mgsym.data_tools.simulation.labelling.barriers import (
+    Labels,
+    SearchRun,
+    aggregate,
+    label,
+    merge,
+)
 from mgsym.data_tools.simulation.labelling.event_files import (
     EVENT_TYPE,
+    MARK,
     EventFile,
     Events,
     event_lines,
     join,
-    potential_hash,
     read_events,
     structure_hash,
     write_events,
 )
 from mgsym.data_tools.simulation.labelling.schedule import Plan, Schedule, used
+from mgsym.data_tools.simulation.potentials.eam import potential_hash
 from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_zr
 from mgsym.data_tools.simulation.saddle_search.events import Event, Search
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.structure import Structure
+from mgsym.utils.files import lock_output
 
 POTENTIAL = zhou_cu_zr()
 FOUR = Plan(searches=4)
@@ -56,7 +65,9 @@ def search(fake_searches: ModuleType, glass: Structure, tmp_path: Path) -> Any:
     def run(file: str = "glass.events.csv", success: float = 0.6, **options: Any) -> Labels:
         settings = fake_searches.FakeSettings(success=success, fault=options.pop("fault", ""))
         atoms = options.pop("structure", glass)
-        return label(atoms, POTENTIAL, tmp_path / file, settings, **options)
+        which = {k: options.pop(k) for k in ("rows", "plan") if k in options}
+        how = SearchRun(**options)
+        return label(atoms, POTENTIAL, tmp_path / file, settings, run=how, **which)
 
     return run
 
@@ -418,6 +429,33 @@ def test_every_search_is_on_disk_when_append_returns(search: Any, tmp_path: Path
             assert len(read_events(tmp_path / "b.csv")[1]) == k + 1
 
 
+def test_a_disk_that_fills_names_the_file(
+    search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search("a.csv", plan=Plan(1))
+    heading, _, _ = read_events(tmp_path / "a.csv")
+    path = tmp_path / "b.csv"
+
+    def open_full(file: EventFile) -> None:
+        file._file = Path("/dev/full").open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    monkeypatch.setattr(EventFile, "_open", open_full)
+    with pytest.raises(OSError) as caught, EventFile(path, heading) as file:
+        file.append(Event(0, 110, 0, 0, "found", 1.0))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert not list(tmp_path.glob(".*"))  # the lock, too, is gone
+
+
+def test_two_programs_at_one_file_of_searches(search: Any, tmp_path: Path) -> None:
+    search("a.csv", plan=Plan(1))
+    with (
+        lock_output(tmp_path / "a.csv"),
+        pytest.raises(UsageError, match=r"a\.csv is being written by another mgsym"),
+    ):
+        search("a.csv", plan=Plan(2), resume=True)
+    assert search("a.csv", plan=Plan(2), resume=True).made == 10
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -433,6 +471,7 @@ def test_every_search_is_on_disk_when_append_returns(search: Any, tmp_path: Path
         (lambda t: t.replace('"format": 1', '"format": 9', 1), r"format 9, but this mgsym"),
         (lambda t: t.replace("barrier [eV]", "barrier [J]", 1), r"line 2: expected the columns"),
         (lambda t: t.splitlines()[0], r"line 2: expected the columns"),
+        (lambda t: f"{MARK}{'[' * 200_000}\n{t}", r"line 1: the heading is damaged \("),
         (lambda t: "", "the file is empty"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.simulation.labelling.barriers import label
+from mgsym.data_tools.simulation.labelling.barriers import SearchRun, label
 from mgsym.data_tools.simulation.labelling.event_files import read_events
 from mgsym.data_tools.simulation.labelling.schedule import Plan
 from mgsym.data_tools.simulation.potentials.files import read_potential
@@ -52,10 +52,10 @@ def test_interrupted_and_in_two_processes_it_finds_the_same_saddles(
     asked = iter([False, False, True])
     other = tmp_path / "other.csv"
     same = {"rows": rows, "plan": plan}
-    stop = {"should_stop": lambda: next(asked), "slots": 2}
+    stop = SearchRun(should_stop=lambda: next(asked), slots=2)
     with pytest.raises(Interrupted, match="3 of 6 searches"):
-        label(glass, potential, other, settings, **same, **stop)
-    rest = label(glass, potential, other, settings, jobs=2, resume=True, **same)
+        label(glass, potential, other, settings, **same, run=stop)
+    rest = label(glass, potential, other, settings, **same, run=SearchRun(jobs=2, resume=True))
     assert rest.made == 3
     for name in ("barrier", "barrier_stderr", "events"):
         first, second = (x.structure.columns[name].values[rows] for x in (labels, rest))

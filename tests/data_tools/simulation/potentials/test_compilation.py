@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,3 +103,18 @@ def test_a_compiler_that_cannot_compile_leaves_the_forces(tmp_path: Path) -> Non
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["recompile_limit", "cache_size_limit"])
+@pytest.mark.parametrize(("before", "after"), [(8, 64), (100, 100)])
+def test_the_limit_of_versions_under_both_its_names(name: str, before: int, after: int) -> None:
+    """torch 2.7 renamed it."""
+    config = SimpleNamespace(**{name: before})
+    compilation.allow_versions(config, 64)
+    assert vars(config) == {name: after}
+
+
+def test_torch_has_one_of_the_names() -> None:
+    from torch._dynamo import config
+
+    assert hasattr(config, "recompile_limit") or hasattr(config, "cache_size_limit")

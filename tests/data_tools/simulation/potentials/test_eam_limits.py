@@ -74,6 +74,26 @@ def test_a_table_that_ends_before_the_cutoff_keeps_its_last_value() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("far", [1e4, 5e6, 1e9, 1e12])
+def test_energies_do_not_depend_on_where_atoms_are(far: float, dtype: torch.dtype) -> None:
+    """Not even where lists keep a site that fills them up, nor further than an int32 counts."""
+    pair = torch.tensor([[1.0, 0, 0], [3.5, 0, 0]], dtype=torch.float64)
+    here = cluster(pair.tolist())
+    if dtype is torch.float64:
+        there = cluster((pair + torch.tensor([far, far, far])).tolist())
+    else:  # which holds no such coordinates: another atom is far away
+        there = cluster([*pair.tolist(), [far, far, far]])
+    found = [
+        EAMForces(zhou_cu_zr(), [one], compile=False, dtype=dtype)(one.positions, one.cell[None])
+        for one in (here, there)
+    ]
+    energies, forces = ([getattr(f, name)[:2] for f in found] for name in ("atom_energy", "forces"))
+    assert torch.allclose(*energies, rtol=1e-4 if far > 1e9 else 1e-6)
+    assert torch.allclose(*forces, rtol=1e-2 if far > 1e9 else 1e-6)
+    assert float(forces[0].abs().max()) > 0.01
+
+
 @pytest.mark.parametrize("distance", [1e-9, 1e-3, 0.1])
 def test_atoms_that_nearly_touch_stay_finite(distance: float) -> None:
     found = evaluate_structures(zhou_cu_zr(), cluster([[0, 0, 0], [distance, 0, 0]]))

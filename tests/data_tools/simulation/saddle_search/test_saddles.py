@@ -15,7 +15,12 @@ from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_z
 from mgsym.data_tools.simulation.saddle_search.artn import active_radius, run_searches
 from mgsym.data_tools.simulation.saddle_search.events import Search
 from mgsym.data_tools.simulation.saddle_search.lanczos import Lanczos
-from mgsym.data_tools.simulation.saddle_search.pipeline import Record, connection, descents
+from mgsym.data_tools.simulation.saddle_search.pipeline import (
+    Pipeline,
+    Record,
+    connection,
+    descents,
+)
 from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
 from mgsym.data_tools.simulation.saddle_search.regions import Region, RegionMaker
 from mgsym.data_tools.simulation.saddle_search.search_batch import Kind, SearchBatch, SearchState
@@ -206,6 +211,16 @@ def test_forces_in_a_region_are_those_of_the_whole_system(
         assert torch.equal(alone[1], force[1:])
 
 
+def test_all_batches_of_a_pipeline_read_the_same_tables(glass: Structure) -> None:
+    line = Pipeline(
+        glass, zhou_cu_zr(), ArtnSettings(connect=True), [7.0, 9.0], seed=0, slots=64,
+        device="cpu", compile=False,
+    )  # fmt: skip
+    batches = [batch for stage in line.stages for batch in stage.batch.regions.batches]
+    assert len(batches) > len(line.stages) == 3
+    assert len({id(batch._tables) for batch in batches}) == 1
+
+
 def test_a_region_holds_the_atoms_within_its_radius(glass: Structure) -> None:
     region = RegionMaker(glass, zhou_cu_zr(), 7.0, 0.6).cut(10)
     assert bool((region.start.norm(dim=1) < 7.0).all())
@@ -229,7 +244,7 @@ def copper(size: int) -> Structure:
 
 
 def test_the_hop_of_a_vacancy_goes_over_the_midpoint() -> None:
-    potential, crystal = zhou_cu_zr(), copper(4)
+    potential, crystal = zhou_cu_zr(), copper(3)
     rest = crystal.replace(
         positions=crystal.positions[1:], types=crystal.types[1:], ids=crystal.ids[1:]
     )

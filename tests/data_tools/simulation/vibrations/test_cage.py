@@ -16,24 +16,41 @@ from mgsym.data_tools.simulation.vibrations.cage import cage_directions, cage_in
 from mgsym.data_tools.simulation.vibrations.hessian import eam_hessian
 from mgsym.descriptors.physical import CAGE_DISTANCES, CAGE_INPUTS, CAGE_RANKS
 from mgsym.nn.rotations import random_orthogonal
-from mgsym.structure import Structure
+from mgsym.structure import Column, Structure
 
 
 @pytest.fixture(scope="module")
 def alloy() -> Structure:
     """Displaced face-centred cubic Cu-Zr, wider than twice what an atom can feel."""
     generator = torch.Generator().manual_seed(3)
-    corners = torch.cartesian_prod(*[torch.arange(5, dtype=torch.float64)] * 3)
+    corners = torch.cartesian_prod(*[torch.arange(4, dtype=torch.float64)] * 3)
     basis = 0.5 * torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.float64)
     sites = (corners[:, None] + basis).reshape(-1, 3)
     sites += 0.02 * torch.randn(sites.shape, generator=generator, dtype=torch.float64)
     types = (torch.rand(len(sites), generator=generator) < 0.36).long()
-    cell = 4.0 * 5 * torch.eye(3, dtype=torch.float64)
-    return Structure(4.0 * sites, cell, types, ("Cu", "Zr"), name="alloy")
+    cell = 4.1 * 4 * torch.eye(3, dtype=torch.float64)
+    return Structure(4.1 * sites, cell, types, ("Cu", "Zr"), name="alloy")
 
 
 def frames(potential: EAM, structure: Structure) -> Tensor:
     return torch.linalg.eigh(eam_hessian(eam_bonds(potential, structure)).diagonal_blocks())[1]
+
+
+Cage = dict[str, Column]
+
+
+@pytest.fixture(scope="module")
+def along_axes(alloy: Structure) -> tuple[Cage, list[int]]:
+    """The cages with all atoms' frames along the axes of space, and the progress that was told."""
+    seen: list[int] = []
+    identity = torch.eye(3, dtype=torch.float64).expand(len(alloy), 3, 3)
+    return cage_inputs(zhou_cu_zr(), alloy, identity, progress=seen.append), seen
+
+
+@pytest.fixture(scope="module")
+def cage(alloy: Structure) -> Cage:
+    """The cages in the atoms' own frames."""
+    return cage_inputs(zhou_cu_zr(), alloy, frames(zhou_cu_zr(), alloy))
 
 
 def test_directions_are_even_and_turning_an_axis_round_gives_them_back() -> None:
@@ -48,11 +65,12 @@ def test_directions_are_even_and_turning_an_axis_round_gives_them_back() -> None
     assert torch.cdist(directions, directions).fill_diagonal_(9).min() > 0.45
 
 
-def test_energies_are_those_of_displacing_the_atom_alone(alloy: Structure) -> None:
+def test_energies_are_those_of_displacing_the_atom_alone(
+    alloy: Structure, along_axes: tuple[Cage, list[int]]
+) -> None:
     potential = zhou_cu_zr()
     atoms = [int((alloy.types == kind).nonzero()[7]) for kind in (0, 1)]
-    identity = torch.eye(3, dtype=torch.float64).expand(len(alloy), 3, 3)
-    found = cage_inputs(potential, alloy, identity)
+    found, _ = along_axes
     before = float(evaluate_structures(potential, alloy).energy)
     for atom in atoms:
         for distance in (CAGE_DISTANCES[0], CAGE_DISTANCES[-1]):
@@ -73,9 +91,10 @@ def test_energies_are_those_of_displacing_the_atom_alone(alloy: Structure) -> No
             assert value == pytest.approx(float(soft), abs=1e-3)
 
 
-def test_the_cage_turns_with_the_structure_and_repeats_with_its_cell(alloy: Structure) -> None:
-    potential = zhou_cu_zr()
-    before = cage_inputs(potential, alloy, frames(potential, alloy))
+def test_the_cage_turns_with_the_structure_and_repeats_with_its_cell(
+    alloy: Structure, cage: Cage
+) -> None:
+    potential, before = zhou_cu_zr(), cage
     assert tuple(before) == CAGE_INPUTS
     matrix = random_orthogonal(1, torch.Generator().manual_seed(5))[0]
     turned = replace(alloy, positions=alloy.positions @ matrix.T, cell=alloy.cell @ matrix.T)
@@ -96,19 +115,14 @@ def test_the_cage_turns_with_the_structure_and_repeats_with_its_cell(alloy: Stru
             )
 
 
-def test_a_stiffer_potential_makes_a_stiffer_cage(alloy: Structure) -> None:
+def test_a_stiffer_potential_makes_a_stiffer_cage(alloy: Structure, cage: Cage) -> None:
     potential = zhou_cu_zr()
     double = replace(potential, pair=2 * potential.pair, embedding=2 * potential.embedding)
-    turn = frames(potential, alloy)
-    soft, stiff = (
-        cage_inputs(p, alloy, turn)["cage_0.5_rank_24"].values for p in (potential, double)
-    )
+    found = cage_inputs(double, alloy, frames(potential, alloy))
+    soft, stiff = (columns["cage_0.5_rank_24"].values for columns in (cage, found))
     # twice the energy is ln 2 more
     torch.testing.assert_close(stiff - soft, torch.full_like(soft, 0.6931), atol=1e-3, rtol=0)
 
 
-def test_progress_counts_every_atom(alloy: Structure) -> None:
-    seen: list[int] = []
-    identity = torch.eye(3, dtype=torch.float64).expand(len(alloy), 3, 3)
-    cage_inputs(zhou_cu_zr(), alloy, identity, progress=seen.append)
-    assert sum(seen) == len(alloy)
+def test_progress_counts_every_atom(alloy: Structure, along_axes: tuple[Cage, list[int]]) -> None:
+    assert sum(along_axes[1]) == len(alloy)

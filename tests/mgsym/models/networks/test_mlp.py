@@ -27,7 +27,7 @@ def test_types_alone_give_one_barrier_per_element(graph: Graph) -> None:
     ("options", "hops"),
     [
         ({"physical_inputs": ("energy",)}, 0),
-        ({"physical_inputs": ("energy",), "smoothing": (2.0,)}, 1),
+        ({"physical_inputs": ("energy",), "physical_smoothing": (2.0,)}, 1),
         ({"node_input": "descriptors"}, 1),
     ],
 )

@@ -61,7 +61,7 @@ def test_every_parameter_learns_but_the_last_edge_update(symmetrisation: str, gr
         ("edge_input", "angle", "edge_input is 'angle', expected vector or length"),
         ("node_input", "mass", "node_input is 'mass', expected types or descriptors"),
         ("transforms", "euler", "no transform source 'euler'"),
-        ("companion", 1.0, "companion is 1.0, expected at least 0 and less than 1"),
+        ("ridge_share", 1.0, "ridge_share is 1.0, expected at least 0 and less than 1"),
     ],
 )
 def test_bad_options_are_named(option: str, value: object, message: str) -> None:

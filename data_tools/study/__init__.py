@@ -1,0 +1,1 @@
+"""The files of a study: a Snakemake workflow, its settings, and a profile for SLURM."""
