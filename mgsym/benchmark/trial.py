@@ -23,7 +23,7 @@ from mgsym.errors import InputError, Interrupted, MgsymError, UsageError, short
 from mgsym.graph.operations import graph_hash
 from mgsym.prediction import rotation_spread
 from mgsym.training import train
-from mgsym.training.config import Config
+from mgsym.training.config import Config, with_new_settings
 from mgsym.training.runs import (
     COUNT,
     NUMBER,
@@ -191,6 +191,8 @@ def finished_trial(path: Path, planned: Planned) -> Trial | None:
     trial = load_trial(path)
     before = dict(trial.identity)
     before["protocol"] = RENAMED.get(before.get("protocol", ""), before.get("protocol"))
+    new = with_new_settings({"model.name": planned.config.model.name})
+    before = {**as_json(new), **before}
     if changed := differing(before, planned.identity()):
         raise UsageError(
             f"{path} was trained otherwise ({'; '.join(changed[:4])}): take another folder with "

@@ -17,7 +17,7 @@ from mgsym.descriptors.physical import AVAILABLE, available_inputs
 from mgsym.errors import UsageError, short
 from mgsym.evaluation.label_weights import KINDS
 from mgsym.graph import Graph
-from mgsym.models import model_options, with_current_names
+from mgsym.models import fitted_in_one_go, model_options, with_current_names
 from mgsym.utils.settings import (
     LARGEST,
     flattened,
@@ -37,6 +37,7 @@ _CHOICES = {
 }
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
+_AT_MOST_ONE = ("teacher_share", "teacher_until")
 # settings of mgsym 0.1.0 that are gone; where they are 0, false or empty they said nothing
 REMOVED = (
     "model.directions",
@@ -71,6 +72,16 @@ def settings_from_file(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = without_removed(settings)
     return _with_current_names(kept["model.name"], kept, warn=False)
+
+
+def with_new_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings by dotted name that did not exist when these were saved.
+
+    They have their defaults, which is what that version did.
+    """
+    defaults = Config(model=ModelConfig(settings["model.name"])).flat()
+    new = {key: value for key, value in defaults.items() if key.startswith(("model.", "training."))}
+    return {**new, **settings}
 
 
 def _with_current_names(
@@ -112,6 +123,14 @@ class TrainingConfig:
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
             (mgsym.evaluation.label_weights).
         label_floor: what is added to standard errors then, in standard deviations of the label.
+        teacher: the name of a regression (``ridge``, ``boosting``) that is fitted first, on the
+            training structures, and whose predictions a network learns before the labels
+            (mgsym.training.teacher); empty for none.
+        teacher_share: how much the teacher counts in the first step; labels have the rest.
+        teacher_last_share: how much it counts in the end, no more than at first.
+        teacher_until: fraction of all steps in which its share falls from one to the other.
+        transforms_rate: learning rate of the von Mises distributions of transforms, in units of
+            the others'.
     """
 
     epochs: int = 16
@@ -131,13 +150,19 @@ class TrainingConfig:
     max_minutes: float = 0.0
     label_weights: str = "none"
     label_floor: float = 0.5
+    teacher: str = ""
+    teacher_share: float = 1.0
+    teacher_last_share: float = 0.0
+    teacher_until: float = 0.5
+    transforms_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        choices = {**_CHOICES, "teacher": ("", *fitted_in_one_go())}
         for name, value in asdict(self).items():
-            if name in _CHOICES:
-                if value not in _CHOICES[name]:
+            if name in choices:
+                if value not in choices[name]:
                     raise UsageError(
-                        f"training.{name} is {value!r}, expected {' or '.join(_CHOICES[name])}"
+                        f"training.{name} is {value!r}, expected {_either(choices[name])}"
                     )
                 continue
             low = _AT_LEAST.get(name, 0)
@@ -145,6 +170,13 @@ class TrainingConfig:
                 raise UsageError(f"training.{name} is {value}, expected at least {low}")
             if name in _BELOW_ONE and value >= 1:
                 raise UsageError(f"training.{name} is {value}, expected less than 1")
+            if name in _AT_MOST_ONE and value > 1:
+                raise UsageError(f"training.{name} is {value}, expected at most 1")
+        if self.teacher_last_share > self.teacher_share:
+            raise UsageError(
+                f"training.teacher_last_share is {self.teacher_last_share}, expected at most "
+                f"training.teacher_share, {self.teacher_share}"
+            )
 
 
 @dataclass(frozen=True)
@@ -343,6 +375,10 @@ def _from_flat(settings: Mapping[str, Any]) -> Config:
         training=TrainingConfig(**tables["training"]),
         seed=settings["seed"],
     )
+
+
+def _either(choices: Sequence[str]) -> str:
+    return " or ".join(choice or "nothing" for choice in choices)
 
 
 def _spelt(value: Any) -> Any:

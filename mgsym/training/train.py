@@ -22,7 +22,7 @@ import torch
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.splits import Split, refuse_equal_names, split_by_glass
 from mgsym.graph import Graph
-from mgsym.training.config import Config, preset, settings_from_file
+from mgsym.training.config import Config, preset, settings_from_file, with_new_settings
 from mgsym.training.runs import (
     PARTS,
     TrainedRun,
@@ -207,7 +207,8 @@ def _choose_split(
 def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
     """A run goes on as it began, or not at all."""
     advice = "start a new run, or fine-tune with --from"
-    before, after = settings_from_file(saved["config"]), trainer.config.flat()
+    before = with_new_settings(settings_from_file(saved["config"]))
+    after = trainer.config.flat()
     if changed := differing(before, after):
         raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
     if saved["split"] != trainer.split.names():

@@ -34,6 +34,7 @@ from mgsym.training.optimizer import (
     update_average,
 )
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
+from mgsym.training.teacher import teacher_share, with_teacher
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils import processes
 from mgsym.utils.files import save_safely
@@ -132,9 +133,7 @@ class Trainer:
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
-        self.kept: tuple[Graph, Share | None] | None = None
-        if self.steps_per_epoch == 1:
-            self.kept = self._part(list(range(len(split.train))))
+        self.kept: tuple[Graph, Share | None] | None = None  # the batch, where there is but one
         self.state, self.resumed = TrainingState(), False
         self.best_weights = copied(self.model.state_dict())
         self.started = self.saved = time.monotonic()
@@ -175,6 +174,12 @@ class Trainer:
         if isinstance(self.model, DirectModel):
             self._fit(self.model)
             return self._finish()
+        if teacher_share(self.training, self.steps_done, self.total):
+            self.graphs["train"] = with_teacher(
+                self.graphs["train"], self.training.teacher, self.model, self._after_part
+            )
+        if self.steps_per_epoch == 1:
+            self.kept = self._part(list(range(len(self.split.train))))
         while self.state.epoch < self.training.epochs and not self.state.stopped:
             self._epoch()
         return self._finish()
@@ -210,7 +215,7 @@ class Trainer:
     def _batches(self, epoch: int) -> list[list[int]]:
         """Which structures each step of an epoch takes."""
         count = len(self.graphs["train"])
-        if self.kept is not None:
+        if self.steps_per_epoch == 1:
             return [list(range(count))]
         order = shuffled(count, self.config.seed, "order", epoch)
         size = self.training.batch_size
@@ -236,13 +241,14 @@ class Trainer:
         state, done = self.state, self.steps_done
         seed_device(self.device, derived_seed(self.config.seed, "step", state.epoch, state.step))
         factor = rate_factor(self.training, done, self.total)
+        teacher = teacher_share(self.training, done, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate * factor
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with processes.shared_batch(share):
-                loss = training_loss(self.training, self.model, batch)
+                loss = training_loss(self.training, self.model, batch, teacher)
                 value = float(processes.batch_sum(loss.detach()))
                 if not math.isfinite(value):
                     raise MgsymError(diverged(self.training, value, state.epoch, state.step))
@@ -301,7 +307,8 @@ class Trainer:
             write_history(self.folder / "metrics.csv", state.history)
 
     def _history_row(self, scores: SplitScores) -> dict[str, float]:
-        state = self.state
+        state, training = self.state, self.training
+        share = teacher_share(training, self.steps_done - 1, self.total)  # of the last step
         return {
             "epoch": state.epoch,
             "step": self.steps_done,
@@ -311,6 +318,7 @@ class Trainer:
             "validation_pearson_pooled": scores.pooled.pearson,
             "validation_mae_eV": scores.pooled.mae,
             "seconds": round(state.seconds, 3),
+            **({"teacher_share": share} if training.teacher else {}),
         }
 
     def _scores(self, model: BarrierModel, role: str) -> SplitScores:
