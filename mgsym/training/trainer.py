@@ -17,10 +17,11 @@ from mgsym.evaluation.label_weights import with_label_weights
 from mgsym.evaluation.metrics import SplitScores, score_graphs
 from mgsym.evaluation.splits import Split
 from mgsym.graph import Graph, collate, match_species
-from mgsym.graph.operations import graph_hash
+from mgsym.graph.operations import graph_hash, transformed
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
 from mgsym.models.regression.base import DirectModel, refuse_start
+from mgsym.nn.rotations import distributions_of, random_orthogonal
 from mgsym.structure import index_species
 from mgsym.training.checkpoint import load_checkpoint, save_checkpoint
 from mgsym.training.config import Config
@@ -31,6 +32,8 @@ from mgsym.training.optimizer import (
     diverged,
     make_optimizer,
     rate_factor,
+    restore_optimizer,
+    set_rates,
     update_average,
 )
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
@@ -45,6 +48,7 @@ from mgsym.version import __version__
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
+ORIENTATIONS = 4  # in which a trained model that is not invariant predicts a structure
 
 
 @dataclass(frozen=True)
@@ -242,8 +246,7 @@ class Trainer:
         seed_device(self.device, derived_seed(self.config.seed, "step", state.epoch, state.step))
         factor = rate_factor(self.training, done, self.total)
         teacher = teacher_share(self.training, done, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * factor
+        set_rates(self.optimizer, self.training.learning_rate * factor)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -287,7 +290,7 @@ class Trainer:
         state = self.state
         model = self.model if self.average is None else self.average
         scores = self._scores(model, "validation")
-        state.history.append(self._history_row(scores))
+        state.history.append({**self._history_row(scores), **distributions_of(model)})
         state.loss_sum, state.loss_count = 0.0, 0
         value = scores.mean_pearson
         if math.isnan(value):
@@ -347,6 +350,17 @@ class Trainer:
             folder=self.folder,
         )
 
+    def _rotated(self) -> float | None:
+        """How far predictions move as a structure turns, eV (rms); None for invariant models."""
+        if self.model.invariant == "yes":
+            return None
+        graph = next(g for role in ("test", "validation", "train") for g in self.graphs[role])
+        matrices = random_orthogonal(ORIENTATIONS, torch.Generator().manual_seed(0))
+        self.model.eval()
+        with torch.no_grad():
+            found = torch.stack([self.model(transformed(graph, m)).double() for m in matrices])
+        return float((found - found.mean(0)).square().mean().sqrt())
+
     # ---- what is said and written ----
 
     def _write_start(self) -> None:
@@ -357,6 +371,7 @@ class Trainer:
             "graphs_sha256": self.hashes,
             "start_from": str(self.start_from or ""),
             "graphs_from": str(self.graphs_from or ""),
+            "transforms_start": distributions_of(self.model),
         }
         start_run(self.folder, self.config, facts)
 
@@ -390,6 +405,7 @@ class Trainer:
             "seconds": round(state.seconds, 3),
             "parameters": self.model.num_parameters,
             "scores": scores,
+            **({"rotation_rms_eV": self._rotated()} if status == "finished" else {}),
         }
         end_run(self.folder, status, facts)
 
@@ -443,7 +459,7 @@ class Trainer:
         self.model.load_state_dict(saved["best_weights"])
         self.best_weights = copied(self.model.state_dict())  # by the names of this version
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        restore_optimizer(self.optimizer, saved["optimizer"], self.model)
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])
