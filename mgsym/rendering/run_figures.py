@@ -78,7 +78,7 @@ def curves_of_transforms(histories: Mapping[str, Sequence[Mapping[str, float]]])
         histories: by seed, the rows of metrics.csv, with the columns that
             `mgsym.nn.rotations.Transforms.distributions` names.
     """
-    figure = new_figure((7.6, 2.8 * len(histories)))
+    figure = new_figure((8.6, 2.8 * len(histories)))
     titles = {"location": "location (rad)", "concentration": "concentration"}
     for row, (seed, history) in enumerate(histories.items()):
         epochs = [point["epoch"] for point in history]
@@ -93,7 +93,7 @@ def curves_of_transforms(histories: Mapping[str, Sequence[Mapping[str, float]]])
                 axes.plot(epochs, values, style, color=colour, label=f"{half} {angle}")
             axes.set_xlabel("epoch")
             axes.set_title(title if len(histories) == 1 else f"{plain(seed)}: {title}")
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
