@@ -299,7 +299,7 @@ PRESETS: dict[str, Config] = {
             }
         ),
     ),
-    # Sec. "Training" of the paper: all graphs in one batch for up to 20,000 epochs
+    # Sec. "Training" of the paper: all graphs in one batch for up to 20,000 epochs (docs/paper.md)
     "paper": Config(
         "paper",
         training=TrainingConfig(
