@@ -306,6 +306,12 @@ def test_table_1_of_the_paper(tmp_path: Path, page_runner: Runner) -> None:
     for model in table["models"]:
         for role in ("train", "validation", "test"):
             assert found[model, role, "pooled"]["sd"] > 0
+    summary = (tmp_path / "table1/table.md").read_text().split("| model |")[1].splitlines()
+    columns = [cell.strip() for cell in summary[0].split("|")]
+    cells = dict(zip(columns, (c.strip() for c in summary[2].split("|")[2:]), strict=False))
+    for column, role in (("pooled", "test"), ("train, pooled", "train")):
+        value = found["symgnn", role, "pooled"]
+        assert cells[column] == f"{value['mean']:.3f} ± {value['sd']:.3f}"
     trial = json.loads((tmp_path / "table1/trials/symgnn-split-seed1.json").read_text())
     paper = preset("paper").changed({"seed": 1, "training.epochs": 1}).flat()
     identity = trial["identity"]

@@ -135,14 +135,18 @@ class Table:
     def summary(self) -> tuple[list[str], list[list[str]]]:
         """Headings and cells of one line per model, and one of the ceiling."""
         columns = ["model", f"Pearson, {self.scored}", "pooled", *HEADINGS[1:]]
-        columns += [role for role in ("train", "validation") if role != self.scored]
+        others = [
+            (role, of)
+            for role, of in (("train", STRUCTURES), ("train", POOLED), ("validation", STRUCTURES))
+            if role != self.scored
+        ]
+        columns += [role if of == STRUCTURES else f"{role}, {of}" for role, of in others]
         columns += ["parameters", "seconds", "GB", "rotated/eV", "budget", "device", "trainings"]
         rows = []
         for model in (*self.facts, *([CEILING] if self.ceiling else [])):
             found = [self.value(model, "pearson"), self.value(model, "pearson", POOLED)]
             found += [self.value(model, metric) for metric in METRICS[1:]]
-            others = [r for r in ("train", "validation") if r != self.scored]
-            found += [self.value(model, "pearson", role=role) for role in others]
+            found += [self.value(model, "pearson", of, role) for role, of in others]
             facts = _fact_cells(self.facts[model]) if model in self.facts else [MISSING] * 7
             rows.append([model, *(MISSING if v is None else str(v) for v in found), *facts])
         return columns, rows
