@@ -1,10 +1,11 @@
 """Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step.
 
-How a model is trained is read in four files, from here down:
+How a model is trained is read in five files, from here down:
 
 - this one: what is asked for is checked, glasses are held out, the run folder is opened;
 - `trainer`: the loop over epochs and steps, the evaluation, what is saved and resumed;
 - `loss`: what a step minimises;
+- `teacher`: a regression whose predictions it may follow before the labels;
 - `optimizer`: how it steps (optimiser, learning rate, averaged weights).
 
 The settings are described in `config`; `runs` and `checkpoint` know the files of a run.
