@@ -24,7 +24,7 @@ from mgsym.models.regression.base import DirectModel
 from mgsym.training.config import ModelConfig, TrainingConfig
 from mgsym.utils.progress import Progress
 
-TAUGHT = "taught"  # the node feature that holds the teacher's predictions, eV
+TAUGHT = "prediction of the teacher"  # a node feature, eV
 
 
 def teacher_share(config: TrainingConfig, step: int, total: int) -> float:
@@ -43,7 +43,8 @@ def with_teacher(
 
     Args:
         graphs: the training structures, on the model's device and matched to its species.
-        name: of the teacher in the registry; it has its default options.
+        name: of the teacher in the registry; it has its default options, and so takes whatever
+            physical inputs the graphs have.
         model: that learns from it.
         progress: as for `DirectModel.fit`.
 

@@ -134,6 +134,7 @@ class Trainer:
         )
         averaged = self.training.ema_decay and not isinstance(self.model, DirectModel)
         self.average = copy.deepcopy(self.model) if averaged else None
+        self.taught = bool(self.training.teacher) and not isinstance(self.model, DirectModel)
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
@@ -310,8 +311,8 @@ class Trainer:
             write_history(self.folder / "metrics.csv", state.history)
 
     def _history_row(self, scores: SplitScores) -> dict[str, float]:
-        state, training = self.state, self.training
-        share = teacher_share(training, self.steps_done - 1, self.total)  # of the last step
+        state = self.state
+        share = teacher_share(self.training, self.steps_done - 1, self.total)  # of the last step
         return {
             "epoch": state.epoch,
             "step": self.steps_done,
@@ -321,7 +322,7 @@ class Trainer:
             "validation_pearson_pooled": scores.pooled.pearson,
             "validation_mae_eV": scores.pooled.mae,
             "seconds": round(state.seconds, 3),
-            **({"teacher_share": share} if training.teacher else {}),
+            **({"teacher_share": share} if self.taught else {}),
         }
 
     def _scores(self, model: BarrierModel, role: str) -> SplitScores:

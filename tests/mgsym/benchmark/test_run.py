@@ -231,6 +231,24 @@ def test_what_was_trained_otherwise_is_refused(
     assert comparable(tmp_path)["m-a-seed0"]["identity"]["model.width"] == 12
 
 
+def test_a_record_of_before_a_setting_existed_counts(
+    four: list[Graph], plan: BenchmarkPlan, tmp_path: Path
+) -> None:
+    one = BenchmarkPlan({"m": plan.models["small"]}, glasses=("a",))
+    run_benchmark(four, one, tmp_path, device="cpu")
+    file = tmp_path / "trials/m-a-seed0.json"
+    record = json.loads(file.read_text())
+    for name in ("training.teacher", "training.transforms_rate", "model.centers"):
+        del record["identity"][name]
+    file.write_text(json.dumps(record))
+    done = file.stat().st_mtime_ns
+    run_benchmark(four, one, tmp_path, device="cpu", resume=True)
+    assert file.stat().st_mtime_ns == done
+    taught = one.models["m"].changed({"training.teacher": "ridge"})
+    with pytest.raises(UsageError, match=r"trained otherwise \(training.teacher: , now ridge\)"):
+        run_benchmark(four, replace(one, models={"m": taught}), tmp_path, resume=True)
+
+
 def test_a_training_that_diverges_does_not_stop_the_others(
     four: list[Graph], plan: BenchmarkPlan, tiny_config: MakeConfig, tmp_path: Path
 ) -> None:

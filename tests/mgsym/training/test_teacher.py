@@ -145,6 +145,9 @@ def test_a_share_of_nothing_is_no_teacher(
         assert [row["teacher_share"] for row in run.history] == [0.0] * 4
     assert not FITTED_ON
     assert "teacher_share" not in alone.history[0]
+    regression = ModelConfig(knowing), TrainingConfig(teacher=knowing)
+    assert "teacher_share" not in train(five_graphs, Config("fast", *regression)).history[0]
+    assert FITTED_ON == [["s0", "s1", "s2"]]  # for itself, once
 
 
 @pytest.mark.parametrize("batch_size", [0, 1])
