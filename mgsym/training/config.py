@@ -104,6 +104,9 @@ class TrainingConfig:
     Attributes:
         epochs: times that every training structure is seen.
         batch_size: structures per step; 0 puts all of them into one batch.
+        block: side in Å of the random block of a structure that a step takes in place of all of
+            it, more than twice the cutoff; 0 takes whole structures
+            (mgsym.graph.operations.random_block).
         optimizer: ``adam`` or ``adamw``.
         amsgrad: whether the optimiser keeps the largest second moment.
         learning_rate: its peak, after the warm-up.
@@ -135,6 +138,7 @@ class TrainingConfig:
 
     epochs: int = 16
     batch_size: int = 1
+    block: float = 0.0
     optimizer: str = "adamw"
     amsgrad: bool = False
     learning_rate: float = 3e-3
@@ -299,6 +303,23 @@ PRESETS: dict[str, Config] = {
             }
         ),
     ),
+    # the paper's network, trained on a CPU; docs/paper.md says what each setting is worth
+    "symgnn": Config(
+        "symgnn",
+        model=ModelConfig(
+            options={"edge_input": "polar", "dropout": 0.1, "decoder_layers": 1},
+        ),
+        training=TrainingConfig(
+            epochs=400,
+            block=27.0,
+            warmup=0.05,
+            evaluate_every=25,
+            patience=0,
+            teacher="ridge",
+            teacher_last_share=0.5,
+            teacher_until=1.0,
+        ),
+    ),
     # Sec. "Training" of the paper: all graphs in one batch for up to 20,000 epochs (docs/paper.md)
     "paper": Config(
         "paper",
@@ -321,7 +342,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """Return a named set of settings: ``fast`` or ``paper``.
+    """Return a named set of settings: ``fast``, ``symgnn`` or ``paper``.
 
     Raises:
         UsageError: no such preset.

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from mgsym.errors import InputError, Interrupted, MgsymError
+from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.evaluation.label_weights import with_label_weights
 from mgsym.evaluation.metrics import SplitScores, score_graphs
 from mgsym.evaluation.splits import Split
 from mgsym.graph import Graph, collate, match_species
-from mgsym.graph.operations import graph_hash, transformed
+from mgsym.graph.operations import graph_hash, random_block, transformed
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
 from mgsym.models.regression.base import DirectModel, refuse_start
@@ -37,7 +37,7 @@ from mgsym.training.optimizer import (
     update_average,
 )
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
-from mgsym.training.teacher import teacher_share, with_teacher
+from mgsym.training.teacher import TAUGHT, teacher_share, with_teacher
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils import processes
 from mgsym.utils.files import save_safely
@@ -121,6 +121,11 @@ class Trainer:
         self.should_stop = hooks.should_stop
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
+        if 0 < config.training.block <= 2 * split.train[0].cutoff:
+            raise UsageError(
+                f"training.block is {config.training.block:g} Å, expected more than twice the "
+                f"cutoff of {split.train[0].cutoff:g} Å, or 0 for whole structures"
+            )
         weights = (config.training.label_weights, config.training.label_floor)
         self.split = replace(split, train=with_label_weights(split.train, *weights))
         self.start_from = start_from
@@ -183,7 +188,7 @@ class Trainer:
             self.graphs["train"] = with_teacher(
                 self.graphs["train"], self.training.teacher, self.model, self._after_part
             )
-        if self.steps_per_epoch == 1:
+        if self.steps_per_epoch == 1 and not self.training.block:
             self.kept = self._part(list(range(len(self.split.train))))
         while self.state.epoch < self.training.epochs and not self.state.stopped:
             self._epoch()
@@ -231,7 +236,7 @@ class Trainer:
 
     def _part(self, members: list[int]) -> tuple[Graph, Share | None]:
         """Some structures side by side: of several processes, those that this one takes."""
-        graphs = [self.graphs["train"][i] for i in members]
+        graphs = [self._block(i) for i in members]
         if processes.count() == 1:
             return collate(graphs), None
         own = processes.own_share(len(graphs))
@@ -240,6 +245,20 @@ class Trainer:
         # a process may have none: it joins in the sums with no atoms
         none = graphs[0].types.new_empty(0)
         return collate(graphs[own] or [graphs[0].subgraph(none)[0]]), share
+
+    def _block(self, member: int) -> Graph:
+        """A training structure, or the random block of it that this step takes."""
+        graph, state, side = self.graphs["train"][member], self.state, self.training.block
+        if not side:
+            return graph
+        seed = derived_seed(self.config.seed, "block", state.epoch, state.step, member)
+        part, complete = random_block(graph, side, torch.Generator().manual_seed(seed))
+        # an atom whose neighbours were cut off teaches nothing
+        features = dict(part.node_features)
+        if TAUGHT in features:
+            features[TAUGHT] = torch.where(complete, features[TAUGHT], torch.nan)
+        target = torch.where(complete, part.target, torch.nan)
+        return part.replace(target=target, node_features=features, prepared=part.prepared)
 
     def _step(self, batch: Graph, share: Share | None) -> None:
         """Take one step down the gradient of the loss."""
