@@ -310,10 +310,10 @@ PRESETS: dict[str, Config] = {
             options={"edge_input": "polar", "dropout": 0.1, "decoder_layers": 1},
         ),
         training=TrainingConfig(
-            epochs=400,
+            epochs=200,
             block=27.0,
             warmup=0.05,
-            evaluate_every=25,
+            evaluate_every=10,
             patience=0,
             teacher="ridge",
             teacher_last_share=0.5,
