@@ -10,7 +10,7 @@ import click
 from mgsym.cli import console
 from mgsym.cli import options as opt
 
-PROTOCOLS = ("fixed", "early", "split", "paper")
+PROTOCOLS = ("fixed", "early", "split", "published-code", "paper")
 
 
 @click.command()
@@ -40,9 +40,10 @@ def benchmark(graphs: Path | None, out: Path | None, as_json: bool, **chosen: An
     fixed  each glass is left out once; the others train for a fixed schedule
     early  each glass is left out once; the next one stops the training early
     split  structures train, validate and test as their files are marked
-    paper  the best epoch is chosen ON THE TEST structures, as the published code of
-           SymGNN does (the paper selects by validation); its figures flatter and are
+    published-code  the best epoch is chosen ON THE TEST structures, as the published code
+           of SymGNN does (the paper selects by validation); its figures flatter and are
            labelled so
+    paper  deprecated: the old name of published-code
 
     The table is never sorted, and nothing chosen, by a test figure. With --resume, finished
     trainings are kept, and --models and --seeds add to what was asked for before.
@@ -56,6 +57,8 @@ def benchmark(graphs: Path | None, out: Path | None, as_json: bool, **chosen: An
     if chosen["resume"] is not None:
         out = Path(chosen["resume"] or latest_benchmark())
         before = load_plan(out)
+    if chosen["protocol"] == "paper":
+        console.warn("--protocol paper is now called published-code, which it is")
     asked = {k: v for k, v in opt.given().items() if k in chosen and v not in (None, [])}
     plan = make_plan(asked, str(graphs or ""), before)
     out = out or default_benchmark(plan)

@@ -41,10 +41,12 @@ def evaluate(
 
     RUN may also be a CSV table of predictions (id, barrier), or several, one for each structure.
     Correlations are given within each structure and over all atoms pooled, which flatters where
-    structures differ. The ceiling is what a perfect model would reach, given the labels' errors.
+    structures differ. The AUC tells how well the 5 % of the atoms with the highest and lowest
+    barriers are told from the others. The ceiling is what a perfect model would reach, given the
+    labels' errors.
     Of several models or a calibrated one, predicted standard deviations are compared with errors.
     """
-    from mgsym.cli.views import agreement_table, reliability_table
+    from mgsym.cli.views import agreement_table, extremes_table, reliability_table
     from mgsym.data_tools.formats.label_table import is_table
     from mgsym.data_tools.shipped_model import run_or_shipped
     from mgsym.data_tools.workflows.predictions import evaluate_files, evaluate_tables
@@ -62,6 +64,7 @@ def evaluate(
         console.emit_json(found.as_dict())
     else:
         agreement_table(str(run), {"": found.scores})
+        extremes_table(found.scores)
         if found.reliability is not None:
             reliability_table(found.reliability)
     if figure is not None:

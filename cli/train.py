@@ -19,7 +19,7 @@ NAMES = "these structures or glasses (a,b*; none)"
 @click.command()
 @click.argument("graphs", default="graphs", type=opt.FILE)
 @click.option("--model", help="Name of a model; mgsym models lists them.  [default: symgnn]")
-@click.option("--preset", help="Settings to start from: fast or paper.  [default: fast]")
+@click.option("--preset", help="Settings to start from: fast, symgnn or paper.  [default: fast]")
 @opt.config_option
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Times each structure is seen.")

@@ -84,7 +84,7 @@ def structure_view(path: str, kind: str, structure: Mapping[str, Any]) -> None:
 
 def run_view(run: Mapping[str, Any]) -> None:
     """What a run is and how it scored."""
-    epochs = run.get("epochs")
+    epochs, turned = run.get("epochs"), run.get("rotation_rms_eV")
     items = {
         "status": run.get("status"),
         "started": run.get("started"),
@@ -96,11 +96,21 @@ def run_view(run: Mapping[str, Any]) -> None:
         "epochs": None if epochs is None else f"{epochs}, the best was {run.get('best_epoch')}",
         "stopped": run.get("stopped"),
         "evaluations": len(run["history"]),
+        "rotated": None if turned is None else f"predictions move by {turned:.2g} eV (rms)",
         **{role: ", ".join(names) for role, names in run.get("split", {}).items()},
         "command": run.get("command"),
     }
     console.facts(f"{run['path']}: run", items)
     score_table(run.get("scores") or {})
+    transforms_table(run.get("transforms"))
+
+
+def transforms_table(transforms: Mapping[str, Any] | None) -> None:
+    """The von Mises distributions that a run learned of its transforms, and how far they moved."""
+    from mgsym.rendering import tables
+
+    if transforms is not None:
+        console.table(tables.transforms_title(transforms), *tables.transforms(transforms))
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> None:
@@ -170,6 +180,13 @@ def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:
     from mgsym.rendering import tables
 
     console.table(title, *tables.agreement(scores))
+
+
+def extremes_table(scores: SplitScores) -> None:
+    """AUC of the atoms with the highest and lowest labels, by structure."""
+    from mgsym.rendering import tables
+
+    console.table("", *tables.extremes(scores))
 
 
 def seeds_table(title: str, summary: Mapping[str, Mapping[str, float]]) -> None:

@@ -13,6 +13,8 @@ block says what else is to be known of it:
 from __future__ import annotations
 
 import ast
+import json
+import pickle
 import re
 import shlex
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from glob import glob
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 import mgsym
@@ -272,6 +275,53 @@ def test_the_guides_program(
     monkeypatch.setattr(mgsym, "train", partial(mgsym.train, config=few))
     page_runner("docs/guide/python.md")
     assert (tmp_path / "predicted.extxyz").exists()
+
+
+def tiny_pickle(path: Path, seed: int) -> None:
+    """A crystal of 64 atoms as the files of the public dataset are."""
+    generator = np.random.default_rng(seed)
+    sites = 2.6 * np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3) - 5.2
+    numbers = generator.random(64)
+    content = {
+        "positions": sites + 0.3 * generator.random((64, 3)),
+        "box": np.full(3, 10.4, np.float32),
+        "types": generator.integers(1, 3, 64).astype(np.int32),
+        "trajectory_start_velocities": (1.5 + 0.3 * numbers).astype(np.float32),
+        **dict.fromkeys(("pot", "press", "von"), numbers.astype(np.float32)),
+    }
+    path.write_bytes(pickle.dumps(content, protocol=4))
+
+
+def test_table_1_of_the_paper(tmp_path: Path, page_runner: Runner) -> None:
+    """As shown, on tiny structures, for one epoch with two seeds."""
+    (tmp_path / "data/cu64zr36").mkdir(parents=True)
+    for number, name in enumerate([*(f"train{k}" for k in range(7)), "test0", "test1"]):
+        tiny_pickle(tmp_path / f"data/cu64zr36/{name}.pickle", number)
+    few: Changes = {"benchmark": {"--seeds": "0:2", "--set": "training.epochs=1"}}
+    page_runner("docs/paper.md", "Table 1", changes=few)
+    table = json.loads((tmp_path / "table1/table.json").read_text())
+    assert table["protocol"] == "split"
+    assert len(table["models"]) == 11
+    found = {(r["model"], r["role"], r["of"]): r["values"]["pearson"] for r in table["rows"]}
+    for model in table["models"]:
+        for role in ("train", "validation", "test"):
+            assert found[model, role, "pooled"]["sd"] > 0
+    summary = (tmp_path / "table1/table.md").read_text().split("| model |")[1].splitlines()
+    columns = [cell.strip() for cell in summary[0].split("|")]
+    cells = dict(zip(columns, (c.strip() for c in summary[2].split("|")[2:]), strict=False))
+    for column, role in (("pooled", "test"), ("train, pooled", "train")):
+        value = found["symgnn", role, "pooled"]
+        assert cells[column] == f"{value['mean']:.3f} ± {value['sd']:.3f}"
+    trial = json.loads((tmp_path / "table1/trials/symgnn-split-seed1.json").read_text())
+    paper = preset("paper").changed({"seed": 1, "training.epochs": 1}).flat()
+    identity = trial["identity"]
+    assert {k: identity[k] for k in paper if k.startswith("training.")} == {
+        k: v for k, v in paper.items() if k.startswith("training.")
+    }
+    assert identity["structures to train"] == [f"train{k}" for k in range(6)]
+    assert identity["structures to validation"] == ["train6"]
+    assert identity["structures to test"] == ["test0", "test1"]
+    assert trial["parameters"] == 102_385
 
 
 @pytest.mark.slow

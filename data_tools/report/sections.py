@@ -27,6 +27,7 @@ from mgsym.rendering.run_figures import (
     SLAB,
     atoms_figure,
     curves_of_training,
+    curves_of_transforms,
     middle_atoms,
     parity_grid,
     reliability_figure,
@@ -179,7 +180,7 @@ def training(found: ReportFacts) -> list[Html]:
             if found.records
             else "The model has no run directory here, so nothing tells how it was trained."
         )
-        return [paragraph(why)]
+        return [paragraph(why), *learned_transforms(found, histories)]
     first = next(iter(found.records.values()))
     validated = bool(first.get("split", {}).get("validation"))
     best = {name: record.get("best_epoch") for name, record in found.records.items()}
@@ -194,7 +195,32 @@ def training(found: ReportFacts) -> list[Html]:
         caption += "There was no validation structure, so the last epoch was kept. "
     caption += "The learning rate is the one that was set."
     drawn = curves_of_training(histories, best, validated)
-    return [picture(drawn, caption, "Learning curves against the epoch")]
+    curves = picture(drawn, caption, "Learning curves against the epoch")
+    return [curves, *learned_transforms(found, histories)]
+
+
+def learned_transforms(
+    found: ReportFacts, histories: Mapping[str, Sequence[Mapping[str, float]]]
+) -> list[Html]:
+    """What a model learned of the transforms that it averages over; nothing of other models."""
+    learned = {n: r["transforms"] for n, r in found.records.items() if r.get("transforms")}
+    if not learned:
+        return []
+    caption = (
+        "The angles α, β and γ of the transforms that the model averages over are drawn from "
+        "von Mises distributions, three for rotations and three for the other half of O(3). Their "
+        "locations and concentrations are learned; a concentration of 0 is a uniform angle."
+    )
+    parts: list[Html] = []
+    if shown := {name: histories[name] for name in learned if name in histories}:
+        drawn = curves_of_transforms(shown)
+        parts.append(picture(drawn, caption, "Learned transforms against the epoch"))
+    for name, one in learned.items():
+        title = tables.transforms_title(one)
+        what = title if len(learned) == 1 else f"{name}: {title}"
+        text = f"{what}. Moved: since the start of the training."
+        parts.append(table(*tables.transforms(one), text))
+    return parts
 
 
 def histories_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from mgsym.data_tools.workflows.graphs import graph_files, summarise
 from mgsym.errors import InputError, UsageError
 from mgsym.graph import Graph
 from mgsym.graph.files import FORMAT
+from mgsym.nn.rotations import ANGLES, HALVES
 from mgsym.prediction.ensemble import read_ensemble
 from mgsym.structure import Structure
 from mgsym.structure.elements import MASS
 from mgsym.training.runs import read_history, read_run
 from mgsym.utils.files import kind_of
-from mgsym.utils.settings import read_toml
+from mgsym.utils.settings import flattened, read_toml
 
 AMU_PER_CUBIC_ANGSTROM = 1.66053906660  # in g/cm³ (CODATA 2018)
 
@@ -148,8 +150,37 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    facts = read_run(path)
-    return {"path": str(path), **facts, "config": _config(path), "history": read_history(path)}
+    facts, config, history = read_run(path), _config(path), read_history(path)
+    found = {"path": str(path), **facts, "config": config, "history": history}
+    return {**found, "transforms": _transforms(found)}
+
+
+def _transforms(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The learned distributions of a run's transforms, of its best epoch or else of the last.
+
+    Returns:
+        ``samples`` (K), ``epoch``, and a row for each angle of each half of O(3): where it is
+        (``location``, radians, and ``concentration``) and how far each ``_moved`` from its start
+        (None where the run does not say where that was). None where nothing is learned.
+    """
+    rows = [row for row in run["history"] if "location_rotation_alpha_rad" in row]
+    if not rows:
+        return None
+    start = run.get("transforms_start") or {}
+    best = [row for row in rows if float(row.get("epoch", "nan")) == run.get("best_epoch")]
+    row = (best or rows)[-1]
+    angles = []
+    for half, angle in product(HALVES, ANGLES):
+        names = (f"location_{half}_{angle}_rad", f"concentration_{half}_{angle}")
+        now = [float(row.get(name, "nan")) for name in names]
+        moved = [
+            value - start[name] if start.get(name) is not None else None
+            for name, value in zip(names, now, strict=True)
+        ]
+        about = {"half": half, "angle": angle, "location": now[0], "concentration": now[1]}
+        angles.append({**about, "location_moved": moved[0], "concentration_moved": moved[1]})
+    samples = flattened(run["config"]).get("model.samples")
+    return {"samples": samples, "epoch": float(row.get("epoch", "nan")), "angles": angles}
 
 
 def _config(path: Path) -> dict[str, Any]:

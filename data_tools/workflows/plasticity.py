@@ -20,7 +20,7 @@ from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.vibrations.compliance import compliance
 from mgsym.errors import InputError
-from mgsym.evaluation.metrics import spearman
+from mgsym.evaluation.metrics import auc, spearman
 from mgsym.structure import Structure
 from mgsym.utils.seeds import derived_seed
 
@@ -137,7 +137,7 @@ def foretelling(score: Tensor, moved: Tensor, share: float = SHARE) -> tuple[flo
     mobile = torch.zeros(len(moved), dtype=torch.bool)
     mobile[moved.argsort(descending=True, stable=True)[:count]] = True
     soft = score.argsort(descending=True, stable=True)[:count]
-    return spearman(score, moved), float(mobile[soft].double().mean()), _auc(score, mobile)
+    return spearman(score, moved), float(mobile[soft].double().mean()), auc(score, mobile)
 
 
 def summarise(samples: Sequence[Sample], seed: int = 0) -> list[Foretold]:
@@ -165,16 +165,6 @@ def _column(structure: Structure, name: str) -> Tensor:
     if int((~values.isnan()).sum()) < 20:
         raise InputError(f"column {name!r} has fewer than 20 values", path=structure.name or None)
     return values
-
-
-def _auc(score: Tensor, chosen: Tensor) -> float:
-    """The area under the ROC curve, ties counted half (Mann & Whitney)."""
-    inside, outside = score[chosen], score[~chosen].sort().values
-    if len(inside) == 0 or len(outside) == 0:
-        return NAN
-    below = torch.searchsorted(outside, inside.contiguous(), right=False)
-    up_to = torch.searchsorted(outside, inside.contiguous(), right=True)
-    return float((below + up_to).double().mean()) / (2 * len(outside))
 
 
 def _mean(samples: Sequence[Sample], measure: str, seed: int) -> Mean:

@@ -1,7 +1,7 @@
 """What a benchmark is to train: models, seeds, and which glasses train, stop and test.
 
-No protocol but ``paper`` looks at a test structure before the training is over, and that one says
-so wherever its figures are shown.
+No protocol but ``published-code`` looks at a test structure before the training is over, and that
+one says so wherever its figures are shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mgsym.utils.settings import parse_override
 
 PLAN = "plan.json"
 FORMAT, VERSION = "mgsym-benchmark", 1
-CHOSEN_ON_TEST = "test (epoch chosen on it)"  # the role of test structures under ``paper``
+CHOSEN_ON_TEST = "test (epoch chosen on it)"  # the role of test structures under ``published-code``
 
 _KINDS: Kinds = {
     "models": TABLE,
@@ -43,10 +43,12 @@ PROTOCOLS: dict[str, str] = {
     "trained.",
     "split": "Structures trained, stopped early and tested as their files are marked; test was "
     "scored once.",
-    "paper": "As in the published code of SymGNN (the paper selects by validation), the best epoch "
-    "was chosen on the test structures themselves: their figures flatter, and compare with nothing "
-    "but what that code gives.",
+    "published-code": "As in the published code of SymGNN (the paper selects by validation), the "
+    "best epoch was chosen on the test structures themselves: their figures flatter, and compare "
+    "with nothing but what that code gives.",
 }
+
+RENAMED = {"paper": "published-code"}  # older names of protocols, still understood
 
 # trained beside the default preset when nothing is asked for: seconds each on the sample
 QUICK_MODELS = ("ridge", "gcn")
@@ -75,6 +77,7 @@ class BenchmarkPlan:
     graphs: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "protocol", RENAMED.get(self.protocol, self.protocol))
         if self.protocol not in PROTOCOLS:
             raise UsageError(
                 f"no protocol is called {self.protocol!r}; there are {', '.join(PROTOCOLS)}"
@@ -154,6 +157,8 @@ def make_plan(
     """
     settings = {key: asked[key] for key in ("preset", "changes") if key in asked}
     kept = {key: asked[key] for key in ("protocol", "minutes") if key in asked}
+    if "protocol" in kept:
+        kept["protocol"] = RENAMED.get(kept["protocol"], kept["protocol"])
     kept.update({key: tuple(asked[key]) for key in ("seeds", "glasses") if key in asked})
     if before is None:
         models = benchmark_models(asked.get("models"), **settings)
@@ -224,7 +229,7 @@ class Fold:
 
     Attributes:
         name: the glass left out; ``split`` where the files decide.
-        split: the structures by role. Under ``paper``, those of validation are the test.
+        split: the structures by role. Under ``published-code``, those of validation are the test.
     """
 
     name: str
@@ -234,8 +239,8 @@ class Fold:
 def make_folds(graphs: Sequence[Graph], plan: BenchmarkPlan) -> list[Fold]:
     """The folds of a plan.
 
-    Structures that their files mark ``test`` take part in ``split`` and ``paper`` only: leaving
-    glasses out serves to choose models, and what is chosen must not have seen them.
+    Structures that their files mark ``test`` take part in ``split`` and ``published-code`` only:
+    leaving glasses out serves to choose models, and what is chosen must not have seen them.
 
     Raises:
         InputError: too few glasses, or structures without labels.
@@ -243,7 +248,7 @@ def make_folds(graphs: Sequence[Graph], plan: BenchmarkPlan) -> list[Fold]:
     """
     if plan.protocol == "split":
         return [Fold("split", split_by_glass(graphs))]
-    if plan.protocol == "paper" and any(g.splits[0] == "test" for g in graphs):
+    if plan.protocol == "published-code" and any(g.splits[0] == "test" for g in graphs):
         split = split_by_glass(graphs, validation=[])
         if split.test:
             return [Fold("split", Split(split.train, split.test, []))]
@@ -252,7 +257,7 @@ def make_folds(graphs: Sequence[Graph], plan: BenchmarkPlan) -> list[Fold]:
         Fold(glass_of(split.test[0]), split)
         for split in leave_one_group_out(unmarked, stopping=plan.protocol == "early")
     ]
-    if plan.protocol == "paper":
+    if plan.protocol == "published-code":
         folds = [Fold(f.name, Split(f.split.train, f.split.test, [])) for f in folds]
     return _asked_for(folds, plan.glasses)
 

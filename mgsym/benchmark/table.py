@@ -20,8 +20,8 @@ from mgsym.errors import MgsymError
 from mgsym.evaluation.label_noise import Ceiling, ceiling, label_variance, repeated_labels
 from mgsym.utils.files import write_json, write_text
 
-METRICS = ("pearson", "spearman", "mae", "rmse")
-HEADINGS = ("Pearson", "Spearman", "MAE/eV", "RMSE/eV")
+METRICS = ("pearson", "spearman", "mae", "rmse", "auc_high", "auc_low")
+HEADINGS = ("Pearson", "Spearman", "MAE/eV", "RMSE/eV", "AUC high 5 %", "AUC low 5 %")
 CEILING = "noise ceiling"
 # what a row is of, beside single structures
 STRUCTURES, POOLED = "mean of structures", "pooled"
@@ -50,7 +50,7 @@ class Row:
 
     Attributes:
         model: its label, or CEILING.
-        role: ``train``, ``validation`` or ``test`` (CHOSEN_ON_TEST under the protocol ``paper``).
+        role: ``train``, ``validation`` or ``test`` (CHOSEN_ON_TEST under ``published-code``).
         of: STRUCTURES (the mean over those of a fold, then over folds), POOLED (all atoms of a
             fold's structures, then the mean over folds), or the name of one structure.
         atoms: labelled ones, in all folds together.
@@ -135,14 +135,18 @@ class Table:
     def summary(self) -> tuple[list[str], list[list[str]]]:
         """Headings and cells of one line per model, and one of the ceiling."""
         columns = ["model", f"Pearson, {self.scored}", "pooled", *HEADINGS[1:]]
-        columns += [role for role in ("train", "validation") if role != self.scored]
+        others = [
+            (role, of)
+            for role, of in (("train", STRUCTURES), ("train", POOLED), ("validation", STRUCTURES))
+            if role != self.scored
+        ]
+        columns += [role if of == STRUCTURES else f"{role}, {of}" for role, of in others]
         columns += ["parameters", "seconds", "GB", "rotated/eV", "budget", "device", "trainings"]
         rows = []
         for model in (*self.facts, *([CEILING] if self.ceiling else [])):
             found = [self.value(model, "pearson"), self.value(model, "pearson", POOLED)]
             found += [self.value(model, metric) for metric in METRICS[1:]]
-            others = [r for r in ("train", "validation") if r != self.scored]
-            found += [self.value(model, "pearson", role=role) for role in others]
+            found += [self.value(model, "pearson", of, role) for role, of in others]
             facts = _fact_cells(self.facts[model]) if model in self.facts else [MISSING] * 7
             rows.append([model, *(MISSING if v is None else str(v) for v in found), *facts])
         return columns, rows
@@ -251,8 +255,10 @@ def _rows(label: str, trials: Sequence[Trial]) -> list[Row]:
     for role in ROLES:
         scored = [t for t in trials if role in t.scores]
         of = dict.fromkeys(name for t in scored for name in t.scores[role]["structures"])
+        # records of older versions lack some figures
+        known = [m for m in METRICS if all(m in t.scores[role]["pooled"] for t in scored)]
         for what in (STRUCTURES, POOLED, *of) if scored else ():
-            values = {metric: _value(scored, role, what, metric) for metric in METRICS}
+            values = {metric: _value(scored, role, what, metric) for metric in known}
             rows.append(Row(label, role, what, _atoms(scored, role, what), values))
     return rows
 
@@ -268,11 +274,13 @@ def _value(trials: Sequence[Trial], role: str, of: str, metric: str) -> Value:
 
 
 def _figures(scores: Mapping[str, Any], of: str, metric: str) -> list[float]:
-    """The figure of one fold; none where it has no such structure. Undefined correlations are 0."""
+    """The figure of one fold; none where it has no such structure. What is undefined is what
+    knowing nothing gives: a correlation of 0, an AUC of ½."""
+    nothing = 0.5 if metric.startswith("auc") else 0.0
     if of == STRUCTURES:
-        return [fmean(s[metric] or 0.0 for s in scores["structures"].values())]
+        return [fmean(s[metric] or nothing for s in scores["structures"].values())]
     found = scores["pooled"] if of == POOLED else scores["structures"].get(of)
-    return [] if found is None else [found[metric] or 0.0]
+    return [] if found is None else [found[metric] or nothing]
 
 
 def _atoms(trials: Sequence[Trial], role: str, of: str) -> int:
@@ -332,7 +340,7 @@ def _fact_cells(facts: Facts) -> list[str]:
 
 def _ceiling_rows(plan: BenchmarkPlan, folds: Sequence[Fold]) -> tuple[list[Row], str]:
     """What a perfect predictor would reach on the scored structures, and how that is known."""
-    role = CHOSEN_ON_TEST if plan.protocol == "paper" else "test"
+    role = CHOSEN_ON_TEST if plan.protocol == "published-code" else "test"
     scored = [fold.split.test or fold.split.validation for fold in folds]
     if plan.protocol == "split" and not folds[0].split.test:
         role = "validation"

@@ -11,12 +11,19 @@ from typing import Any
 
 import torch
 
-from mgsym.benchmark.plan import CHOSEN_ON_TEST, BenchmarkPlan, Fold, as_json, trial_name
+from mgsym.benchmark.plan import (
+    CHOSEN_ON_TEST,
+    RENAMED,
+    BenchmarkPlan,
+    Fold,
+    as_json,
+    trial_name,
+)
 from mgsym.errors import InputError, Interrupted, MgsymError, UsageError, short
 from mgsym.graph.operations import graph_hash
 from mgsym.prediction import rotation_spread
 from mgsym.training import train
-from mgsym.training.config import Config
+from mgsym.training.config import Config, with_new_settings
 from mgsym.training.runs import (
     COUNT,
     NUMBER,
@@ -91,7 +98,7 @@ class Trial:
         seed: of everything random.
         identity: settings, split and hashes of the graphs.
         error: why it failed; empty for those that did not, and the rest is only known for these.
-        scores: by role, as `SplitScores.as_dict` gives them. Under the protocol ``paper`` the
+        scores: by role, as `SplitScores.as_dict` gives them. Under ``published-code`` the
             test structures' role is CHOSEN_ON_TEST.
         parameters: trained numbers.
         invariant: what the model declares.
@@ -182,7 +189,11 @@ def finished_trial(path: Path, planned: Planned) -> Trial | None:
     if not path.exists():
         return None
     trial = load_trial(path)
-    if changed := differing(trial.identity, planned.identity()):
+    before = dict(trial.identity)
+    before["protocol"] = RENAMED.get(before.get("protocol", ""), before.get("protocol"))
+    new = with_new_settings({"model.name": planned.config.model.name})
+    before = {**as_json(new), **before}
+    if changed := differing(before, planned.identity()):
         raise UsageError(
             f"{path} was trained otherwise ({'; '.join(changed[:4])}): take another folder with "
             "-o, or train everything again with --overwrite"
@@ -252,7 +263,7 @@ def run_trial(
 
 def _scores(trained: TrainedRun, protocol: str) -> dict[str, Any]:
     found = {role: scores.as_dict() for role, scores in trained.scores.items()}
-    if protocol == "paper":
+    if protocol == "published-code":
         found[CHOSEN_ON_TEST] = found.pop("validation")
     return found
 

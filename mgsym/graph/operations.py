@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mgsym.graph.graph import Graph, build_graph
 from mgsym.structure import Structure
-from mgsym.structure.cell import wrap
+from mgsym.structure.cell import fractional, heights, wrap, wrap_fraction
 
 System = Structure | Graph
 
@@ -39,6 +39,30 @@ def receptive_nodes(graph: Graph, nodes: Tensor, hops: int) -> Tensor:
     for _ in range(hops):
         reached[graph.source[reached[graph.destination]]] = True
     return reached.nonzero().squeeze(1)
+
+
+def random_block(graph: Graph, side: float, generator: torch.Generator) -> tuple[Graph, Tensor]:
+    """Cut a random block out of a structure.
+
+    Args:
+        graph: of one structure.
+        side: Å, between opposite faces; along a direction that does not repeat, or that is no
+            longer than that, the structure stays whole.
+        generator: of its place.
+
+    Returns:
+        The atoms of the block and the edges between them; and [m] bool, which of these atoms are
+        farther than the cutoff from where others were cut off, so that no neighbour is missing.
+    """
+    cell, device = graph.cell[0], graph.positions.device
+    height = heights(cell)
+    cut = graph.periodic[0] & (side < height)
+    shift = torch.rand(3, generator=generator, dtype=torch.float64).to(device)
+    fraction = fractional(graph.positions, cell) - shift
+    depth = wrap_fraction(fraction, cut) * height  # Å, from the block's first face
+    inside = ((depth < side) | ~cut).all(1).nonzero().squeeze(1)
+    complete = ((depth > graph.cutoff) & (depth < side - graph.cutoff) | ~cut).all(1)
+    return graph.subgraph(inside)[0], complete[inside]
 
 
 def wrapped_positions(graph: Graph) -> Tensor:

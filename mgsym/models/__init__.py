@@ -23,6 +23,7 @@ __all__ = [
     "Invariance",
     "ModelSummary",
     "create_model",
+    "fitted_in_one_go",
     "model_options",
     "summarize_models",
     "with_current_names",
@@ -148,6 +149,11 @@ def create_model(
     model = getattr(module, model_class)(species, cutoff, chosen)
     assert isinstance(model, BarrierModel)
     return model
+
+
+def fitted_in_one_go() -> tuple[str, ...]:
+    """Names of the models that are fitted in seconds, without gradients."""
+    return tuple(name for name, entry in MODELS.items() if ".regression." in entry[0])
 
 
 def summarize_models(

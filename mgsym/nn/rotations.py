@@ -22,6 +22,7 @@ from mgsym.errors import UsageError
 SOURCES = (
     "von-mises", "von-mises-fixed", "haar", "octahedral", "quadrature", "augment", "none"
 )  # fmt: skip
+HALVES, ANGLES = ("rotation", "reflection"), ("alpha", "beta", "gamma")
 
 
 def euler_matrices(angles: Tensor) -> Tensor:
@@ -179,10 +180,9 @@ class Transforms(nn.Module):
         self.source, self.samples, self.seed = source, samples, seed
         if source.startswith("von-mises"):
             # one row for the rotations, one for the other half; columns α, β, γ
-            learned = source == "von-mises"
             location = torch.empty(2, 3).uniform_(-math.pi, math.pi)
-            self.location = nn.Parameter(location, requires_grad=learned)
-            self.log_concentration = nn.Parameter(torch.zeros(2, 3), requires_grad=learned)
+            self.location = nn.Parameter(location, requires_grad=self.learned)
+            self.log_concentration = nn.Parameter(torch.zeros(2, 3), requires_grad=self.learned)
         matrices, weights = _fixed_transforms(source, degree)
         self.register_buffer("fixed", matrices.float(), persistent=False)
         self.register_buffer("fixed_weights", weights.float(), persistent=False)
@@ -196,6 +196,29 @@ class Transforms(nn.Module):
         if self.source == "augment" and self.training:
             return random_orthogonal(1).to(self.fixed), self.fixed_weights
         return self.fixed, self.fixed_weights
+
+    @property
+    def learned(self) -> bool:
+        """Whether its distributions are learned."""
+        return self.source == "von-mises"
+
+    def distributions(self) -> dict[str, float]:
+        """Locations (radians) and concentrations of the learned von Mises distributions.
+
+        Returns:
+            By name, ``location_rotation_alpha_rad`` …, ``concentration_reflection_gamma``:
+            ``rotation`` is the half of O(3) that they make up, ``reflection`` the other. Nothing
+            where nothing is learned.
+        """
+        if not self.learned:
+            return {}
+        names = [f"{half}_{angle}" for half in HALVES for angle in ANGLES]
+        location = self.location.detach().flatten().tolist()
+        concentration = self.log_concentration.detach().exp().flatten().tolist()
+        return {
+            **{f"location_{n}_rad": value for n, value in zip(names, location, strict=True)},
+            **{f"concentration_{n}": value for n, value in zip(names, concentration, strict=True)},
+        }
 
     def _draw_fixed(self) -> Tensor:
         with seeded(self.seed):
@@ -214,6 +237,18 @@ class Transforms(nn.Module):
         half = rotations.new_ones(2 * self.samples)
         half[self.samples :] = -1
         return half[:, None, None] * rotations
+
+
+def learned_transforms(model: nn.Module) -> Transforms | None:
+    """The transforms of a model whose distributions it learns; None where it has none."""
+    found = (part for part in model.modules() if isinstance(part, Transforms) and part.learned)
+    return next(found, None)
+
+
+def distributions_of(model: nn.Module) -> dict[str, float]:
+    """What a model has learned of its transforms, as `Transforms.distributions` names it."""
+    transforms = learned_transforms(model)
+    return {} if transforms is None else transforms.distributions()
 
 
 def _fixed_transforms(source: str, degree: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import product
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from mgsym.graph import Graph
 from mgsym.graph.operations import wrapped_positions
+from mgsym.nn.rotations import ANGLES, HALVES
 from mgsym.rendering.figures import (
     COLOURS,
     OTHER_SIZE,
@@ -63,6 +66,34 @@ def curves_of_training(
         axes.set_title(CURVES[name])
     if len(histories) > 1:
         axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def curves_of_transforms(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Locations and concentrations of learned von Mises distributions against the epoch.
+
+    A row per seed; a colour per angle, the half of O(3) with reflections dashed.
+
+    Args:
+        histories: by seed, the rows of metrics.csv, with the columns that
+            `mgsym.nn.rotations.Transforms.distributions` names.
+    """
+    figure = new_figure((8.6, 2.8 * len(histories)))
+    titles = {"location": "location (rad)", "concentration": "concentration"}
+    for row, (seed, history) in enumerate(histories.items()):
+        epochs = [point["epoch"] for point in history]
+        for column, (kind, title) in enumerate(titles.items()):
+            axes = figure.add_subplot(len(histories), 2, 2 * row + column + 1)
+            for (half, angle), style in zip(
+                product(HALVES, ANGLES), ["-"] * 3 + ["--"] * 3, strict=True
+            ):
+                unit = "_rad" if kind == "location" else ""
+                values = [point.get(f"{kind}_{half}_{angle}{unit}", nan) for point in history]
+                colour = COLOURS[1 + ANGLES.index(angle)]
+                axes.plot(epochs, values, style, color=colour, label=f"{half} {angle}")
+            axes.set_xlabel("epoch")
+            axes.set_title(title if len(histories) == 1 else f"{plain(seed)}: {title}")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgsym.evaluation.metrics import Scores, SplitScores
@@ -61,6 +61,38 @@ def agreement(scores: Mapping[str, SplitScores]) -> Table:
             rows.append(_agreement(role, "pooled", found.pooled))
     kept = [i for i in range(10) if any(row[i] not in (None, "") for row in rows)]
     return tuple(AGREEMENT_COLUMNS[i] for i in kept), [[row[i] for i in kept] for row in rows]
+
+
+def transforms(learned: Mapping[str, Any]) -> Table:
+    """Learned von Mises distributions of transforms, and how far they moved from their start.
+
+    Args:
+        learned: as `mgsym.data_tools.workflows.inspection.inspect` tells of a run.
+    """
+    names = ("location", "location_moved", "concentration", "concentration_moved")
+    rows: list[list[Cell]] = [
+        [row["half"], row["angle"], *(None if row[n] is None else f"{row[n]:.3f}" for n in names)]
+        for row in learned["angles"]
+    ]
+    return ("half of O(3)", "angle", "location/rad", "moved", "concentration", "moved"), rows
+
+
+def transforms_title(learned: Mapping[str, Any]) -> str:
+    """What `transforms` is of."""
+    many = "" if learned["samples"] is None else f", {learned['samples']} drawn of each half"
+    return f"Learned transforms at epoch {learned['epoch']:g}{many}"
+
+
+def extremes(found: SplitScores) -> Table:
+    """How well the 5 % of the atoms with the highest and lowest labels are told from others."""
+    rows: list[list[Cell]] = [_extremes(name, s) for name, s in found.structures.items()]
+    if len(rows) > 1:
+        rows.append(_extremes("pooled", found.pooled))
+    return ("structure", "AUC, highest 5 %", "AUC, lowest 5 %"), rows
+
+
+def _extremes(name: str, s: Scores) -> list[Cell]:
+    return [name, *(None if n != n else f"{n:.4f}" for n in (s.auc_high, s.auc_low))]
 
 
 def _agreement(role: str, name: str, s: Scores) -> list[Cell]:

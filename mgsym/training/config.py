@@ -17,7 +17,7 @@ from mgsym.descriptors.physical import AVAILABLE, available_inputs
 from mgsym.errors import UsageError, short
 from mgsym.evaluation.label_weights import KINDS
 from mgsym.graph import Graph
-from mgsym.models import model_options, with_current_names
+from mgsym.models import fitted_in_one_go, model_options, with_current_names
 from mgsym.utils.settings import (
     LARGEST,
     flattened,
@@ -37,6 +37,7 @@ _CHOICES = {
 }
 _AT_LEAST = {"epochs": 1, "evaluate_every": 1}  # every other number: at least 0
 _BELOW_ONE = ("warmup", "ema_decay")
+_AT_MOST_ONE = ("teacher_share", "teacher_until")
 # settings of mgsym 0.1.0 that are gone; where they are 0, false or empty they said nothing
 REMOVED = (
     "model.directions",
@@ -73,6 +74,16 @@ def settings_from_file(settings: Mapping[str, Any]) -> dict[str, Any]:
     return _with_current_names(kept["model.name"], kept, warn=False)
 
 
+def with_new_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings by dotted name that did not exist when these were saved.
+
+    They have their defaults, which is what that version did.
+    """
+    defaults = Config(model=ModelConfig(settings["model.name"])).flat()
+    new = {key: value for key, value in defaults.items() if key.startswith(("model.", "training."))}
+    return {**new, **settings}
+
+
 def _with_current_names(
     model: str, settings: Mapping[str, Any], *, warn: bool = True, source: str = ""
 ) -> dict[str, Any]:
@@ -93,6 +104,9 @@ class TrainingConfig:
     Attributes:
         epochs: times that every training structure is seen.
         batch_size: structures per step; 0 puts all of them into one batch.
+        block: side in Å of the random block of a structure that a step takes in place of all of
+            it, more than twice the cutoff; 0 takes whole structures
+            (mgsym.graph.operations.random_block).
         optimizer: ``adam`` or ``adamw``.
         amsgrad: whether the optimiser keeps the largest second moment.
         learning_rate: its peak, after the warm-up.
@@ -112,10 +126,19 @@ class TrainingConfig:
         label_weights: ``none``, or ``stderr`` for labels that count as well as they are known
             (mgsym.evaluation.label_weights).
         label_floor: what is added to standard errors then, in standard deviations of the label.
+        teacher: the name of a regression (``ridge``, ``boosting``) that is fitted first, on the
+            training structures, and whose predictions a network learns before the labels
+            (mgsym.training.teacher); empty for none.
+        teacher_share: how much the teacher counts in the first step; labels have the rest.
+        teacher_last_share: how much it counts in the end, no more than at first.
+        teacher_until: fraction of all steps in which its share falls from one to the other.
+        transforms_rate: learning rate of the von Mises distributions of transforms, in units of
+            the others'.
     """
 
     epochs: int = 16
     batch_size: int = 1
+    block: float = 0.0
     optimizer: str = "adamw"
     amsgrad: bool = False
     learning_rate: float = 3e-3
@@ -131,13 +154,19 @@ class TrainingConfig:
     max_minutes: float = 0.0
     label_weights: str = "none"
     label_floor: float = 0.5
+    teacher: str = ""
+    teacher_share: float = 1.0
+    teacher_last_share: float = 0.0
+    teacher_until: float = 0.5
+    transforms_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        choices = {**_CHOICES, "teacher": ("", *fitted_in_one_go())}
         for name, value in asdict(self).items():
-            if name in _CHOICES:
-                if value not in _CHOICES[name]:
+            if name in choices:
+                if value not in choices[name]:
                     raise UsageError(
-                        f"training.{name} is {value!r}, expected {' or '.join(_CHOICES[name])}"
+                        f"training.{name} is {value!r}, expected {_either(choices[name])}"
                     )
                 continue
             low = _AT_LEAST.get(name, 0)
@@ -145,6 +174,13 @@ class TrainingConfig:
                 raise UsageError(f"training.{name} is {value}, expected at least {low}")
             if name in _BELOW_ONE and value >= 1:
                 raise UsageError(f"training.{name} is {value}, expected less than 1")
+            if name in _AT_MOST_ONE and value > 1:
+                raise UsageError(f"training.{name} is {value}, expected at most 1")
+        if self.teacher_last_share > self.teacher_share:
+            raise UsageError(
+                f"training.teacher_last_share is {self.teacher_last_share}, expected at most "
+                f"training.teacher_share, {self.teacher_share}"
+            )
 
 
 @dataclass(frozen=True)
@@ -267,7 +303,24 @@ PRESETS: dict[str, Config] = {
             }
         ),
     ),
-    # Sec. "Training" of the paper: all graphs in one batch for up to 20,000 epochs
+    # the paper's network, trained on a CPU; docs/paper.md says what each setting is worth
+    "symgnn": Config(
+        "symgnn",
+        model=ModelConfig(
+            options={"edge_input": "polar", "dropout": 0.1, "decoder_layers": 1},
+        ),
+        training=TrainingConfig(
+            epochs=200,
+            block=27.0,
+            warmup=0.05,
+            evaluate_every=10,
+            patience=0,
+            teacher="ridge",
+            teacher_last_share=0.5,
+            teacher_until=1.0,
+        ),
+    ),
+    # Sec. "Training" of the paper: all graphs in one batch for up to 20,000 epochs (docs/paper.md)
     "paper": Config(
         "paper",
         training=TrainingConfig(
@@ -289,7 +342,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """Return a named set of settings: ``fast`` or ``paper``.
+    """Return a named set of settings: ``fast``, ``symgnn`` or ``paper``.
 
     Raises:
         UsageError: no such preset.
@@ -343,6 +396,10 @@ def _from_flat(settings: Mapping[str, Any]) -> Config:
         training=TrainingConfig(**tables["training"]),
         seed=settings["seed"],
     )
+
+
+def _either(choices: Sequence[str]) -> str:
+    return " or ".join(choice or "nothing" for choice in choices)
 
 
 def _spelt(value: Any) -> Any:

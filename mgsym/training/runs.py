@@ -279,6 +279,10 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
+def _are_floats(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(x, float) for x in value.values())
+
+
 def _is_split(value: Any) -> bool:
     return _are_lists(value) and set(value) <= {"train", "validation", "test", "unused"}
 
@@ -292,7 +296,8 @@ _OF_A_RUN: Kinds = {
     **dict.fromkeys(("status", "started", "ended", "preset", "model", "platform"), TEXT),
     **dict.fromkeys(("command", "device", "start_from", "stopped"), TEXT),
     **dict.fromkeys(("seed", "threads", "epochs", "best_epoch", "parameters"), COUNT),
-    "seconds": NUMBER,
+    **dict.fromkeys(("seconds", "rotation_rms_eV"), NUMBER),
+    "transforms_start": ("fractions by name", _are_floats),
     "versions": ("versions by name", _are_texts),
     "graphs_sha256": ("hashes by structure", _are_texts),
     "split": ("names by train, validation and test", _is_split),
@@ -335,9 +340,13 @@ def read_history(folder: str | Path) -> list[dict[str, str]]:
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write metrics.csv: one line per evaluation; the header names quantity and unit."""
+    """Write metrics.csv: one line per evaluation; the header names quantity and unit.
+
+    What the lines of an older version lack, of a run that went on, stands as nan.
+    """
+    names = list(dict.fromkeys(name for row in history for name in row))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else [])
+        writer = csv.DictWriter(file, fieldnames=names, restval="nan")
         writer.writeheader()
         writer.writerows(history)
 

@@ -1,10 +1,11 @@
 """Train a model on labelled graphs: reproducible to the bit on a CPU, resumable at any step.
 
-How a model is trained is read in four files, from here down:
+How a model is trained is read in five files, from here down:
 
 - this one: what is asked for is checked, glasses are held out, the run folder is opened;
 - `trainer`: the loop over epochs and steps, the evaluation, what is saved and resumed;
 - `loss`: what a step minimises;
+- `teacher`: a regression whose predictions it may follow before the labels;
 - `optimizer`: how it steps (optimiser, learning rate, averaged weights).
 
 The settings are described in `config`; `runs` and `checkpoint` know the files of a run.
@@ -22,7 +23,7 @@ import torch
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.splits import Split, refuse_equal_names, split_by_glass
 from mgsym.graph import Graph
-from mgsym.training.config import Config, preset, settings_from_file
+from mgsym.training.config import Config, preset, settings_from_file, with_new_settings
 from mgsym.training.runs import (
     PARTS,
     TrainedRun,
@@ -207,7 +208,8 @@ def _choose_split(
 def _refuse_changes(saved: Mapping[str, Any], trainer: Trainer) -> None:
     """A run goes on as it began, or not at all."""
     advice = "start a new run, or fine-tune with --from"
-    before, after = settings_from_file(saved["config"]), trainer.config.flat()
+    before = with_new_settings(settings_from_file(saved["config"]))
+    after = trainer.config.flat()
     if changed := differing(before, after):
         raise UsageError(f"the settings have changed ({'; '.join(changed)}): {advice}")
     if saved["split"] != trainer.split.names():

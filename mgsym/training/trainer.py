@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
-from mgsym.errors import InputError, Interrupted, MgsymError
+from mgsym.errors import InputError, Interrupted, MgsymError, UsageError
 from mgsym.evaluation.label_weights import with_label_weights
 from mgsym.evaluation.metrics import SplitScores, score_graphs
 from mgsym.evaluation.splits import Split
 from mgsym.graph import Graph, collate, match_species
-from mgsym.graph.operations import graph_hash
+from mgsym.graph.operations import graph_hash, random_block, transformed
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
 from mgsym.models.regression.base import DirectModel, refuse_start
+from mgsym.nn.rotations import distributions_of, random_orthogonal
 from mgsym.structure import index_species
 from mgsym.training.checkpoint import load_checkpoint, save_checkpoint
 from mgsym.training.config import Config
@@ -31,9 +32,12 @@ from mgsym.training.optimizer import (
     diverged,
     make_optimizer,
     rate_factor,
+    restore_optimizer,
+    set_rates,
     update_average,
 )
 from mgsym.training.runs import TrainedRun, end_run, only_checkpoint, start_run, write_history
+from mgsym.training.teacher import TAUGHT, teacher_share, with_teacher
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 from mgsym.utils import processes
 from mgsym.utils.files import save_safely
@@ -44,6 +48,7 @@ from mgsym.version import __version__
 
 STATE_FORMAT = "mgsym-training"
 STATE_VERSION = 1
+ORIENTATIONS = 4  # in which a trained model that is not invariant predicts a structure
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,11 @@ class Trainer:
         self.should_stop = hooks.should_stop
         seed_device(device, derived_seed(config.seed, "weights"))
         self.config, self.training, self.device = config, config.training, device
+        if 0 < config.training.block <= 2 * split.train[0].cutoff:
+            raise UsageError(
+                f"training.block is {config.training.block:g} Å, expected more than twice the "
+                f"cutoff of {split.train[0].cutoff:g} Å, or 0 for whole structures"
+            )
         weights = (config.training.label_weights, config.training.label_floor)
         self.split = replace(split, train=with_label_weights(split.train, *weights))
         self.start_from = start_from
@@ -129,12 +139,11 @@ class Trainer:
         )
         averaged = self.training.ema_decay and not isinstance(self.model, DirectModel)
         self.average = copy.deepcopy(self.model) if averaged else None
+        self.taught = bool(self.training.teacher) and not isinstance(self.model, DirectModel)
         size = self.training.batch_size or len(split.train)
         self.steps_per_epoch = -(-len(split.train) // size)
         self.total = self.steps_per_epoch * self.training.epochs
-        self.kept: tuple[Graph, Share | None] | None = None
-        if self.steps_per_epoch == 1:
-            self.kept = self._part(list(range(len(split.train))))
+        self.kept: tuple[Graph, Share | None] | None = None  # the batch, where there is but one
         self.state, self.resumed = TrainingState(), False
         self.best_weights = copied(self.model.state_dict())
         self.started = self.saved = time.monotonic()
@@ -175,6 +184,12 @@ class Trainer:
         if isinstance(self.model, DirectModel):
             self._fit(self.model)
             return self._finish()
+        if teacher_share(self.training, self.steps_done, self.total):
+            self.graphs["train"] = with_teacher(
+                self.graphs["train"], self.training.teacher, self.model, self._after_part
+            )
+        if self.steps_per_epoch == 1 and not self.training.block:
+            self.kept = self._part(list(range(len(self.split.train))))
         while self.state.epoch < self.training.epochs and not self.state.stopped:
             self._epoch()
         return self._finish()
@@ -210,7 +225,7 @@ class Trainer:
     def _batches(self, epoch: int) -> list[list[int]]:
         """Which structures each step of an epoch takes."""
         count = len(self.graphs["train"])
-        if self.kept is not None:
+        if self.steps_per_epoch == 1:
             return [list(range(count))]
         order = shuffled(count, self.config.seed, "order", epoch)
         size = self.training.batch_size
@@ -221,7 +236,7 @@ class Trainer:
 
     def _part(self, members: list[int]) -> tuple[Graph, Share | None]:
         """Some structures side by side: of several processes, those that this one takes."""
-        graphs = [self.graphs["train"][i] for i in members]
+        graphs = [self._block(i) for i in members]
         if processes.count() == 1:
             return collate(graphs), None
         own = processes.own_share(len(graphs))
@@ -231,18 +246,32 @@ class Trainer:
         none = graphs[0].types.new_empty(0)
         return collate(graphs[own] or [graphs[0].subgraph(none)[0]]), share
 
+    def _block(self, member: int) -> Graph:
+        """A training structure, or the random block of it that this step takes."""
+        graph, state, side = self.graphs["train"][member], self.state, self.training.block
+        if not side:
+            return graph
+        seed = derived_seed(self.config.seed, "block", state.epoch, state.step, member)
+        part, complete = random_block(graph, side, torch.Generator().manual_seed(seed))
+        # an atom whose neighbours were cut off teaches nothing
+        features = dict(part.node_features)
+        if TAUGHT in features:
+            features[TAUGHT] = torch.where(complete, features[TAUGHT], torch.nan)
+        target = torch.where(complete, part.target, torch.nan)
+        return part.replace(target=target, node_features=features, prepared=part.prepared)
+
     def _step(self, batch: Graph, share: Share | None) -> None:
         """Take one step down the gradient of the loss."""
         state, done = self.state, self.steps_done
         seed_device(self.device, derived_seed(self.config.seed, "step", state.epoch, state.step))
         factor = rate_factor(self.training, done, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * factor
+        teacher = teacher_share(self.training, done, self.total)
+        set_rates(self.optimizer, self.training.learning_rate * factor)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with processes.shared_batch(share):
-                loss = training_loss(self.training, self.model, batch)
+                loss = training_loss(self.training, self.model, batch, teacher)
                 value = float(processes.batch_sum(loss.detach()))
                 if not math.isfinite(value):
                     raise MgsymError(diverged(self.training, value, state.epoch, state.step))
@@ -281,7 +310,7 @@ class Trainer:
         state = self.state
         model = self.model if self.average is None else self.average
         scores = self._scores(model, "validation")
-        state.history.append(self._history_row(scores))
+        state.history.append({**self._history_row(scores), **distributions_of(model)})
         state.loss_sum, state.loss_count = 0.0, 0
         value = scores.mean_pearson
         if math.isnan(value):
@@ -302,6 +331,7 @@ class Trainer:
 
     def _history_row(self, scores: SplitScores) -> dict[str, float]:
         state = self.state
+        share = teacher_share(self.training, self.steps_done - 1, self.total)  # of the last step
         return {
             "epoch": state.epoch,
             "step": self.steps_done,
@@ -311,6 +341,7 @@ class Trainer:
             "validation_pearson_pooled": scores.pooled.pearson,
             "validation_mae_eV": scores.pooled.mae,
             "seconds": round(state.seconds, 3),
+            **({"teacher_share": share} if self.taught else {}),
         }
 
     def _scores(self, model: BarrierModel, role: str) -> SplitScores:
@@ -339,6 +370,17 @@ class Trainer:
             folder=self.folder,
         )
 
+    def _rotated(self) -> float | None:
+        """How far predictions move as a structure turns, eV (rms); None for invariant models."""
+        if self.model.invariant == "yes":
+            return None
+        graph = next(g for role in ("test", "validation", "train") for g in self.graphs[role])
+        matrices = random_orthogonal(ORIENTATIONS, torch.Generator().manual_seed(0))
+        self.model.eval()
+        with torch.no_grad():
+            found = torch.stack([self.model(transformed(graph, m)).double() for m in matrices])
+        return float((found - found.mean(0)).square().mean().sqrt())
+
     # ---- what is said and written ----
 
     def _write_start(self) -> None:
@@ -349,6 +391,7 @@ class Trainer:
             "graphs_sha256": self.hashes,
             "start_from": str(self.start_from or ""),
             "graphs_from": str(self.graphs_from or ""),
+            "transforms_start": distributions_of(self.model),
         }
         start_run(self.folder, self.config, facts)
 
@@ -382,6 +425,7 @@ class Trainer:
             "seconds": round(state.seconds, 3),
             "parameters": self.model.num_parameters,
             "scores": scores,
+            **({"rotation_rms_eV": self._rotated()} if status == "finished" else {}),
         }
         end_run(self.folder, status, facts)
 
@@ -435,7 +479,7 @@ class Trainer:
         self.model.load_state_dict(saved["best_weights"])
         self.best_weights = copied(self.model.state_dict())  # by the names of this version
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        restore_optimizer(self.optimizer, saved["optimizer"], self.model)
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"]:
             self.average.load_state_dict(saved["average"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsym.graph import build_graph
+from mgsym.graph import Graph, build_graph
 from mgsym.structure import Column, Structure
 from mgsym.training import train
 from mgsym.training.config import preset
@@ -38,3 +38,13 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = preset("fast").changed(few)
     train(graphs, config, run=folder / "runs" / "first", device="cpu")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vectors_run(trained_folder: Path) -> Path:
+    """The run of a SymGNN on displacement vectors: its transforms are learned."""
+    graphs = [Graph.load(path) for path in sorted((trained_folder / "graphs").glob("*.npz"))]
+    few = {"training.epochs": 3, "training.evaluate_every": 1, "model.width": 8}
+    config = preset("paper").changed({**few, "model.heads": (1,), "model.samples": 3})
+    train(graphs, config, run=trained_folder / "vectors", device="cpu")
+    return trained_folder / "vectors"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mgsym.benchmark import CHOSEN_ON_TEST, PROTOCOLS, load_plan
+from mgsym.benchmark.plan import RENAMED
 from mgsym.cli import benchmark as module
 from mgsym.cli.main import main
 
@@ -35,7 +36,7 @@ def place(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_help_names_the_protocols_there_are() -> None:
-    assert tuple(PROTOCOLS) == module.PROTOCOLS
+    assert (*PROTOCOLS, *RENAMED) == module.PROTOCOLS
 
 
 def test_the_sample_by_default(
@@ -73,13 +74,24 @@ def test_resuming_adds_models_and_seeds(place: Path, capsys: Captured) -> None:
     assert sd > 0
 
 
-def test_the_papers_protocol_is_called_what_it_is(place: Path, capsys: Captured) -> None:
-    assert main(["benchmark", *FAST, "--protocol", "paper", "-o", "p"]) == 0
+def test_the_published_codes_protocol_is_called_what_it_is(place: Path, capsys: Captured) -> None:
+    asked = ["benchmark", *FAST, "-o", "p", "--protocol"]
+    assert main([*asked, "published-code"]) == 0
     shown = capsys.readouterr().out
     assert f"Pearson, {CHOSEN_ON_TEST}" in shown
     assert "chosen on the test structures" in " ".join(shown.split())
     for name in ("table.md", "table.csv", "table.json", "trials/fast-split-seed0.json"):
         assert CHOSEN_ON_TEST in Path("p", name).read_text()
+    # its old name: one line says so, and a folder of that name goes on
+    plan = Path("p/plan.json")
+    plan.write_text(plan.read_text().replace("published-code", "paper"))
+    record = Path("p/trials/fast-split-seed0.json")
+    record.write_text(record.read_text().replace("published-code", "paper"))
+    done = record.stat().st_mtime_ns
+    assert main(["benchmark", "--resume", "p", "--protocol", "paper", "--device", "cpu"]) == 0
+    warned = capsys.readouterr().err.splitlines()
+    assert sum("is now called published-code" in line for line in warned) == 1
+    assert record.stat().st_mtime_ns == done
 
 
 def test_mistakes(place: Path, capsys: Captured) -> None:

@@ -82,7 +82,10 @@ def test_each_structure_and_all_pooled(capsys: Captured) -> None:
     assert found["pooled"]["pearson"] == pytest.approx(1 / math.sqrt(1 + 0.25 / variance))
     assert main(["evaluate", *tables, "a.xyz", "b.xyz"]) == 0
     shown = capsys.readouterr().out
-    assert [line.split()[0] for line in shown.splitlines()[2:]] == ["a", "b", "mean", "pooled"]
+    first = [line.split()[0] for line in shown.splitlines()[2:]]
+    agreement, extremes = ["a", "b", "mean", "pooled"], ["structure", "a", "b", "pooled"]
+    assert first == [*agreement, *extremes]
+    assert [(s["auc_high"], s["auc_low"]) for s in found["structures"].values()] == [(1, 1)] * 2
 
 
 def test_the_prediction_is_taken_where_labels_stand_beside_it(capsys: Captured) -> None:

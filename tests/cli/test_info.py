@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import math
@@ -131,6 +132,44 @@ def test_a_run_and_its_checkpoint(run: Path, capsys: Captured) -> None:
     assert "runs/first/best.pt: checkpoint" in lines
     assert {"species Cu Zr", "cutoff 3 Å", "trained on a (27 atoms)"} <= set(lines)
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_learned_transforms(vectors_run: Path, capsys: Captured) -> None:
+    assert main(["info", str(vectors_run)]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    facts = json.loads((vectors_run / "run.json").read_text())
+    turned = facts["rotation_rms_eV"]
+    assert f"rotated predictions move by {turned:.2g} eV (rms)" in lines
+    epoch = facts["best_epoch"]
+    assert f"Learned transforms at epoch {epoch}, 3 drawn of each half" in lines
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in lines if "reflection" in line}
+    assert list(rows) == [("reflection", angle) for angle in ("alpha", "beta", "gamma")]
+    history = list(csv.DictReader((vectors_run / "metrics.csv").open()))
+    now = float(history[epoch - 1]["location_reflection_beta_rad"])
+    start = facts["transforms_start"]["location_reflection_beta_rad"]
+    assert rows["reflection", "beta"][:2] == [f"{now:.3f}", f"{now - start:.3f}"]
+    # where a run of an older version began is not known
+    Path("old").mkdir()
+    shutil.copytree(vectors_run, "old/run")
+    del facts["transforms_start"], facts["rotation_rms_eV"]
+    Path("old/run/run.json").write_text(json.dumps(facts))
+    assert main(["info", "old/run"]) == 0
+    out = capsys.readouterr().out
+    assert "rotated" not in out
+    (line,) = [line for line in out.splitlines() if "reflection" in line and "beta" in line]
+    assert line.split()[2:4] == [f"{now:.3f}", "–"]
+
+
+def test_a_damaged_start_of_transforms(vectors_run: Path, capsys: Captured) -> None:
+    shutil.copytree(vectors_run, "run")
+    facts = json.loads(Path("run/run.json").read_text())
+    facts["transforms_start"]["location_rotation_alpha_rad"] = "x"
+    Path("run/run.json").write_text(json.dumps(facts))
+    assert main(["info", "run"]) == 3
+    error = capsys.readouterr().err
+    assert "run.json: transforms_start is" in error
+    assert "expected fractions by name" in error
 
 
 def test_runs_as_json(run: Path, capsys: Captured) -> None:

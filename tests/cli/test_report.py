@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from mgsym.cli.main import main
+from mgsym.data_tools.report.sections import histories_of
 from mgsym.graph import Graph
+from mgsym.rendering.run_figures import curves_of_transforms
+from mgsym.training.runs import read_history
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
@@ -287,3 +290,29 @@ def test_a_browser_shows_the_page(page: str, workplace: Path, tmp_path: Path) ->
     assert done.stdout.count('class="gl-container"') == 2  # both scenes were made
     told = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert [line for line in told if re.search("error|refused|failed", line, re.I)] == []
+
+
+def test_learned_transforms(vectors_run: Path, undrawn: None) -> None:
+    asked = ["report", str(vectors_run), "--graphs", "graphs", "-o", "vectors.html"]
+    assert main([*asked, *QUICK, "--nodes", "0"]) == 0
+    text = sections(Path("vectors.html").read_text(encoding="utf-8"))["training"]
+    assert text.count("<img ") == 2
+    assert "3 drawn of each half" in text
+    assert [row[:2] for row in rows(text) if row] == [
+        [half, angle] for half in ("rotation", "reflection") for angle in ("alpha", "beta", "gamma")
+    ]
+    run = json.loads((vectors_run / "run.json").read_text())
+    histories = histories_of({"vectors": {"history": read_history(vectors_run)}})
+    figure = curves_of_transforms({**histories, "again": histories["vectors"]})
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{seed}: {kind}"
+        for seed in ("vectors", "again")
+        for kind in ("location (rad)", "concentration")
+    ]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
+    assert len(lines) == 6
+    at = run["best_epoch"] - 1
+    moved = lines["rotation gamma"][at] - run["transforms_start"]["location_rotation_gamma_rad"]
+    shown = next(row for row in rows(text) if row[:2] == ["rotation", "gamma"])
+    assert shown[3] == f"{moved:.3f}"

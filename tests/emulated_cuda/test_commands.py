@@ -30,6 +30,7 @@ LINES: dict[str, list[str]] = {
         "graphs -o {out} --epochs 2 --precision float16 --set training.ema_decay=0.9",
         "graphs -o {out} --epochs 1 --seeds 0:1 --set training.batch_size=1",
         "graphs -o {out} --epochs 1 --from run",
+        "graphs -o {out} --epochs 1 --preset paper --set training.teacher=ridge",
     ],
     "predict": ["test.xyz --run run -o {out}.xyz", "test.xyz --run pair -o {out}.xyz"],
     "evaluate": ["run graphs", "shipped test.xyz"],

@@ -27,6 +27,7 @@ from mgsym.data_tools.simulation.saddle_search.events import STATUSES
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
 from mgsym.graph import build_graph
 from mgsym.models import create_model
+from mgsym.nn.rotations import distributions_of
 from mgsym.prediction.ensemble import Ensemble, Member, save_ensemble
 from mgsym.structure import Column, Structure
 from mgsym.training.checkpoint import save_checkpoint
@@ -234,8 +235,12 @@ def _run(path: Path) -> None:
         "preset": "fast", "seed": 0, "device": "cpu", "threads": 1, "split": {"train": ["a"]},
         "versions": {"mgsym": "0.1"}, "scores": {"test": {"rmse": 0.2}}, "command": "mgsym train",
     }  # fmt: skip
+    torch.manual_seed(0)
+    learned = distributions_of(create_model("symgnn", ("Cu", "Zr"), 4.0))
+    facts |= {"transforms_start": learned, "rotation_rms_eV": 0.01, "best_epoch": 2}
     write_json(folder / "run.json", facts)
-    write_history(folder / "metrics.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.4}])
+    history = [{"epoch": 1.0, "loss": 0.5, **learned}, {"epoch": 2.0, "loss": 0.4, **learned}]
+    write_history(folder / "metrics.csv", history)
     _checkpoint(folder / "best.pt")
 
 

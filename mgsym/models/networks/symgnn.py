@@ -15,6 +15,8 @@ encodings are averaged (not summed), and there are no self-loops.
 
 Averaged over all of O(3), an edge's encoding can depend on nothing but its length. That limit is
 available at once, as ``edge_input="length"``: a radial basis, exactly invariant, no sampling.
+``edge_input="polar"`` gives the encoder an edge vector as that basis and its direction, which
+alone is transformed: lengths are learnt from the first step, whatever transforms are drawn.
 ``node_input="descriptors"`` starts each atom from invariants of its surroundings
 (mgsym.descriptors.power_spectrum) in place of its type alone; ``physical_inputs`` adds what a
 potential says of it, such as its energy and stiffness (mgsym.descriptors.physical).
@@ -57,7 +59,8 @@ class SymGNNOptions(WithRidgeOptions):
         samples: K, transforms of each half of O(3) for ``von-mises`` and ``haar``.
         degree: of ``quadrature``.
         seed: of the transforms used in evaluation.
-        edge_input: ``vector``, or ``length`` for the exact average over O(3).
+        edge_input: ``vector`` (x, y, z); ``polar``, the same vector as a radial basis of its length
+            and its direction; or ``length`` alone, the exact average over O(3).
     """
 
     heads: tuple[int, ...] = (8, 4, 2, 1)
@@ -74,7 +77,11 @@ class SymGNNOptions(WithRidgeOptions):
         super().__post_init__()
         object.__setattr__(self, "heads", tuple(self.heads))
         check_choices(
-            self, {"symmetrisation": ("edge", "output"), "edge_input": ("vector", "length")}
+            self,
+            {
+                "symmetrisation": ("edge", "output"),
+                "edge_input": ("vector", "polar", "length"),
+            },
         )
         if self.named_inputs and self.node_input != "descriptors":
             raise UsageError('model.physical_inputs needs node_input = "descriptors"')
@@ -90,11 +97,11 @@ class SymGNN(NetworkWithRidge):
         super().__init__(species, cutoff, options, layers=len(options.heads))
         width = options.width
         self.node_encoder = encoder(self.first_layer(), width)
-        edge_inputs = 3 if options.edge_input == "vector" else options.radial
-        self.edge_encoder = EdgeEncoder(edge_inputs, width)
+        edge_inputs = {"vector": 3, "polar": options.radial + 3, "length": options.radial}
+        self.edge_encoder = EdgeEncoder(edge_inputs[options.edge_input], width)
         self.transforms = (
             Transforms(options.transforms, options.samples, options.degree, options.seed)
-            if options.edge_input == "vector"
+            if options.edge_input != "length"
             else None
         )
         self.layers = nn.ModuleList(
@@ -151,15 +158,20 @@ class SymGNN(NetworkWithRidge):
 
     def _encoded_edges(self, graph: Graph) -> list[tuple[Tensor, Tensor]]:
         """Edge encodings [e, width] and the share of the prediction that each makes."""
-        if self.transforms is None:
+        vector = graph.edge_vector
+        if self.options.edge_input != "vector":
             basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
+        if self.transforms is None:
             one = basis.new_ones(1)
             return [(self.edge_encoder(basis, torch.eye(basis.shape[1]).to(basis)[None], one), one)]
         matrices, shares = self.transforms()
+        if self.options.edge_input == "polar":
+            vector = torch.cat([basis, vector / graph.edge_length[:, None]], dim=1)
+            matrices = _on_directions(matrices, basis.shape[1])
         if self.options.symmetrisation == "edge":
-            edges = self.edge_encoder(graph.edge_vector, matrices, shares)
+            edges = self.edge_encoder(vector, matrices, shares)
             return [(edges, shares.new_ones(1))]
-        encoded = self.edge_encoder(graph.edge_vector, matrices, shares, average=False)
+        encoded = self.edge_encoder(vector, matrices, shares, average=False)
         return list(zip(encoded, shares, strict=True))
 
     def _message_passing(
@@ -170,3 +182,10 @@ class SymGNN(NetworkWithRidge):
             nodes, edges = layer(nodes, edges, graph, edge_weight, last=i == final)
         decoded: Tensor = self.decoder(nodes)
         return decoded.squeeze(-1)
+
+
+def _on_directions(matrices: Tensor, radial: int) -> Tensor:
+    """Transforms [t, 3, 3] of the last three of radial + 3 numbers: [t, radial + 3, radial + 3]."""
+    views = torch.eye(radial + 3).to(matrices).repeat(len(matrices), 1, 1)
+    views[:, radial:, radial:] = matrices
+    return views

@@ -89,8 +89,10 @@ def test_folds_of_each_protocol(four: list[Graph], plan: BenchmarkPlan) -> None:
     assert roles(four, replace(plan, protocol="early"))["b"] == ["a0 a1", "c", "b"]
     assert roles(four, replace(plan, protocol="split")) == {"split": ["a0 a1 b", "c", "t"]}
     # the test structures take the place of validation
-    assert roles(four, replace(plan, protocol="paper")) == {"split": ["a0 a1 b c", "t", ""]}
-    assert roles(four[:4], replace(plan, protocol="paper"))["a"] == ["b c", "a0 a1", ""]
+    assert roles(four, replace(plan, protocol="published-code")) == {
+        "split": ["a0 a1 b c", "t", ""]
+    }
+    assert roles(four[:4], replace(plan, protocol="published-code"))["a"] == ["b c", "a0 a1", ""]
     assert list(roles(four, replace(plan, glasses=("[bc]",)))) == ["b", "c"]
 
 
@@ -159,12 +161,12 @@ def test_what_is_left_out_is_never_looked_at(
         assert tables[0].value("small", "pearson") != tables[1].value("small", "pearson")
 
 
-def test_the_papers_protocol_chooses_on_test_and_says_so(
+def test_the_published_codes_protocol_chooses_on_test_and_says_so(
     four: list[Graph], tiny_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = tiny_config(epochs=8, learning_rate=0.05, schedule="constant", ema_decay=0.0)
     table = run_benchmark(
-        four, BenchmarkPlan({"m": config}, protocol="paper"), tmp_path, device="cpu"
+        four, BenchmarkPlan({"m": config}, protocol="published-code"), tmp_path, device="cpu"
     )
     rows = list(csv.DictReader((tmp_path / "runs/m-split-seed0/metrics.csv").open()))
     on_test = [float(row["validation_pearson"]) for row in rows]
@@ -227,6 +229,24 @@ def test_what_was_trained_otherwise_is_refused(
     table = run_benchmark(four, other, tmp_path, device="cpu", overwrite=True)
     assert table.facts["m"].done == 1
     assert comparable(tmp_path)["m-a-seed0"]["identity"]["model.width"] == 12
+
+
+def test_a_record_of_before_a_setting_existed_counts(
+    four: list[Graph], plan: BenchmarkPlan, tmp_path: Path
+) -> None:
+    one = BenchmarkPlan({"m": plan.models["small"]}, glasses=("a",))
+    run_benchmark(four, one, tmp_path, device="cpu")
+    file = tmp_path / "trials/m-a-seed0.json"
+    record = json.loads(file.read_text())
+    for name in ("training.teacher", "training.transforms_rate", "model.centers"):
+        del record["identity"][name]
+    file.write_text(json.dumps(record))
+    done = file.stat().st_mtime_ns
+    run_benchmark(four, one, tmp_path, device="cpu", resume=True)
+    assert file.stat().st_mtime_ns == done
+    taught = one.models["m"].changed({"training.teacher": "ridge"})
+    with pytest.raises(UsageError, match=r"trained otherwise \(training.teacher: , now ridge\)"):
+        run_benchmark(four, replace(one, models={"m": taught}), tmp_path, resume=True)
 
 
 def test_a_training_that_diverges_does_not_stop_the_others(

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from mgsym.evaluation.metrics import noise_ceiling, pearson, score, score_graphs, spearman
+from mgsym.evaluation.metrics import (
+    auc,
+    extreme_auc,
+    noise_ceiling,
+    pearson,
+    score,
+    score_graphs,
+    spearman,
+)
 from mgsym.graph import Graph
 from mgsym.rendering.tables import agreement
 
@@ -31,6 +39,27 @@ def test_ties_share_their_rank() -> None:
     # ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4
     a, b = torch.tensor([1.0, 5, 5, 9]), torch.tensor([1.0, 2, 3, 4])
     assert spearman(a, b) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+
+
+def test_auc_counts_pairs_in_the_right_order() -> None:
+    # of six pairs, 3 > 1, 3 > 2, 2 > 1 are right, 2 = 2 is half, 3 < 4 and 2 < 4 are wrong
+    chosen = torch.tensor([True, True, False, False, False])
+    assert auc(torch.tensor([3.0, 2, 1, 2, 4]), chosen) == pytest.approx(3.5 / 6)
+    assert math.isnan(auc(torch.ones(2), torch.ones(2, dtype=torch.bool)))
+
+
+def test_extreme_atoms_are_a_twentieth() -> None:
+    target = torch.arange(40.0)
+    two_highest = torch.zeros(40)
+    two_highest[38:] = 1
+    scores = score(two_highest, target)
+    assert scores.auc_high == 1
+    assert scores.auc_low == pytest.approx((36 / 38) / 2 + 2 / 38)  # 36 ties and 2 above
+    assert extreme_auc(torch.zeros(40), target) == 0.5
+    assert extreme_auc(-target, target) == 0
+    for nothing in (target[:1], torch.ones(40)):
+        assert math.isnan(extreme_auc(nothing, nothing))
+    assert math.isnan(extreme_auc(torch.full((40,), NAN), target))
 
 
 def test_pearson_is_numpys_and_stable_far_from_zero() -> None:

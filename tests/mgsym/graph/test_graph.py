@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from mgsym.errors import InputError
 from mgsym.graph import Graph, build_graph, collate, match_species
+from mgsym.graph.operations import random_block
 from mgsym.structure import Structure
 
 
@@ -126,3 +127,38 @@ def test_species_match_by_symbol(graph: Graph) -> None:
     assert [wider.species[t] for t in wider.types] == ["Cu", "Zr"] * 3
     with pytest.raises(InputError, match="chain has Zr, but the model knows only Cu"):
         match_species(graph, ("Cu",))
+
+
+def test_a_random_block_keeps_what_is_near_and_says_who_lost_no_neighbour(
+    make_graph: Callable[..., Graph],
+) -> None:
+    graph, side = make_graph("big", side=7), 12.0  # in a box of 18.2 Å
+    graph = graph.replace(positions=graph.positions + 5.0)  # some atoms lie outside the box
+    degree = torch.bincount(graph.destination, minlength=graph.num_nodes)
+    places = []
+    for seed in range(4):
+        block, complete = random_block(graph, side, torch.Generator().manual_seed(seed))
+        index = torch.searchsorted(graph.ids, block.ids)
+        assert torch.equal(block.target, graph.target[index])
+        kept = torch.bincount(block.destination, minlength=block.num_nodes)
+        assert torch.equal(kept[complete], degree[index][complete])
+        assert (kept[~complete] < degree[index][~complete]).any()
+        # (12 Å − 2 cutoffs)³ of 18.2³ Å³, and 12³ of it
+        assert 0.3 < block.num_nodes / graph.num_nodes / (side / 18.2) ** 3 < 3
+        assert 0 < int(complete.sum()) < 60
+        places.append(tuple(block.ids.tolist()))
+    assert len(set(places)) == 4
+
+
+def test_a_block_is_whole_along_what_does_not_repeat_or_is_shorter(
+    make_graph: Callable[..., Graph],
+) -> None:
+    graph = make_graph("small", side=4)  # 10.4 Å
+    slab = graph.replace(periodic=torch.tensor([[True, True, False]]))
+    block, _ = random_block(slab, 6.0, torch.Generator().manual_seed(0))
+    assert block.num_nodes < 0.7 * slab.num_nodes
+    height = slab.positions[:, 2].max() - slab.positions[:, 2].min()
+    assert block.positions[:, 2].max() - block.positions[:, 2].min() > 0.9 * height
+    whole, all_of_it = random_block(graph, 10.4, torch.Generator().manual_seed(0))
+    assert torch.equal(whole.edge_vector, graph.edge_vector)
+    assert bool(all_of_it.all())

@@ -20,6 +20,7 @@ SEVERAL_LAYERS = {"heads": (2, 1, 2), "width": 8}
 OPTIONS: dict[str, dict[str, Any]] = {
     "the paper's": SEVERAL_LAYERS,
     "output": {**SEVERAL_LAYERS, "symmetrisation": "output"},
+    "polar": {**SEVERAL_LAYERS, "edge_input": "polar"},
     "length": {**SEVERAL_LAYERS, "edge_input": "length"},
     "descriptors": {**SEVERAL_LAYERS, "node_input": "descriptors", "radial": 3, "l_max": 2},
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mgsym.benchmark import BenchmarkPlan, benchmark_models
 from mgsym.errors import UsageError
 from mgsym.models import create_model
 from mgsym.training.config import (
@@ -28,8 +29,50 @@ def test_paper_preset_is_the_papers() -> None:
     assert preset("paper").model == ModelConfig("symgnn", {})
 
 
+def test_every_setting_of_the_paper_preset() -> None:
+    """Whatever the defaults become, which are those of the preset ``fast``."""
+    flat = preset("paper").flat()
+    assert {k: v for k, v in flat.items() if k.startswith("training.")} == {
+        "training.epochs": 20_000, "training.block": 0.0,
+        "training.batch_size": 0, "training.optimizer": "adam",
+        "training.amsgrad": True, "training.learning_rate": 1e-4, "training.weight_decay": 0.0,
+        "training.gradient_clip": 0.1, "training.schedule": "constant", "training.warmup": 0.0,
+        "training.evaluate_every": 10, "training.patience": 100, "training.loss": "mse",
+        "training.precision": "float32", "training.ema_decay": 0.0, "training.max_minutes": 0.0,
+        "training.label_weights": "none", "training.label_floor": 0.5, "training.teacher": "",
+        "training.teacher_share": 1.0, "training.teacher_last_share": 0.0,
+        "training.teacher_until": 0.5, "training.transforms_rate": 1.0,
+    }  # fmt: skip
+    told = {k.removeprefix("model."): v for k, v in flat.items() if k.startswith("model.")}
+    assert (told["name"], told["heads"], told["width"]) == ("symgnn", (8, 4, 2, 1), 32)
+    assert (told["dropout"], told["decoder_layers"], told["ridge_share"]) == (0.25, 4, 0.0)
+    assert (told["edge_input"], told["node_input"]) == ("vector", "types")
+    assert (told["symmetrisation"], told["transforms"], told["samples"]) == ("edge", "von-mises", 2)
+    assert create_model("symgnn", ("Cu", "Zr"), 5.0, preset("paper").model.options).num_parameters \
+        == 102_385  # fmt: skip
+
+
+def test_the_symgnn_preset_is_the_papers_network() -> None:
+    """Edge vectors, learned von Mises, heads 8-4-2-1; no descriptors, no regression beside it."""
+    options = preset("symgnn").model.complete().options
+    paper = preset("paper").model.complete().options
+    assert {k for k in paper if options[k] != paper[k]} == {
+        "edge_input", "dropout", "decoder_layers"
+    }  # fmt: skip
+    assert (options["edge_input"], options["transforms"]) == ("polar", "von-mises")
+
+
+def test_the_paper_preset_in_a_benchmark() -> None:
+    models = benchmark_models(["symgnn", "egat-length", "schnet"], "paper")
+    paper = preset("paper")
+    assert {c.training for c in models.values()} == {paper.training}
+    assert models["symgnn"].model.complete() == paper.model.complete()
+    plan = BenchmarkPlan(models, seeds=(0, 1), protocol="split")
+    assert plan.settings("schnet", 1).training == paper.training  # nor is its patience changed
+
+
 def test_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(UsageError, match="'quick'; there are fast, paper"):
+    with pytest.raises(UsageError, match="'quick'; there are fast, symgnn, paper"):
         preset("quick")
 
 

@@ -149,7 +149,7 @@ def test_same_seed_same_bits_and_the_callers_random_state_stays(
 @pytest.mark.parametrize("stop_after", [1, 5, 6, 11])
 @pytest.mark.parametrize(
     "training",
-    [{}, {"batch_size": 2, "ema_decay": 0.9, "optimizer": "adam", "amsgrad": True}],
+    [{}, {"batch_size": 2, "ema_decay": 0.9, "optimizer": "adam", "amsgrad": True}, {"block": 9.0}],
 )
 def test_resumed_ends_in_the_same_bits(
     five_graphs: list[Graph],
@@ -169,6 +169,23 @@ def test_resumed_ends_in_the_same_bits(
     assert without_time(whole) == without_time(resumed)
     a, b = (load_safely(tmp_path / n / "last.pt", "mgsym-training", 1) for n in ("whole", "part"))
     assert same_bits(a["model"], b["model"])  # the last weights too, not only the best
+
+
+def test_a_block_as_large_as_the_structure_is_the_structure(
+    five_graphs: list[Graph], tiny_config: MakeConfig
+) -> None:
+    whole = train(five_graphs, tiny_config(epochs=2))
+    blocks = train(five_graphs, tiny_config(epochs=2, block=10.4))
+    smaller = train(five_graphs, tiny_config(epochs=2, block=9.0))
+    assert same_bits(weights(whole), weights(blocks))
+    assert not same_bits(weights(whole), weights(smaller))
+
+
+def test_a_block_that_can_hold_no_complete_atom_is_refused(
+    five_graphs: list[Graph], tiny_config: MakeConfig
+) -> None:
+    with pytest.raises(UsageError, match="block is 8 Å, expected more than twice the cutoff of 4"):
+        train(five_graphs, tiny_config(block=8.0))
 
 
 def test_killed_before_its_first_save_it_begins_again(

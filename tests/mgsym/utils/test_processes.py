@@ -46,6 +46,7 @@ config = load_config(None, {
     "training.batch_size": int(batch), "model.heads": (2, 1),
     "model.width": 8, "training.evaluate_every": 4, "model.radial": 4,
     "model.l_max": 2, "model.ridge_share": 0.0,
+    "training.teacher": "ridge" if "taught" in resume else "",
 })
 graphs = [build_graph(s) for s in sample_structures()][:4]
 split = Split(train=graphs[:3], validation=graphs[3:], test=[])
@@ -98,19 +99,20 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "batch", "bound"),
+    ("kind", "batch", "bound", "words"),
     [
-        ("double", "2", 1e-10),
-        pytest.param("single", "0", 1e-5, marks=pytest.mark.slow),
-        pytest.param("double", "3", 1e-10, marks=pytest.mark.slow),
+        ("double", "2", 1e-10, []),
+        pytest.param("single", "0", 1e-5, [], marks=pytest.mark.slow),
+        pytest.param("double", "3", 1e-10, [], marks=pytest.mark.slow),
+        pytest.param("single", "2", 1e-5, ["taught"], marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_train_as_one(
-    program: Path, tmp_path: Path, kind: str, batch: str, bound: float
+    program: Path, tmp_path: Path, kind: str, batch: str, bound: float, words: list[str]
 ) -> None:
     """Dropout, batch statistics and running means are those of one; the last batch leaves one
     process without atoms where structures are three and a batch has two."""
-    runs = [launched(program, n, str(tmp_path / str(n)), kind, batch) for n in (1, 2)]
+    runs = [launched(program, n, str(tmp_path / str(n)), kind, batch, *words) for n in (1, 2)]
     for running in runs:
         assert [code for code, _ in ended(running)] == [0] * len(running)
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
