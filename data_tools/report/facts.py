@@ -27,6 +27,7 @@ from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash, narrowed
 from mgsym.prediction import (
     Prediction,
+    features_of,
     load_ensemble,
     predict_graph,
     predict_with_spread,
@@ -157,7 +158,9 @@ class ReportFacts:
         for role, several in self.roles.items():
             means, spreads = zip(*(one.prediction for one in several), strict=True)
             graphs = [one.graph for one in several]
-            one = reliability(means, spreads, graphs, self.ensemble.calibration)
+            features = [features_of(one.prediction, one.graph, self.ensemble) for one in several]
+            fit = self.ensemble.calibration
+            one = reliability(means, spreads, graphs, fit, features=features)
             if one is not None and role != "train":
                 found[role] = one
         return found
