@@ -31,6 +31,7 @@ from mgsym.explanation.methods.edge_mask import edge_mask
 from mgsym.explanation.methods.parameterised_mask import ParameterisedExplainer, parameterised_mask
 from mgsym.explanation.methods.sampled_mask import sampled_mask
 from mgsym.explanation.methods.soft_mask import soft_mask
+from mgsym.explanation.methods.weakening import weakening
 from mgsym.graph import Graph
 from mgsym.prediction import OneModel
 from mgsym.prediction.predict import one_model
@@ -55,6 +56,7 @@ __all__ = [
 
 # name: method(model, computation graph, generator, progress, *, its settings) → Explanation
 METHODS: dict[str, Callable[..., Explanation]] = {
+    "weakening": weakening,
     "edge-mask": edge_mask,
     "sampled-mask": sampled_mask,
     "soft-mask": soft_mask,
