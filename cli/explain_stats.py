@@ -19,7 +19,8 @@ from mgsym.cli import options as opt
 @click.option("--topk", type=click.IntRange(1), default=50, show_default=True, help="Edges each.")
 @click.option("--method", default="edge-mask", show_default=True, help="See mgsym explain.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any of its settings.")
-@click.option("--proof", is_flag=True, help="Also measure what the explanations are worth.")
+@click.option("--faithfulness", is_flag=True, help="Also measure what they are worth.")
+@opt.old_flag("--proof", "--faithfulness")
 @opt.run_option
 @opt.types_option
 @opt.potential_option
@@ -34,6 +35,8 @@ def explain_stats(
     structure: Path | None,
     method: str,
     changes: tuple[str, ...],
+    faithfulness: bool,
+    proof: bool,
     run: Path | None,
     seed: int | None,
     as_json: bool,
@@ -46,7 +49,7 @@ def explain_stats(
     lengths, distances, hops, angles, elements, coordination and cycles, with effect sizes and 95 %
     intervals over atoms. Written are statistics.json, statistics.csv and figures.
     """
-    from mgsym.cli.explanation_views import proof_view, statistics_view
+    from mgsym.cli.explanation_views import faithfulness_view, statistics_view
     from mgsym.data_tools.workflows.explanation_statistics import explain_statistics
     from mgsym.data_tools.workflows.explanation_target import Method
     from mgsym.explanation import parse_settings
@@ -54,14 +57,16 @@ def explain_stats(
     which, settings = opt.chosen_run(run), parse_settings(method, changes)
     with console.progress("Explaining") as step:
         how = Method(method, settings, chosen["topk"], seed or 0, chosen["device"], step)
-        names = ("nodes", "proof", "figures", "out", "overwrite", "types", "potential")
+        names = ("nodes", "figures", "out", "overwrite", "types", "potential")
         asked = {name: chosen[name] for name in names}
-        found = explain_statistics(which, structure, method=how, **asked)
+        found = explain_statistics(
+            which, structure, method=how, faithfulness=faithfulness or proof, **asked
+        )
     console.remarks(found)
     if as_json:
         console.emit_json(found.to_dict())
     else:
         statistics_view(found.statistics)
-        if found.proof is not None:
-            proof_view(found.proof)
+        if found.faithfulness is not None:
+            faithfulness_view(found.faithfulness)
     console.wrote(found.paths)

@@ -1,4 +1,4 @@
-"""Tables of explanations: one atom, many atoms, and the proof."""
+"""Tables of explanations: one atom, many atoms, and what they are worth."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SHOWN = 20  # neighbours; all are in the file
 if TYPE_CHECKING:
     from mgsym.data_tools.workflows.explanation import Explained
     from mgsym.explanation import Explanation
+    from mgsym.explanation.faithfulness import Faithfulness
     from mgsym.explanation.neighbors import NearAtom
     from mgsym.explanation.planted import PlantedScores
-    from mgsym.explanation.proof import Proof
     from mgsym.explanation.statistics import EdgeStatistics
     from mgsym.explanation.whole import Attribution
 
@@ -24,7 +24,7 @@ def explanation_view(found: Explained) -> None:
     """The atom, the edges behind its prediction, and what they are worth."""
     from mgsym.rendering import tables
 
-    told, worth, whole = found.explanation, found.fidelity, found.attribution
+    told, worth, whole = found.explanation, found.faithfulness, found.attribution
     masked = told.masked_prediction
     items = {
         "atom": f"{told.element}, id {told.node_id}",
@@ -45,7 +45,7 @@ def explanation_view(found: Explained) -> None:
     console.table(title, *tables.edges(told))
     _hop_table(told)
     _near_table(found.near)
-    proof: list[list[console.Cell]] = [
+    rows: list[list[console.Cell]] = [
         [
             row.k,
             f"{row.sufficiency:.3f}",
@@ -57,7 +57,7 @@ def explanation_view(found: Explained) -> None:
     ]
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
     names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
-    console.table(title, names, proof)
+    console.table(title, names, rows)
 
 
 def attribution_view(told: Attribution) -> None:
@@ -115,21 +115,21 @@ def planted_view(found: PlantedScores) -> None:
     console.table(title, ("method", "precision at k", "worst atom"), rows)
 
 
-def proof_view(proof: Proof) -> None:
+def faithfulness_view(found: Faithfulness) -> None:
     """What explanations are worth beside other edges: medians over atoms."""
     from mgsym.rendering import tables
 
     title = (
-        f"Change of the prediction in label sd ({proof.label_scale:.3f} eV), "
-        f"medians over {len(proof.nodes)} atoms"
+        f"Change of the prediction in label sd ({found.label_scale:.3f} eV), "
+        f"medians over {len(found.nodes)} atoms"
     )
-    console.table(title, *tables.proof_medians(proof))
-    for measure, values in proof.ratios().items():
+    console.table(title, *tables.faithfulness_medians(found))
+    for measure, values in found.ratios().items():
         console.result(
             f"{measure}: {median(values):.2f} times better than edges as far away "
             f"(median; {min(values):.2f} … {max(values):.2f})"
         )
-    if (agreement := proof.agreement()) is not None:
+    if (agreement := found.agreement()) is not None:
         console.result(f"rank agreement between initialisations: {agreement:.3f} (median)")
 
 

@@ -259,6 +259,19 @@ def verbosity_options(function: Command) -> Command:
     return quiet(verbose(function))
 
 
+def old_flag(old: str, new: str) -> Callable[[Command], Command]:
+    """A flag by the name that it had, which says so; the function receives it beside the new."""
+
+    def warn(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+        if value:
+            console.warn(
+                f"{old} is now called {new}; the old name is understood for one more release"
+            )
+        return value
+
+    return click.option(old, is_flag=True, hidden=True, callback=warn)
+
+
 def parse_names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
     """``a,b`` as a list of names; ``none`` as an empty one; None when the option is not given."""
     if value is None:

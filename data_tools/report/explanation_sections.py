@@ -18,7 +18,7 @@ def explanations(found: ReportFacts) -> list[Html]:
     told = found.explained
     if told is None:
         return [paragraph(_unexplained(found))]
-    k, scale = found.settings.topk, told.proof.label_scale
+    k, scale = found.settings.topk, told.faithfulness.label_scale
     several = len(found.ensemble) > 1
     which = f" Of the {len(found.ensemble)} models the first was explained." if several else ""
     text = (
@@ -30,9 +30,9 @@ def explanations(found: ReportFacts) -> list[Html]:
     )
     caption = f"Changes of the prediction in standard deviations of the label ({scale:.3f} eV)."
     parts = [paragraph(text), table(*_atoms(told), caption)]
-    ratios = {name: sorted(values) for name, values in told.proof.ratios().items()}
+    ratios = {name: sorted(values) for name, values in told.faithfulness.ratios().items()}
     medians = table(
-        *tables.proof_medians(told.proof),
+        *tables.faithfulness_medians(told.faithfulness),
         f"Medians over {len(told.explanations)} atoms, in label sd. Against edges as far away the "
         f"explained ones are {_median(ratios['sufficiency']):.1f} times better alone and "
         f"{_median(ratios['necessity']):.1f} times better deleted (medians). With 50 edges left a "
@@ -53,8 +53,8 @@ def _unexplained(found: ReportFacts) -> str:
 def _atoms(told: ExplainedNodes) -> tables.Table:
     groups = {n: group for group, nodes in told.statistics.nodes.items() for n in nodes}
     rows: list[list[Cell]] = []
-    for explanation, proof in zip(told.explanations, told.proof.nodes, strict=True):
-        worth = proof.measures()
+    for explanation, measured in zip(told.explanations, told.faithfulness.nodes, strict=True):
+        worth = measured.measures()
         kinds = ("explanation", "matched")
         rows.append([
             f"{explanation.element} {explanation.node_id}", explanation.node,
@@ -78,7 +78,7 @@ def _examples(told: ExplainedNodes) -> list[Html]:
     parts: list[Html] = []
     for group, node in firsts.items():
         place = [one.node for one in told.explanations].index(node)
-        one, proof = told.explanations[place], told.proof.nodes[place]
+        one, measured = told.explanations[place], told.faithfulness.nodes[place]
         parts.append(heading(f"{group} barrier: {one.element} atom, id {one.node_id}"))
         caption = (
             "How far the prediction moves with so many of the best edges alone (left) and "
@@ -86,7 +86,7 @@ def _examples(told: ExplainedNodes) -> list[Html]:
             f"ones. At {len(one)} edges, for which they were sought, the explained curve should be "
             "low on the left and high on the right."
         )
-        parts.append(picture(curves_figure([proof]), caption, "Insertion and deletion curves"))
+        parts.append(picture(curves_figure([measured]), caption, "Insertion and deletion curves"))
         parts.append(folded(f"The {len(one)} edges", table(*tables.edges(one), HOPS)))
         if place == 0:
             caption = (
@@ -113,7 +113,7 @@ def statistics(found: ReportFacts) -> list[Html]:
     )
     few = (
         f"{count} atoms are few: take this as a first look, and mgsym explain-stats --nodes 30 "
-        "--proof for a result."
+        "--faithfulness for a result."
         if count < 30
         else f"{count} atoms."
     )

@@ -21,7 +21,7 @@ from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.metrics import Scores, SplitScores, score, score_graphs
 from mgsym.evaluation.splits import refuse_equal_names
 from mgsym.explanation import Explanation, explain_nodes, method_settings
-from mgsym.explanation.proof import Proof, prove
+from mgsym.explanation.faithfulness import Faithfulness, evaluate_explanations
 from mgsym.explanation.statistics import EdgeStatistics, choose_nodes, edge_statistics
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash, narrowed
@@ -41,7 +41,7 @@ from mgsym.uncertainty.reliability import Reliability, reliability
 from mgsym.utils.progress import Progress, part, silent
 
 HELD_OUT = "held out"  # of a model without a record: it did not train it, no more is known
-SIZES, DRAWS = (5, 20, 50, 200), 2  # of the proof: fewer than explain-stats, which takes minutes
+SIZES, DRAWS = (5, 20, 50, 200), 2  # of the curves: fewer than explain-stats, which takes minutes
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class ExplainedNodes:
     Attributes:
         graph: with the cutoff of the model that was explained.
         explanations: `topk` edges each, highest barriers first.
-        proof: what they are worth, in the same order.
+        faithfulness: what they are worth, in the same order.
         statistics: of their edges.
     """
 
     graph: Graph
     explanations: tuple[Explanation, ...]
-    proof: Proof
+    faithfulness: Faithfulness
     statistics: EdgeStatistics
 
 
@@ -303,7 +303,7 @@ def _roles(
 def _explained(
     ensemble: Ensemble, graph: Graph, settings: ReportSettings, progress: Progress | None
 ) -> ExplainedNodes:
-    """Of the first model. Each atom is explained once: proof and statistics share it."""
+    """Of the first model. Each atom is explained once: faithfulness and statistics share it."""
     model, method, k = ensemble.models[0], settings.method, settings.topk
     progress = progress or silent
     graph = narrowed(graph, model.cutoff)
@@ -315,10 +315,10 @@ def _explained(
         found.append(explanation)
         progress(len(found), len(nodes) + 1)
     asked: dict[str, Any] = {"k": k, "draws": DRAWS, "seed": settings.seed, "explanations": found}
-    proof = prove(graph, model, nodes, method, sizes=SIZES, shuffled=False, **asked)
+    worth = evaluate_explanations(graph, model, nodes, method, sizes=SIZES, shuffled=False, **asked)
     statistics = edge_statistics(graph, model, settings.nodes, method, **asked)
     progress(1, 1)
-    return ExplainedNodes(graph, tuple(one.topk(k) for one in found), proof, statistics)
+    return ExplainedNodes(graph, tuple(one.topk(k) for one in found), worth, statistics)
 
 
 def _element(several: Sequence[ReportedStructure], symbol: str) -> Scores:

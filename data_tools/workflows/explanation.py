@@ -22,12 +22,12 @@ from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation import (
     Explanation,
-    Fidelity,
+    NodeFaithfulness,
+    evaluate_explanation,
     explain,
-    fidelity,
 )
 from mgsym.explanation.computation_graph import check_node
-from mgsym.explanation.fidelity import SIZES
+from mgsym.explanation.faithfulness import SIZES
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
 from mgsym.explanation.whole import NEIGHBOUR_COLUMNS, Attribution
 from mgsym.graph import Graph
@@ -50,7 +50,7 @@ class Explained:
 
     Attributes:
         explanation: the edges asked for, most important first.
-        fidelity: what they are worth.
+        faithfulness: what they are worth.
         near: the nearest atoms, and which of their edges were selected.
         attribution: what every neighbour adds to the whole prediction; None of a model that has
             no gradient.
@@ -60,7 +60,7 @@ class Explained:
     """
 
     explanation: Explanation
-    fidelity: Fidelity
+    faithfulness: NodeFaithfulness
     near: tuple[NearAtom, ...]
     attribution: Attribution | None
     paths: tuple[Path, ...]
@@ -75,7 +75,13 @@ class Explained:
         """What the edges are worth, and the atoms next to the explained one."""
         near = [{**asdict(atom), "place": list(atom.place)} for atom in self.near]
         told = None if self.attribution is None else self.attribution.to_dict()
-        return {"fidelity": self.fidelity.to_dict(), "nearest_atoms": near, "attribution": told}
+        worth = self.faithfulness.to_dict()
+        return {
+            "faithfulness": worth,
+            "fidelity": worth,  # the old name, for one more release
+            "nearest_atoms": near,
+            "attribution": told,
+        }
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,9 @@ def explain_atom(
         progress=method.progress, **method.all_settings(),
     )  # fmt: skip
     sizes = (*SIZES, method.topk)
-    worth = fidelity(graph, model, full, sizes=sizes, device=method.device, seed=method.seed)
+    worth = evaluate_explanation(
+        graph, model, full, sizes=sizes, device=method.device, seed=method.seed
+    )
     top = full.topk(method.topk)
     near = [replace(a, node=system.in_file(a.node)) for a in nearest_atoms(graph, top)]
     attribution, notes, kept = _attribution(system, row, graphs, method.progress)

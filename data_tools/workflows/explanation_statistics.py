@@ -15,7 +15,7 @@ from mgsym.data_tools.workflows.graphs import read_systems
 from mgsym.data_tools.workflows.model_inputs import Potential
 from mgsym.errors import UsageError
 from mgsym.explanation.computation_graph import check_node
-from mgsym.explanation.proof import Proof, prove
+from mgsym.explanation.faithfulness import Faithfulness, evaluate_explanations
 from mgsym.explanation.statistics import EdgeStatistics, edge_statistics
 from mgsym.graph import Graph
 from mgsym.graph.operations import as_graph
@@ -32,22 +32,25 @@ class ExplainedAtoms:
 
     Attributes:
         statistics: of the selected edges against nulls.
-        proof: what the explanations are worth, if that was asked for.
+        faithfulness: what the explanations are worth, if that was asked for.
         paths: the files written.
         notes: what was chosen for the caller.
         warnings: why it may not be trusted.
     """
 
     statistics: EdgeStatistics
-    proof: Proof | None
+    faithfulness: Faithfulness | None
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        proof = {} if self.proof is None else {"proof": self.proof.to_dict()}
-        return {**self.statistics.to_dict(), **proof}
+        if self.faithfulness is None:
+            return self.statistics.to_dict()
+        worth = self.faithfulness.to_dict()
+        # "proof" is the old name, for one more release
+        return {**self.statistics.to_dict(), "faithfulness": worth, "proof": worth}
 
 
 def explain_statistics(
@@ -56,7 +59,7 @@ def explain_statistics(
     *,
     nodes: int | Sequence[int] = 30,
     method: Method | None = None,
-    proof: bool = False,
+    faithfulness: bool = False,
     figures: bool = True,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -69,7 +72,7 @@ def explain_statistics(
         run, path, types, potential: as for `explained_system`.
         nodes: which rows, or how many.
         method: how they are explained.
-        proof: whether to measure what the explanations are worth, too.
+        faithfulness: whether to measure what the explanations are worth, too.
         figures: whether to draw.
         out: folder; by default ``explanations/<structure>-statistics`` in the run directory.
         overwrite: replace existing files.
@@ -87,17 +90,19 @@ def explain_statistics(
     name = graph.names[0] or "structure"
     home = system.home / "explanations"
     folder = file_in(home, name, "-statistics") if out is None else Path(out)
-    paths = _outputs(folder, figures, proof, overwrite)
+    paths = _outputs(folder, figures, faithfulness, overwrite)
     asked: dict[str, Any] = {
         "k": method.topk, "device": method.device, "seed": method.seed,
         "progress": method.progress, **method.all_settings(),
     }  # fmt: skip
     found = edge_statistics(graph, model, nodes, method.name, **asked)
     every = [node for group in found.nodes.values() for node in group]
-    proven = prove(graph, model, every, method.name, **asked) if proof else None
+    worth = None
+    if faithfulness:
+        worth = evaluate_explanations(graph, model, every, method.name, **asked)
     result = ExplainedAtoms(
         found,
-        proven,
+        worth,
         tuple(paths.values()),
         tuple(system.notes),
         (*system.warnings, *ood_report(graph, system.training_set).warnings),
@@ -122,12 +127,12 @@ def planted_graph(
     return as_graph(systems[0], cutoff)
 
 
-def _outputs(folder: Path, figures: bool, proof: bool, overwrite: bool) -> dict[str, Path]:
+def _outputs(folder: Path, figures: bool, faithfulness: bool, overwrite: bool) -> dict[str, Path]:
     """The files to write by what they hold, none of which exists, or may be replaced."""
     names = {"json": "statistics.json", "csv": "statistics.csv"}
     if figures:
         names["figure"] = "statistics.png"
-    if figures and proof:
+    if figures and faithfulness:
         names["curves"] = "curves.png"
     return {
         what: (check_figure if name.endswith(".png") else refuse_existing)(folder / name, overwrite)
@@ -148,5 +153,5 @@ def _write(found: ExplainedAtoms, paths: Mapping[str, Path]) -> None:
         writer.writerows(rows)
     if "figure" in paths:
         statistics_figure(found.statistics, paths["figure"])
-    if "curves" in paths and found.proof is not None:
-        curves_figure(found.proof.nodes, paths["curves"])
+    if "curves" in paths and found.faithfulness is not None:
+        curves_figure(found.faithfulness.nodes, paths["curves"])

@@ -12,18 +12,24 @@ from mgsym.explanation.explain import (
     parse_settings,
 )
 from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
+from mgsym.explanation.faithfulness import (
+    Faithfulness,
+    NodeFaithfulness,
+    evaluate_explanation,
+    evaluate_explanations,
+)
 from mgsym.explanation.methods.parameterised_mask import ParameterisedExplainer
 
 __all__ = [
     "METHODS",
     "Explanation",
-    "Fidelity",
-    "FidelityRow",
+    "Faithfulness",
+    "NodeFaithfulness",
     "ParameterisedExplainer",
+    "evaluate_explanation",
+    "evaluate_explanations",
     "explain",
     "explain_nodes",
-    "fidelity",
     "mean_agreement",
     "method_agreement",
     "method_settings",

@@ -2,9 +2,9 @@
 
     structure → graph → model → explanation
 
-`explain` cuts out what the prediction can depend on (receptive.py), lets a method weigh the
-edges, and returns an Explanation; `fidelity` measures what it is worth. Add a method by writing
-one function that returns an Explanation, and one line in METHODS.
+`explain` cuts out what the prediction can depend on (computation_graph.py), lets a method weigh
+the edges, and returns an Explanation; faithfulness.py measures what it is worth. Add a method by
+writing one function that returns an Explanation, and one line in METHODS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from mgsym.errors import UsageError
 from mgsym.explanation.agreement import mean_agreement, method_agreement, rank_agreement
 from mgsym.explanation.computation_graph import frozen_eval, model_computation_graph, node_of_id
 from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.fidelity import Fidelity, FidelityRow, fidelity
 from mgsym.explanation.methods.attribution import (
     attention,
     gradient,
@@ -40,12 +39,9 @@ from mgsym.utils.progress import Progress
 __all__ = [
     "METHODS",
     "Explanation",
-    "Fidelity",
-    "FidelityRow",
     "ParameterisedExplainer",
     "explain",
     "explain_nodes",
-    "fidelity",
     "mean_agreement",
     "method_agreement",
     "method_settings",

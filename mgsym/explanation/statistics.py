@@ -20,7 +20,7 @@ from mgsym.explanation.computation_graph import (
 from mgsym.explanation.controls import matched_rows, random_edges
 from mgsym.explanation.explain import explain_nodes
 from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.fidelity import in_cone
+from mgsym.explanation.faithfulness import ranked_edges
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel, device_of
 from mgsym.prediction import OneModel, predict_graph
@@ -191,7 +191,7 @@ def _node(
     """Properties of a node's selected edges and, as means over draws, of both nulls."""
     with frozen_eval(model) as where:
         part = model_computation_graph(graph.to(where), model, explanation.node)
-    chosen = in_cone(part, explanation)[:k]
+    chosen = ranked_edges(part, explanation)[:k]
     distance = distance_to_atom(part)
     drawn = [matched_rows(distance, chosen, generator) for _ in range(draws)]
     sets = {

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
+from mgsym.explanation.faithfulness import NodeFaithfulness
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
-from mgsym.explanation.proof import NodeProof
 from mgsym.explanation.statistics import EdgeStatistics, Effect
 from mgsym.explanation.whole import Attribution
 from mgsym.graph import Graph
@@ -186,18 +186,18 @@ def ranking_figure(told: Attribution, path: str | Path | None = None) -> Figure:
     return write_figure(figure, path)
 
 
-def curves_figure(proofs: Sequence[NodeProof], path: str | Path | None = None) -> Figure:
+def curves_figure(nodes: Sequence[NodeFaithfulness], path: str | Path | None = None) -> Figure:
     """Insertion and deletion curves, medians over nodes, beside those of other edges.
 
     Args:
-        proofs: of one node or more.
+        nodes: what was measured of one node or more.
         path: where to write; None only draws.
     """
     figure = new_figure((7.2, 3.2))
-    sizes = min((proof.sizes for proof in proofs), key=len)
+    sizes = min((node.sizes for node in nodes), key=len)
     parts = (
-        ("these edges alone", [proof.insertion for proof in proofs]),
-        ("these edges deleted", [proof.deletion for proof in proofs]),
+        ("these edges alone", [node.insertion for node in nodes]),
+        ("these edges deleted", [node.deletion for node in nodes]),
     )
     for place, (title, curves) in enumerate(parts, start=1):
         axes = figure.add_subplot(1, 2, place)
@@ -208,7 +208,7 @@ def curves_figure(proofs: Sequence[NodeProof], path: str | Path | None = None) -
         axes.set_xscale("log")
         axes.set_xlabel("edges")
         axes.set_ylabel("change of the prediction (label sd)")
-        axes.set_title(title if len(proofs) == 1 else f"{title}, median of {len(proofs)}")
+        axes.set_title(title if len(nodes) == 1 else f"{title}, median of {len(nodes)}")
     axes.legend(frameon=False)
     return write_figure(figure, path)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mgsym.evaluation.metrics import Scores, SplitScores
     from mgsym.explanation import Explanation
-    from mgsym.explanation.proof import Proof
+    from mgsym.explanation.faithfulness import Faithfulness
     from mgsym.explanation.statistics import EdgeStatistics
     from mgsym.explanation.whole import Attribution
     from mgsym.uncertainty.reliability import Reliability
@@ -144,9 +144,9 @@ def neighbours(told: Attribution, count: int) -> Table:
     return names, rows
 
 
-def proof_medians(proof: Proof) -> Table:
+def faithfulness_medians(found: Faithfulness) -> Table:
     """Medians over atoms of what explanations are worth, beside other edges."""
-    medians = proof.medians()
+    medians = found.medians()
     kinds = [kind for kind in CONTROLS if kind in medians["sufficiency"]]
     rows: list[list[Cell]] = [
         [text, *(f"{medians[measure][kind]:.3f}" for kind in kinds)]

@@ -18,7 +18,7 @@ import torch
 
 from mgsym.data_tools.formats import parse_types
 from mgsym.data_tools.workflows.graphs import read_systems
-from mgsym.explanation import METHODS, explain, fidelity
+from mgsym.explanation import METHODS, evaluate_explanation, explain
 from mgsym.graph import Graph
 from mgsym.graph.operations import as_graph
 from mgsym.models.base import BarrierModel
@@ -58,7 +58,7 @@ def measure(graph: Graph, model: BarrierModel, node: int, method: str) -> tuple[
     cpu = time.process_time() - start
     second = explain(graph, model, node, method, seed=1, **budget)
     tops = [set(e.topk(K).edges.tolist()) for e in (first, second)]
-    (row,) = [r for r in fidelity(graph, model, first, sizes=[K]).in_label_sd() if r.k == K]
+    (row,) = evaluate_explanation(graph, model, first, sizes=[K]).in_label_sd()
     agree = len(tops[0] & tops[1]) / K
     return (
         cpu, row.sufficiency, row.necessity, agree, row.random_sufficiency, row.random_necessity,

@@ -1,6 +1,6 @@
 """Where the atoms behind predictions lie: a histogram of their distances, with its controls.
 
-    mgsym explain-stats STRUCTURE --run RUN --nodes 20 --proof -o stats
+    mgsym explain-stats STRUCTURE --run RUN --nodes 20 --faithfulness -o stats
     python tests/benchmarks/explanation_claims.py STRUCTURE --run RUN --statistics stats
 
 For the atoms that `mgsym explain-stats` explained: the atoms at which selected edges start, by
@@ -25,7 +25,7 @@ from mgsym.explanation.computation_graph import (
     model_computation_graph,
 )
 from mgsym.explanation.controls import matched_rows
-from mgsym.explanation.fidelity import in_cone
+from mgsym.explanation.faithfulness import ranked_edges
 from mgsym.utils.files import read_json
 
 STEP, FARTHEST = 0.4, 10.0  # Å
@@ -46,7 +46,7 @@ def main() -> None:
     counts = torch.zeros(3, round(FARTHEST / STEP))
     for explanation in explain_nodes(system.graph, system.model, nodes, topk=K):
         part = model_computation_graph(system.graph, system.model, explanation.node)
-        chosen = in_cone(part, explanation)[:K]
+        chosen = ranked_edges(part, explanation)[:K]
         matched = matched_rows(distance_to_atom(part), chosen, generator).rows
         distance = atom_distances(part)
         for row, edges in enumerate((chosen, matched)):

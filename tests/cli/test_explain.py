@@ -76,7 +76,7 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     assert Path("runs/one/best-reference.json").exists()
     found = Explanation.load(files[0])
     assert (found.node, found.node_id, found.element, len(found)) == (42, 43, "Cu", 20)
-    assert len(json.loads(files[0].read_text())["fidelity"]["rows"]) == 4
+    assert len(json.loads(files[0].read_text())["faithfulness"]["rows"]) == 4
     with files[1].open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 20
 
@@ -96,7 +96,8 @@ def test_json_by_atom_id_of_a_structure_file(capsys: Captured, tmp_path: Path) -
     told = json.loads(capsys.readouterr().out)
     assert (told["node"], told["node_id"], told["method"]) == (7, 8, "gradient")
     assert len(told["edges"]) == 5
-    assert [row["k"] for row in told["fidelity"]["rows"]] == [5, 10, 20, 50, 100]
+    assert [row["k"] for row in told["faithfulness"]["rows"]] == [5, 10, 20, 50, 100]
+    assert told["fidelity"] == told["faithfulness"]  # its old name
     assert told == json.loads((tmp_path / f"{told['structure']}-node7.json").read_text())
 
 

@@ -33,8 +33,9 @@ def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
 
 
-def test_statistics_and_proof_of_a_few_atoms(capsys: Captured, tmp_path: Path) -> None:
-    line = ["explain-stats", "--nodes", "3", "--method", "gradient", "--topk", "20", "--proof"]
+def test_statistics_and_faithfulness_of_a_few_atoms(capsys: Captured, tmp_path: Path) -> None:
+    line = ["explain-stats", "--nodes", "3", "--method", "gradient", "--topk", "20"]
+    line.append("--faithfulness")
     assert main([*line, "-o", str(tmp_path), "--device", "cpu"]) == 0
     told, notes = capsys.readouterr()
     assert "The 20 edges of each atom by gradient against others as far away" in told
@@ -45,12 +46,21 @@ def test_statistics_and_proof_of_a_few_atoms(capsys: Captured, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     data = json.loads((tmp_path / "statistics.json").read_text())
     assert set(data["nodes"]) == {"high", "middle", "low"}
-    assert len(data["proof"]["ratios_to_matched"]["necessity"]) == 3
+    assert len(data["faithfulness"]["ratios_to_matched"]["necessity"]) == 3
     with (tmp_path / "statistics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(data["effects"])
     assert "explaining graphs/test.npz" in notes
     assert main([*line, "-o", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_the_old_name_of_faithfulness(capsys: Captured, tmp_path: Path) -> None:
+    line = ["explain-stats", "--nodes", "4,", "--method", "random", "--no-figures", "--proof"]
+    assert main([*line, "--json", "-o", str(tmp_path)]) == 0
+    told, notes = capsys.readouterr()
+    assert "warning: --proof is now called --faithfulness" in notes
+    data = json.loads(told)
+    assert data["proof"] == data["faithfulness"]
 
 
 def test_named_atoms_as_json(capsys: Captured, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ LINES: dict[str, list[str]] = {
     "ensemble": ["run pair -o {out}.pt", "run --calibrate test.xyz -o {out}.pt"],
     "explain": ["test.xyz --node 5 --topk 5 --run run --steps 2 -o {out}"],
     "explain-stats": [
-        "test.xyz --nodes 4,8 --topk 5 --method gradient --proof --run run -o {out} --no-figures"
+        "test.xyz --nodes 4,8 --topk 5 --method gradient --faithfulness --run run -o {out} "
+        "--no-figures"
     ],
     "report": ["run -o {out}.html"],
     "benchmark": ["graphs --models fast,ridge --protocol split -o {out} --set training.epochs=1"],

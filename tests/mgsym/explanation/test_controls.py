@@ -1,17 +1,13 @@
-"""Controls and proof."""
+"""Edges, and models, that explanations stand beside."""
 
 from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
-from mgsym.errors import UsageError
-from mgsym.explanation import explain
 from mgsym.explanation.computation_graph import distance_to_atom, model_computation_graph
 from mgsym.explanation.controls import BIN, matched_rows, random_edges, shuffled_weights
-from mgsym.explanation.proof import KINDS, NodeProof, prove
 from mgsym.graph import Graph
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
@@ -65,30 +61,3 @@ def test_shuffled_weights_are_the_same_numbers_in_another_order() -> None:
         moved += not torch.equal(a, b)
     assert moved > 3
     assert shuffled.label_mean == 1.5
-
-
-def test_the_proof_of_planted_edges(
-    lattice: Graph, planted: BarrierModel, truth: set[int], node: int
-) -> None:
-    proof = prove(lattice, planted, [node], "gradient", k=len(truth), sizes=(5,), draws=2)
-    (found,) = proof.nodes
-    lost = explain(lattice, planted, node, "random").prediction - float(planted.label_mean)
-    lost /= float(planted.label_scale)
-    assert found.sizes == (5, 20)
-    measures = found.measures()
-    assert measures["sufficiency"]["explanation"] == pytest.approx(0, abs=1e-5)
-    assert measures["necessity"]["explanation"] == pytest.approx(lost, rel=1e-4)
-    assert measures["necessity"]["matched"] == pytest.approx(0, abs=1e-5)  # truth is excluded
-    assert set(measures["insertion_area"]) == set(KINDS)
-    assert proof.ratios()["necessity"][0] > 100
-    assert proof.agreement() is None
-    assert proof.to_dict()["nodes"][0]["node"] == node
-    with pytest.raises(UsageError, match="no node"):
-        prove(lattice, planted, [])
-
-
-def test_the_area_is_the_mean_over_log_k() -> None:
-    curves = dict.fromkeys(KINDS, (1.0, 3.0, 3.0))
-    node = NodeProof(0, 10, (1, 10, 100), curves, curves, 0.0, 0.1, None, 0.0)
-    assert node.measures()["insertion_area"]["explanation"] == pytest.approx((2 + 3) / 2)
-    assert node.measures()["sufficiency"]["random"] == 3.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgsym.explanation import explain, fidelity
+from mgsym.explanation import evaluate_explanation, explain
 from mgsym.graph import Graph, build_graph
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
@@ -85,4 +85,4 @@ def test_pieces_and_explanations_see_all_of_it(model: BarrierModel) -> None:
     node = 20
     found = explain(one, model, node, "gradient")
     assert found.prediction == pytest.approx(float(predict_graph(model, one)[node]), abs=1e-4)
-    assert fidelity(one, model, found, sizes=[len(found)]).rows
+    assert evaluate_explanation(one, model, found, sizes=[len(found)]).rows

@@ -15,9 +15,9 @@ from mgsym.data_tools.sample import sample_structures
 from mgsym.errors import UsageError
 from mgsym.explanation import Explanation, explain
 from mgsym.explanation.computation_graph import frozen_eval
+from mgsym.explanation.faithfulness import evaluate_explanations
 from mgsym.explanation.neighbors import nearest_atoms
 from mgsym.explanation.planted import PlantedModel
-from mgsym.explanation.proof import prove
 from mgsym.explanation.statistics import edge_statistics
 from mgsym.explanation.whole import WholePrediction, attribute, reference_of
 from mgsym.graph import Graph, build_graph
@@ -102,7 +102,7 @@ def test_pictures_are_written(
 ) -> None:
     local_figure(graph, found, tmp_path / "near.png")
     curves_figure(
-        prove(graph, model, [NODE, 7], "gradient", k=20, sizes=(5,), draws=1).nodes,
+        evaluate_explanations(graph, model, [NODE, 7], "gradient", k=20, sizes=(5,), draws=1).nodes,
         tmp_path / "curves.pdf",
     )
     statistics_figure(
