@@ -58,7 +58,7 @@ class ReportSettings:
 
     nodes: int = 6
     topk: int = 50
-    method: str = "edge-mask"
+    method: str = "weakening"
     rotations: int = 4
     seed: int = 0
 

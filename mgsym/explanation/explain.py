@@ -50,6 +50,8 @@ __all__ = [
     "rank_agreement",
 ]
 
+DEFAULT = "weakening"
+
 # name: method(model, computation graph, generator, progress, *, its settings) → Explanation
 METHODS: dict[str, Callable[..., Explanation]] = {
     "weakening": weakening,
@@ -69,7 +71,7 @@ def explain(
     graph: Graph,
     model: OneModel,
     node: int,
-    method: str = "edge-mask",
+    method: str = DEFAULT,
     *,
     topk: int | None = None,
     device: str | torch.device = "auto",
@@ -105,7 +107,7 @@ def explain_nodes(
     graph: Graph,
     model: OneModel,
     nodes: Sequence[int],
-    method: str = "edge-mask",
+    method: str = DEFAULT,
     *,
     topk: int | None = None,
     device: str | torch.device = "auto",
