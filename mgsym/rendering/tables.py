@@ -25,7 +25,7 @@ AGREEMENT_COLUMNS = (
 # fmt: on
 MEASURES = {
     "sufficiency": "these alone (small is good)",
-    "necessity": "these deleted (large is good)",
+    "necessity": "without these (large is good)",
     "insertion_area": "area under insertion",
     "deletion_area": "area under deletion",
 }
