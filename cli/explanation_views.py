@@ -50,9 +50,9 @@ def explanation_view(found: Explained) -> None:
 
 
 WHOLE = {
-    "weakened": "whole prediction, edges weakened by a tenth",
-    "replaced": "network's part, edges replaced by those of other atoms",
-    "deleted": "network's part, edges deleted",
+    "weakened": "edges weakened by a tenth, the whole model",
+    "replaced": "edges replaced by those of other atoms, the network",
+    "deleted": "edges deleted, the network",
 }
 
 
@@ -70,7 +70,7 @@ def _worth_table(worth: NodeFaithfulness) -> None:
     ]
     what = worth.perturbation
     names = ("edges", "these alone", "random alone", f"these {what}", f"random {what}")
-    title = f"Change in label sd ({worth.label_scale:.3f} eV): {WHOLE[what]}"
+    title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV): {WHOLE[what]}"
     console.table(title, names, rows)
 
 
@@ -134,8 +134,8 @@ def faithfulness_view(found: Faithfulness) -> None:
     from mgsym.rendering import tables
 
     title = (
-        f"Change in label sd ({found.label_scale:.3f} eV), medians over {len(found.nodes)} atoms: "
-        f"{WHOLE[found.perturbation]}"
+        f"Change of the prediction in label sd ({found.label_scale:.3f} eV), "
+        f"medians over {len(found.nodes)} atoms: {WHOLE[found.perturbation]}"
     )
     console.table(title, *tables.faithfulness_medians(found))
     for measure, values in found.ratios().items():

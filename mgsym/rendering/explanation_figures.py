@@ -322,10 +322,7 @@ def _edges(plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Ten
     Both directions of a bond are one line, in the class of the more important.
     """
     ranking = one_line_each(explanation, places)
-    rows = {
-        edge: row
-        for edge, row in zip(explanation.ranking.tolist(), explanation.table(), strict=True)
-    }
+    rows = dict(zip(explanation.ranking.tolist(), explanation.table(), strict=True))
     bonds: dict[frozenset[tuple[int, ...]], list[str]] = {}
     for edge, row in rows.items():
         bonds.setdefault(bond_of(places[edge]), []).append(_edge_text(row))

@@ -32,6 +32,7 @@ from mgsym.utils.progress import Progress
 
 WEAKENING = 0.1
 ORDERED = 100  # edges whose order is measured; those after them come by what they add
+WEAK = 0.1  # of the strongest left of the other side: a weaker edge is not taken before that
 PATH = ((0.069432, 0.173927), (0.330009, 0.326073), (0.669991, 0.326073), (0.930568, 0.173927))
 
 
@@ -118,10 +119,10 @@ def _order(
         with torch.no_grad():
             lacking = full - float(whole.predict(weights))
         for _ in range(min(block, count - len(order))):
-            side = +1 if lacking > 0 else -1
-            if not (sides[side] or sides[-side]):
+            side = _next_side(sides, strength, +1 if lacking > 0 else -1)
+            if side == 0:
                 break
-            edge = (sides[side] or sides[-side]).pop()
+            edge = sides[side].pop()
             order.append(edge)
             taken[edge] = True
             lacking -= float(value[edge])
@@ -129,6 +130,13 @@ def _order(
     rest = strength.abs().argsort(descending=True, stable=True)
     chosen = torch.tensor(order, dtype=torch.int64, device=value.device)
     return torch.cat([chosen, rest[~taken[rest]]])
+
+
+def _next_side(sides: dict[int, list[int]], strength: Tensor, lacking: int) -> int:
+    """The side to take an edge from: the one lacking, unless only weak ones are left; 0 if none."""
+    best = {s: abs(float(strength[edges[-1]])) if edges else 0.0 for s, edges in sides.items()}
+    side = lacking if best[lacking] >= WEAK * best[-lacking] else -lacking
+    return side if best[side] > 0 else 0
 
 
 def _side(strength: Tensor, sign: int) -> list[int]:
