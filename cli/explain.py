@@ -11,7 +11,7 @@ from mgsym.cli import console
 from mgsym.cli import options as opt
 
 # told here, so that --help loads no torch
-METHODS = """edge-mask, sampled-mask, soft-mask, parameterised-mask, gradient,
+METHODS = """weakening, edge-mask, sampled-mask, soft-mask, parameterised-mask, gradient,
 integrated-gradients, attention, leave-one-out, random"""
 
 
@@ -20,7 +20,7 @@ integrated-gradients, attention, leave-one-out, random"""
 @click.option("--node", type=int, help="The atom, by its row, counted from 0.")
 @click.option("--id", "atom_id", type=int, help="The atom, by its id in the file.")
 @click.option("--topk", type=click.IntRange(1), default=50, help="How many edges.  [default: 50]")
-@click.option("--method", default="edge-mask", show_default=True, help=f"One of {METHODS}.")
+@click.option("--method", default="weakening", show_default=True, help=f"One of {METHODS}.")
 @click.option("--steps", type=int, metavar="N", help="Steps of optimisation of a mask.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @opt.run_option

@@ -17,7 +17,7 @@ from mgsym.cli import options as opt
     "--nodes", default="30", callback=opt.parse_nodes, help="How many, or which: 4,8,15.  [30]"
 )
 @click.option("--topk", type=click.IntRange(1), default=50, show_default=True, help="Edges each.")
-@click.option("--method", default="edge-mask", show_default=True, help="See mgsym explain.")
+@click.option("--method", default="weakening", show_default=True, help="See mgsym explain.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any of its settings.")
 @click.option("--faithfulness", is_flag=True, help="Also measure what they are worth.")
 @opt.old_flag("--proof", "--faithfulness")

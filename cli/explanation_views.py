@@ -13,7 +13,7 @@ SHOWN = 20  # neighbours; all are in the file
 if TYPE_CHECKING:
     from mgsym.data_tools.workflows.explanation import Explained
     from mgsym.explanation import Explanation
-    from mgsym.explanation.faithfulness import Faithfulness
+    from mgsym.explanation.faithfulness import Faithfulness, NodeFaithfulness
     from mgsym.explanation.neighbors import NearAtom
     from mgsym.explanation.planted import PlantedScores
     from mgsym.explanation.statistics import EdgeStatistics
@@ -45,6 +45,19 @@ def explanation_view(found: Explained) -> None:
     console.table(title, *tables.edges(told))
     _hop_table(told)
     _near_table(found.near)
+    for one in (worth, *found.otherwise):
+        _worth_table(one)
+
+
+WHOLE = {
+    "weakened": "edges weakened by a tenth, the whole model",
+    "replaced": "edges replaced by those of other atoms, the network",
+    "deleted": "edges deleted, the network",
+}
+
+
+def _worth_table(worth: NodeFaithfulness) -> None:
+    """How far the prediction moves with the first edges alone and without them, at every k."""
     rows: list[list[console.Cell]] = [
         [
             row.k,
@@ -55,8 +68,9 @@ def explanation_view(found: Explained) -> None:
         ]
         for row in worth.in_label_sd()
     ]
-    title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV) with"
-    names = ("edges", "these alone", "random alone", "these deleted", "random deleted")
+    what = worth.perturbation
+    names = ("edges", "these alone", "random alone", f"these {what}", f"random {what}")
+    title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV): {WHOLE[what]}"
     console.table(title, names, rows)
 
 
@@ -121,7 +135,7 @@ def faithfulness_view(found: Faithfulness) -> None:
 
     title = (
         f"Change of the prediction in label sd ({found.label_scale:.3f} eV), "
-        f"medians over {len(found.nodes)} atoms"
+        f"medians over {len(found.nodes)} atoms: {WHOLE[found.perturbation]}"
     )
     console.table(title, *tables.faithfulness_medians(found))
     for measure, values in found.ratios().items():

@@ -45,6 +45,7 @@ def predict(
     predicted before it was stopped is kept: --resume goes on. With --refine, searches from the
     atoms (as of mgsym label) and the prediction are combined.
     """
+    from mgsym.cli.views import error_note
     from mgsym.data_tools.workflows.predictions import predict_files
 
     chosen = opt.chosen_run(run)
@@ -73,6 +74,5 @@ def predict(
         more = ("error", "distance", "95 %")
         console.table("Predicted barriers, eV", (*columns, *more), rows)
     if found and found[0].error is not None:
-        what = "the true barrier, calibrated" if found[0].calibrated else "the models alone"
-        console.say(f"barrier_predicted_std is the standard deviation of {what}")
+        console.say(error_note(found))
     console.wrote(dict.fromkeys(s.path for s in found))

@@ -22,7 +22,7 @@ from mgsym.cli import options as opt
     "--nodes", type=click.IntRange(0), default=6, show_default=True, help="Atoms to explain."
 )
 @click.option("--topk", type=click.IntRange(1), default=50, show_default=True, help="Edges each.")
-@click.option("--method", default="edge-mask", show_default=True, help="See mgsym explain.")
+@click.option("--method", default="weakening", show_default=True, help="See mgsym explain.")
 @click.option(
     "--rotations", type=click.IntRange(2), default=4, show_default=True, help="Orientations."
 )

@@ -11,11 +11,14 @@ from mgsym.cli import console
 if TYPE_CHECKING:
     from mgsym.data_tools.workflows.ensembles import EnsembleSummary
     from mgsym.data_tools.workflows.graphs import GraphSummary
+    from mgsym.data_tools.workflows.predictions import PredictionSummary
     from mgsym.data_tools.workflows.quenching import Glass
     from mgsym.data_tools.workflows.relaxation import RelaxedFile
     from mgsym.evaluation.metrics import SplitScores
     from mgsym.training.runs import TrainedRun
     from mgsym.uncertainty.reliability import Reliability
+
+ALIKE = 1.2  # ratio of the largest to the smallest error below which all atoms count as alike
 
 # fmt: off
 GRAPH_COLUMNS = (
@@ -163,6 +166,22 @@ def ensemble_view(found: EnsembleSummary) -> None:
         "atoms": fit.atoms,
     }
     console.facts("Calibration", items)
+    if fit.verdict:
+        console.result(fit.verdict)
+
+
+def error_note(found: Sequence[PredictionSummary]) -> str:
+    """What barrier_predicted_std is, and whether it tells atoms apart."""
+    calibrated = found[0].calibrated
+    what = "the true barrier, calibrated" if calibrated else "the models alone"
+    low, high = (
+        f([getattr(one, name) for one in found])
+        for f, name in ((min, "error_lowest"), (max, "error_highest"))
+    )
+    note = f"barrier_predicted_std is the standard deviation of {what}: {low:.3f} to {high:.3f} eV"
+    if calibrated and high < ALIKE * low:
+        note += ", nearly the same for all atoms: it tells no sure atom from an unsure one"
+    return note
 
 
 def reliability_table(found: Reliability) -> None:

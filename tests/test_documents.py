@@ -42,7 +42,7 @@ MARKS = re.compile(r"|slow|as it stands|not run: .+")
 
 # options that the quick tests, and the slow ones of pages that make glasses, give or change
 Changes = dict[str, dict[str, str]]
-FASTER: Changes = {"train": {"--epochs": "2"}, "explain": {"--set": "steps=4"}}
+FASTER: Changes = {"train": {"--epochs": "2"}}
 LABEL = {"label": {"--searches": "3", "--atoms": "0:8"}}
 SMALLER: Changes = {"quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5"}, **LABEL}
 COOLER: Changes = {"quench": {"--temperature": "800", "--melt": "0.5"}, **LABEL}

@@ -66,7 +66,7 @@ class Request:
     """
 
     nodes: int | Sequence[int] = 6
-    method: str = "edge-mask"
+    method: str = "weakening"
     settings: Mapping[str, Any] = field(default_factory=dict)
     topk: int = 50
     atoms: int = 5

@@ -10,6 +10,11 @@ from mgsym.rendering.explanation_figures import curves_figure, statistics_figure
 from mgsym.rendering.page import Html, folded, heading, paragraph, picture, table, view
 from mgsym.rendering.tables import Cell
 
+PROOF = {
+    "weakened": "For a proof the others, or these, are weakened by a tenth:",
+    "replaced": "For a proof the others, or these, are replaced by those of other atoms:",
+    "deleted": "For a proof the others, or these, are deleted:",
+}
 HOPS = "An edge of hop 1 arrives at the atom itself, one of hop 2 at a neighbour, and so on."
 
 
@@ -24,9 +29,9 @@ def explanations(found: ReportFacts) -> list[Html]:
     text = (
         f"Atoms of “{found.shown.name}” with the highest, middle and lowest predicted barriers. "
         f"For each the method {found.settings.method} found the {k} edges on which the prediction "
-        f"rests.{which} Edges are put to the proof by deleting: the prediction should stay with "
-        "these edges alone (small is good), and move when they are deleted (large is good), more "
-        "than with as many other edges as far away from the atom."
+        f"rests.{which} {PROOF[told.faithfulness.perturbation]} the prediction should stay "
+        "where it is with these edges alone (small is good), and move without them (large is "
+        "good), more than with as many other edges as far away from the atom."
     )
     caption = f"Changes of the prediction in standard deviations of the label ({scale:.3f} eV)."
     parts = [paragraph(text), table(*_atoms(told), caption)]
@@ -35,8 +40,7 @@ def explanations(found: ReportFacts) -> list[Html]:
         *tables.faithfulness_medians(told.faithfulness),
         f"Medians over {len(told.explanations)} atoms, in label sd. Against edges as far away the "
         f"explained ones are {_median(ratios['sufficiency']):.1f} times better alone and "
-        f"{_median(ratios['necessity']):.1f} times better deleted (medians). With 50 edges left a "
-        "glass is nothing that a model was trained on, so the second figure tells more.",
+        f"{_median(ratios['necessity']):.1f} times more missed (medians).",
     )
     parts += [medians, *_examples(told)]
     return parts
@@ -65,7 +69,7 @@ def _atoms(told: ExplainedNodes) -> tables.Table:
         ])  # fmt: skip
     names = (
         "atom (id)", "node", "barrier", "predicted/eV", "label/eV", "edges", "these alone",
-        "others alone", "these deleted", "others deleted", "agreement",
+        "others alone", "without these", "without others", "agreement",
     )  # fmt: skip
     return names, rows
 
@@ -79,12 +83,12 @@ def _examples(told: ExplainedNodes) -> list[Html]:
     for group, node in firsts.items():
         place = [one.node for one in told.explanations].index(node)
         one, measured = told.explanations[place], told.faithfulness.nodes[place]
-        parts.append(heading(f"{group} barrier: {one.element} atom, id {one.node_id}"))
+        what = "" if group == "all" else f"{group} barrier: "
+        parts.append(heading(f"{what}{one.element} atom, id {one.node_id}"))
         caption = (
             "How far the prediction moves with so many of the best edges alone (left) and "
             "without them (right): the explained edges, others as far away (matched), and random "
-            f"ones. At {len(one)} edges, for which they were sought, the explained curve should be "
-            "low on the left and high on the right."
+            "ones. The explained curve should be low on the left and high on the right."
         )
         parts.append(picture(curves_figure([measured]), caption, "Insertion and deletion curves"))
         parts.append(folded(f"The {len(one)} edges", table(*tables.edges(one), HOPS)))

@@ -27,6 +27,7 @@ from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash, narrowed
 from mgsym.prediction import (
     Prediction,
+    features_of,
     load_ensemble,
     predict_graph,
     predict_with_spread,
@@ -41,6 +42,7 @@ from mgsym.utils.progress import Progress, part, silent
 
 HELD_OUT = "held out"  # of a model without a record: it did not train it, no more is known
 SIZES, DRAWS = (5, 20, 50, 200), 2  # of the curves: fewer than explain-stats, which takes minutes
+GROUPED = 3  # atoms from which there are groups of high, middle and low barriers
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class ReportSettings:
     """What a report is made with.
 
     Attributes:
-        nodes: how many atoms are explained, a third each of high, middle and low; 0 explains none.
+        nodes: how many atoms are explained: from three on a third each of high, middle and low
+            barriers; 0 explains none.
         topk: edges of each explanation.
         method: which explainer.
         rotations: orientations in which a structure is predicted; at least 2.
@@ -57,7 +60,7 @@ class ReportSettings:
 
     nodes: int = 6
     topk: int = 50
-    method: str = "edge-mask"
+    method: str = "weakening"
     rotations: int = 4
     seed: int = 0
 
@@ -157,7 +160,9 @@ class ReportFacts:
         for role, several in self.roles.items():
             means, spreads = zip(*(one.prediction for one in several), strict=True)
             graphs = [one.graph for one in several]
-            one = reliability(means, spreads, graphs, self.ensemble.calibration)
+            features = [features_of(one.prediction, one.graph, self.ensemble) for one in several]
+            fit = self.ensemble.calibration
+            one = reliability(means, spreads, graphs, fit, features=features)
             if one is not None and role != "train":
                 found[role] = one
         return found
@@ -193,18 +198,13 @@ def gather(
     method_settings(settings.method)  # refuses an unknown one before the work
     ensemble, records = load_ensemble(run, device), run_records(run)
     explains = settings.nodes > 0 and ensemble.models[0].uses_edges
-    if explains and settings.nodes < 3:
-        raise UsageError(
-            f"asked for {settings.nodes} nodes, expected 3 or more (a third each of high, middle "
-            "and low barriers), or 0"
-        )
     systems = _systems(run, paths, types)
     graphs = [graph_for(system, ensemble, potential, device) for system in systems]
     refuse_equal_names(graphs)
     chosen, warnings = _roles(Path(run), graphs, records, ensemble)
     if explains and settings.nodes > chosen[0][0].num_nodes:
         raise UsageError(
-            f"asked for {settings.nodes} nodes, expected 3 … {chosen[0][0].num_nodes}, the atoms "
+            f"asked for {settings.nodes} nodes, expected 0 … {chosen[0][0].num_nodes}, the atoms "
             f"of {chosen[0][0].names[0]}"
         )
     progress, last = progress or silent, settings.nodes + 1 if explains else 0
@@ -304,8 +304,8 @@ def _explained(
     model, method, k = ensemble.models[0], settings.method, settings.topk
     progress = progress or silent
     graph = narrowed(graph, model.cutoff)
-    groups = choose_nodes(predict_graph(model, graph), settings.nodes)
-    nodes = [node for group in groups.values() for node in group]
+    groups = choose_nodes(predict_graph(model, graph), max(settings.nodes, GROUPED))
+    nodes = [node for group in groups.values() for node in group][: settings.nodes]
     options: dict[str, Any] = {"budget": k} if "budget" in method_settings(method) else {}
     found = []
     for explanation in explain_nodes(graph, model, nodes, method, seed=settings.seed, **options):
@@ -313,7 +313,8 @@ def _explained(
         progress(len(found), len(nodes) + 1)
     asked: dict[str, Any] = {"k": k, "draws": DRAWS, "seed": settings.seed, "explanations": found}
     worth = evaluate_explanations(graph, model, nodes, method, sizes=SIZES, shuffled=False, **asked)
-    statistics = edge_statistics(graph, model, settings.nodes, method, **asked)
+    which = settings.nodes if settings.nodes >= GROUPED else nodes
+    statistics = edge_statistics(graph, model, which, method, **asked)
     progress(1, 1)
     return ExplainedNodes(graph, tuple(one.topk(k) for one in found), worth, statistics)
 

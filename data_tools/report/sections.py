@@ -313,7 +313,7 @@ def calibration(found: ReportFacts) -> list[Html]:
         text += (
             " of the validation structures, so others put it to the proof." if validated else "."
         )
-        parts.append(paragraph(text))
+        parts.append(paragraph(f"{text} {fit.verdict}".strip()))
     else:
         parts.append(paragraph("The spread between the models is taken as it is, uncalibrated."))
     caption = (

@@ -27,8 +27,9 @@ from mgsym.explanation import (
     explain,
 )
 from mgsym.explanation.computation_graph import check_node
-from mgsym.explanation.faithfulness import SIZES
+from mgsym.explanation.faithfulness import SIZES, usual_perturbation
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
+from mgsym.explanation.perturbations import PERTURBATIONS
 from mgsym.explanation.whole import NEIGHBOUR_COLUMNS, Attribution
 from mgsym.graph import Graph
 from mgsym.rendering.explanation_figures import (
@@ -43,6 +44,8 @@ from mgsym.utils.files import refuse_existing
 from mgsym.utils.names import file_in
 from mgsym.utils.progress import Progress
 
+DRAWS = 3  # random sets of edges that the edges of one atom are compared with
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -50,7 +53,10 @@ class Explained:
 
     Attributes:
         explanation: the edges asked for, most important first.
-        faithfulness: what they are worth.
+        faithfulness: what they are worth when edges are weakened, or, of a method that seeks
+            edges to delete, deleted.
+        otherwise: the same when other things are done to edges
+            (mgsym.explanation.perturbations).
         near: the nearest atoms, and which of their edges were selected.
         attribution: what every neighbour adds to the whole prediction; None of a model that has
             no gradient.
@@ -61,6 +67,7 @@ class Explained:
 
     explanation: Explanation
     faithfulness: NodeFaithfulness
+    otherwise: tuple[NodeFaithfulness, ...]
     near: tuple[NearAtom, ...]
     attribution: Attribution | None
     paths: tuple[Path, ...]
@@ -78,6 +85,7 @@ class Explained:
         worth = self.faithfulness.to_dict()
         return {
             "faithfulness": worth,
+            "otherwise": [one.to_dict() for one in self.otherwise],
             "fidelity": worth,  # the old name, for one more release
             "nearest_atoms": near,
             "attribution": told,
@@ -152,9 +160,14 @@ def explain_atom(
         progress=method.progress, **method.all_settings(),
     )  # fmt: skip
     sizes = (*SIZES, method.topk)
-    worth = evaluate_explanation(
-        graph, model, full, sizes=sizes, device=method.device, seed=method.seed
-    )
+    usual = usual_perturbation(method.name)
+    worth, *others = (
+        evaluate_explanation(
+            graph, model, full, sizes=sizes, draws=DRAWS, perturbation=name,
+            device=method.device, seed=method.seed,
+        )
+        for name in (usual, *(name for name in PERTURBATIONS if name != usual))
+    )  # fmt: skip
     top = full.topk(method.topk)
     near = [replace(a, node=system.in_file(a.node)) for a in nearest_atoms(graph, top)]
     attribution, notes, kept = _attribution(system, row, graphs, method.progress)
@@ -167,6 +180,7 @@ def explain_atom(
     found = Explained(
         told,
         worth,
+        tuple(others),
         tuple(near),
         attribution,
         (*paths, *kept),

@@ -47,7 +47,7 @@ class Method:
         progress: called with the steps, or atoms, done and in all.
     """
 
-    name: str = "edge-mask"
+    name: str = "weakening"
     settings: Mapping[str, Any] = field(default_factory=dict)
     topk: int = 50
     seed: int = 0

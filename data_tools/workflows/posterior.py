@@ -6,7 +6,7 @@ Searches enter through the columns that `mgsym label` writes: barrier, barrier_s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from mgsym.data_tools.workflows.model_inputs import Potential, graph_for, physics_warning
 from mgsym.errors import InputError, UsageError
 from mgsym.evaluation.label_noise import SUCCESS, SearchNoise
-from mgsym.prediction import load_ensemble, predict_with_spread
+from mgsym.prediction import barrier_std, load_ensemble, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble
 from mgsym.structure import Structure
 from mgsym.structure.columns import BARRIER, BARRIER_STDERR, EVENTS
@@ -115,9 +115,9 @@ def predict_with_error(
             "its validation structures, and as independent between atoms; mgsym ensemble "
             "--calibrate makes more of the same searches",
         )
-    return PredictiveDistribution(
-        structure, found.mean, calibration.std(found.std), calibration, warnings
-    )
+        ensemble = replace(ensemble, calibration=calibration)
+    std = barrier_std(found, graph, ensemble)
+    return PredictiveDistribution(structure, found.mean, std, calibration, warnings)
 
 
 def observed_in(structure: Structure, scale: float = 1.0, shift: float = 0.0) -> Observed:

@@ -28,6 +28,8 @@ from mgsym.models.base import Invariance
 from mgsym.prediction import (
     Prediction,
     RotationSpread,
+    barrier_std,
+    features_of,
     load_ensemble,
     predict_with_spread,
     rotation_spread,
@@ -37,6 +39,7 @@ from mgsym.rendering.figures import check_figure, parity_figure
 from mgsym.structure import Structure
 from mgsym.structure.columns import BARRIER, DISTANCE, PREDICTED, STD
 from mgsym.uncertainty.calibration import Calibration
+from mgsym.uncertainty.error_features import Features
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
 from mgsym.utils.files import holds_output
@@ -53,6 +56,7 @@ class PredictionSummary:
         mean, sd, lowest, highest: of the predicted barriers over its atoms, eV.
         models: how many were averaged.
         error: root mean square of barrier_predicted_std, eV; None where there is none.
+        error_lowest, error_highest: of it over the atoms, eV; None where there is none.
         calibrated: whether that is the standard deviation of the true barrier, or only the spread
             between the models.
         distance, distance_95: of the surroundings from the training atoms', median and 95 % of
@@ -70,6 +74,8 @@ class PredictionSummary:
     highest: float
     models: int
     error: float | None
+    error_lowest: float | None
+    error_highest: float | None
     calibrated: bool
     distance: float | None
     distance_95: float | None
@@ -141,7 +147,8 @@ def predict_files(
         except Interrupted:
             kept[-1].write()
             raise
-        found, known = calibrated_error(found, ensemble), ood_report(graph, ensemble.training_set)
+        known = ood_report(graph, ensemble.training_set)
+        found = found._replace(std=barrier_std(found, graph, ensemble))
         predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
         warnings = (*known.warnings, *physics_warning(graph, ensemble))
         summaries.append(_summary(structure, found, known, ensemble, paths[i], warnings))
@@ -163,13 +170,6 @@ def _stoppable(progress: Progress | None, should_stop: Callable[[], bool] | None
             raise Interrupted("prediction was interrupted; go on with --resume added")
 
     return tell
-
-
-def calibrated_error(found: Prediction, ensemble: Ensemble) -> Prediction:
-    """A prediction whose std is that of the true barrier, where the ensemble is calibrated."""
-    if ensemble.calibration is None:
-        return found
-    return found._replace(std=ensemble.calibration.std(found.std))
 
 
 def _tells_error(ensemble: Ensemble) -> bool:
@@ -232,7 +232,8 @@ def evaluate_files(
         found += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:
             progress(i + 1, len(systems))
-    return _evaluation(found, graphs, ensemble.calibration, noise, figure)
+    features = [features_of(*pair, ensemble) for pair in zip(found, graphs, strict=True)]
+    return _evaluation(found, graphs, ensemble.calibration, noise, figure, features)
 
 
 def evaluate_tables(
@@ -308,13 +309,14 @@ def _evaluation(
     calibration: Calibration | None,
     noise: float | None,
     figure: str | Path | None,
+    features: Sequence[Features] | None = None,
 ) -> Evaluation:
     """Scores of one prediction per structure, with the ceiling that the labels' noise sets."""
     graphs = _distinct(graphs)
     means, spreads = [one.mean for one in found], [one.std for one in found]
     if figure is not None:
         parity_figure(means, graphs, figure)
-    honest = reliability(means, spreads, graphs, calibration, noise)
+    honest = reliability(means, spreads, graphs, calibration, noise, features)
     error = label_noise(graphs) if noise is None else noise
     if error is not None:
         graphs = [g.replace(target_stderr=torch.full_like(g.target, error)) for g in graphs]
@@ -388,7 +390,7 @@ def _summary(
     warnings: tuple[str, ...],
 ) -> PredictionSummary:
     values = found.mean.double()
-    error = float(found.std.double().square().mean().sqrt())
+    error = _tells_error(ensemble)
     return PredictionSummary(
         name=structure.name,
         atoms=len(structure),
@@ -397,7 +399,9 @@ def _summary(
         lowest=float(values.min()),
         highest=float(values.max()),
         models=len(ensemble),
-        error=error if _tells_error(ensemble) else None,
+        error=float(found.std.double().square().mean().sqrt()) if error else None,
+        error_lowest=float(found.std.min()) if error else None,
+        error_highest=float(found.std.max()) if error else None,
         calibrated=ensemble.calibration is not None,
         distance=known.median,
         distance_95=known.upper,

@@ -32,7 +32,7 @@ from mgsym.evaluation.label_noise import label_noise
 from mgsym.evaluation.splits import Split, leave_one_group_out
 from mgsym.graph import Graph
 from mgsym.graph.operations import glass_of
-from mgsym.prediction import calibrated, predict_with_spread
+from mgsym.prediction import barrier_std, calibrated, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, merge, read_ensemble, save_ensemble
 from mgsym.structure.columns import PREDICTED, STD
 from mgsym.training import train
@@ -97,8 +97,7 @@ def public_predictions(data: Path, potential: EAM, work: Path, out: Path) -> Ens
     ensemble = _ensemble(graphs, work)
     tests = _graphs([data / f"{name}.dump" for name in TESTS], potential, work / "tests")
     for graph, found in zip(tests, predict_with_spread(tests, ensemble, "cpu"), strict=True):
-        assert ensemble.calibration is not None
-        std = ensemble.calibration.std(found.std)
+        std = barrier_std(found, graph, ensemble)
         write_predictions(file_in(out, graph.names[0], ".csv"), graph.ids, found.mean, std)
     return ensemble
 

@@ -23,7 +23,7 @@ from mgsym.evaluation.metrics import SplitScores, score_graphs
 from mgsym.explanation.computation_graph import frozen_eval
 from mgsym.explanation.whole import reference_of
 from mgsym.graph import Graph, build_graph
-from mgsym.prediction import calibrated, predict_with_spread
+from mgsym.prediction import calibrated, features_of, predict_with_spread
 from mgsym.prediction.ensemble import Ensemble, read_ensemble, save_ensemble
 from mgsym.prediction.seeds import train_seeds
 from mgsym.training.config import Config, preset
@@ -118,7 +118,8 @@ def _about(config: Config) -> Mapping[str, Any]:
 def _card(ensemble: Ensemble, config: Config, held_out: Sequence[Graph], path: Path) -> str:
     (found,) = predict_with_spread(held_out, ensemble, "cpu")
     scores = score_graphs([found.mean], held_out)
-    honest = reliability([found.mean], [found.std], held_out, ensemble.calibration)
+    features = [features_of(found, held_out[0], ensemble)]
+    honest = reliability([found.mean], [found.std], held_out, ensemble.calibration, None, features)
     calibration, metadata = ensemble.calibration, ensemble.metadata
     assert calibration is not None
     assert metadata is not None
@@ -139,6 +140,7 @@ def _card(ensemble: Ensemble, config: Config, held_out: Sequence[Graph], path: P
         **_figures(scores, honest),
         **calibration.as_dict(),
         correlation=calibration.formula,
+        atoms_apart=calibration.verdict,
     )
 
 
@@ -188,7 +190,7 @@ included. The epoch was chosen and the spread calibrated on this glass, so these
 a little. Noise alone keeps a perfect predictor near 0.87.
 
 Calibration: σ² = ({scale:.2f} × spread)² + ({floor:.3f} eV)². Errors of two atoms at a distance r \
-have the correlation {correlation}.
+have the correlation {correlation}. {atoms_apart}
 
 ## Limits
 - Cu and Zr only, near the composition 64:36, {low:.4f}–{high:.4f} atoms/Å³; other elements are \

@@ -84,6 +84,7 @@ class ComputationGraph:
         masked_prediction: float | None = None,
         spread: Tensor | None = None,
         agreement: float | None = None,
+        value: Tensor | None = None,
     ) -> Explanation:
         """An Explanation on the CPU, with the facts of every edge."""
         graph, ends = self.graph, self.graph.edge_index
@@ -107,6 +108,7 @@ class ComputationGraph:
             distance=graph.edge_length.cpu(),
             hop=self.hop.cpu(),
             agreement=agreement,
+            value=None if value is None else value.detach().float().cpu(),
         )
 
 

@@ -30,6 +30,7 @@ from mgsym.explanation.methods.edge_mask import edge_mask
 from mgsym.explanation.methods.parameterised_mask import ParameterisedExplainer, parameterised_mask
 from mgsym.explanation.methods.sampled_mask import sampled_mask
 from mgsym.explanation.methods.soft_mask import soft_mask
+from mgsym.explanation.methods.weakening import weakening
 from mgsym.graph import Graph
 from mgsym.prediction import OneModel
 from mgsym.prediction.predict import one_model
@@ -49,8 +50,11 @@ __all__ = [
     "rank_agreement",
 ]
 
+DEFAULT = "weakening"
+
 # name: method(model, computation graph, generator, progress, *, its settings) → Explanation
 METHODS: dict[str, Callable[..., Explanation]] = {
+    "weakening": weakening,
     "edge-mask": edge_mask,
     "sampled-mask": sampled_mask,
     "soft-mask": soft_mask,
@@ -67,7 +71,7 @@ def explain(
     graph: Graph,
     model: OneModel,
     node: int,
-    method: str = "edge-mask",
+    method: str = DEFAULT,
     *,
     topk: int | None = None,
     device: str | torch.device = "auto",
@@ -103,7 +107,7 @@ def explain_nodes(
     graph: Graph,
     model: OneModel,
     nodes: Sequence[int],
-    method: str = "edge-mask",
+    method: str = DEFAULT,
     *,
     topk: int | None = None,
     device: str | torch.device = "auto",

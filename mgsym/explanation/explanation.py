@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 
 _SCALARS = ("structure", "node", "node_id", "element", "method")
 _ENERGIES = ("prediction", "masked_prediction", "label")
-_PER_EDGE = ("edges", "importance", "spread", "distance", "hop")
+_PER_EDGE = ("edges", "importance", "spread", "distance", "hop", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,8 @@ class Explanation:
         settings: the seed and the options of the method.
         agreement: between initialisations, where there are several: the mean rank correlation
             over the union of their most important edges (`rank_agreement`).
+        value: [m] float32, eV, what each edge adds to the prediction, above 0 where it raises the
+            barrier; None where the method has no sign.
     """
 
     structure: str
@@ -77,6 +79,7 @@ class Explanation:
     hop: Tensor
     settings: Mapping[str, Any] = field(default_factory=dict)
     agreement: float | None = None
+    value: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
@@ -125,6 +128,7 @@ class Explanation:
         columns["hop"] = self.hop.tolist()
         columns["importance"] = _rounded(self.importance)
         columns["spread"] = [None] * len(self) if self.spread is None else _rounded(self.spread)
+        columns["adds_eV"] = [None] * len(self) if self.value is None else _rounded(self.value)
         return [
             {"rank": rank, **{name: column[i] for name, column in columns.items()}}
             for rank, i in enumerate(order, start=1)
@@ -208,6 +212,7 @@ class Explanation:
 
         elements = [[species.index(row[f"{n}_element"]) for row in rows] for n in _ENDS]
         with_spread = all(row["spread"] is not None for row in rows)
+        with_value = all(row.get("adds_eV") is not None for row in rows)
         return cls(
             **{name: data[name] for name in _SCALARS},
             **{name: data[f"{name}_eV"] for name in _ENERGIES},
@@ -222,6 +227,7 @@ class Explanation:
             hop=column("hop", torch.int64),
             settings=data["settings"],
             agreement=data.get("agreement"),
+            value=column("adds_eV", torch.float32) if with_value else None,
         )
 
 
@@ -235,6 +241,7 @@ _COLUMNS = (
     "hop",
     "importance",
     "spread",
+    "adds_eV",
 )
 
 

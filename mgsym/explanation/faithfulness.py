@@ -1,6 +1,7 @@
 """Measure how faithful explanations are: does the prediction need these edges, do they suffice?
 
-Edges are deleted, and the change of the prediction stands beside that which other edges make:
+Edges are weakened, replaced or deleted (mgsym.explanation.perturbations), and the change of the
+prediction stands beside that which other edges make:
 
     evaluate_explanation   one explanation, beside random edges
     evaluate_explanations  of several nodes, beside random edges, edges as far from the atom, and
@@ -28,8 +29,9 @@ from mgsym.explanation.computation_graph import (
     model_computation_graph,
 )
 from mgsym.explanation.controls import matched_rows, random_edges, shuffled_weights
-from mgsym.explanation.explain import explain_nodes
+from mgsym.explanation.explain import DEFAULT, explain_nodes
 from mgsym.explanation.explanation import Explanation
+from mgsym.explanation.perturbations import perturbation_named
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel, device_of
 from mgsym.prediction import OneModel
@@ -49,7 +51,8 @@ class FaithfulnessRow:
 
     Attributes:
         k: how many edges.
-        sufficiency: |f(these edges alone) − f(all)|; small when they suffice.
+        sufficiency: |f(these edges alone) − f(all)|; small when they suffice. Alone means that all
+            others are weakened, replaced or deleted.
         necessity: |f(all but these) − f(all)|; large when they are needed.
         random_sufficiency, random_sufficiency_sd: of random edges, mean and sd over draws.
         random_necessity, random_necessity_sd: likewise.
@@ -84,6 +87,7 @@ class NodeFaithfulness:
         missing: matched edges per draw that there are not, their bins having run out.
         effective: (Σ I)²/Σ I² of the importances, as a share of the edges: sparsity.
         agreement: between initialisations; None of a method without.
+        perturbation: what was done to edges: ``weakened``, ``replaced`` or ``deleted``.
         shuffled_agreement: with the explanation of the shuffled model, where there is one.
     """
 
@@ -100,6 +104,7 @@ class NodeFaithfulness:
     effective: float
     agreement: float | None
     shuffled_agreement: float | None
+    perturbation: str = "deleted"
 
     @property
     def rows(self) -> tuple[FaithfulnessRow, ...]:
@@ -143,7 +148,12 @@ class NodeFaithfulness:
             {"k": row.k, **{f"{n}_eV": v for n, v in asdict(row).items() if n != "k"}}
             for row in self.rows
         ]
-        return {"label_scale_eV": self.label_scale, "draws": self.draws, "rows": rows}
+        return {
+            "perturbation": self.perturbation,
+            "label_scale_eV": self.label_scale,
+            "draws": self.draws,
+            "rows": rows,
+        }
 
 
 @dataclass(frozen=True)
@@ -154,11 +164,13 @@ class Faithfulness:
         method: what explained them.
         nodes: one each.
         label_scale: eV, the yardstick.
+        perturbation: what was done to edges.
     """
 
     method: str
     nodes: tuple[NodeFaithfulness, ...]
     label_scale: float
+    perturbation: str = "deleted"
 
     def medians(self) -> dict[str, dict[str, float]]:
         """By measure and kind, the median over nodes."""
@@ -192,6 +204,7 @@ class Faithfulness:
         """For JSON; everything in standard deviations of the label."""
         return {
             "method": self.method,
+            "perturbation": self.perturbation,
             "label_scale_eV": self.label_scale,
             "medians": self.medians(),
             "ratios_to_matched": self.ratios(),
@@ -207,6 +220,7 @@ def evaluate_explanation(
     *,
     sizes: Sequence[int] = SIZES,
     draws: int = 5,
+    perturbation: str | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
 ) -> NodeFaithfulness:
@@ -218,6 +232,8 @@ def evaluate_explanation(
         explanation: of any method, with all of the computation graph's edges or only the top ones.
         sizes: the k to measure at; those beyond the explanation's edges are left out.
         draws: how many random sets of k edges to compare with.
+        perturbation: what is done to edges (mgsym.explanation.perturbations): ``weakened``,
+            ``replaced`` or ``deleted``; None takes what the method has in mind.
         device: ``auto`` (where the model is), ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of the random sets.
 
@@ -229,20 +245,23 @@ def evaluate_explanation(
         raise UsageError(f"draws is {draws}, expected at least 1")
     frozen = one_model(model, device)
     k = max((size for size in sizes if size <= len(explanation)), default=0)
-    return _measure(graph, frozen, explanation, ("explanation", "random"), k, sizes, draws, seed)
+    name = perturbation or usual_perturbation(explanation.method)
+    kinds = ("explanation", "random")
+    return _measure(graph, frozen, explanation, kinds, k, sizes, draws, seed, name)
 
 
 def evaluate_explanations(
     graph: Graph,
     model: OneModel,
     nodes: Sequence[int],
-    method: str = "edge-mask",
+    method: str = DEFAULT,
     *,
     k: int = 50,
     sizes: Sequence[int] = CURVE_SIZES,
     draws: int = 3,
     explanations: Sequence[Explanation] | None = None,
     shuffled: bool = True,
+    perturbation: str | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Callable[..., None] | None = None,
@@ -257,6 +276,7 @@ def evaluate_explanations(
         draws: how many random and how many matched sets a control is the mean of.
         explanations: of the nodes, all edges of each, by this method, where they are known.
         shuffled: whether to explain the model with shuffled weights, too: half of the work.
+        perturbation: as for `evaluate_explanation`.
         progress: called with the explanations done and in all.
 
     Raises:
@@ -278,15 +298,16 @@ def evaluate_explanations(
         other = shuffled_weights(frozen, torch.Generator().manual_seed(seed))
         theirs = explain_nodes(graph, other, nodes, method, **asked)
     kinds = KINDS if shuffled else KINDS[:-1]
+    name = perturbation or usual_perturbation(method)
     measured = []
     for one, control in zip(ours, theirs, strict=True):
         size = min(k, len(one))
         measured.append(
-            _measure(graph, frozen, one, kinds, size, (*sizes, size), draws, seed, control)
+            _measure(graph, frozen, one, kinds, size, (*sizes, size), draws, seed, name, control)
         )
         if progress is not None:
             progress(len(measured), len(nodes))
-    return Faithfulness(method, tuple(measured), float(frozen.label_scale))
+    return Faithfulness(method, tuple(measured), float(frozen.label_scale), name)
 
 
 def _measure(
@@ -298,6 +319,7 @@ def _measure(
     sizes: Sequence[int],
     draws: int,
     seed: int,
+    perturbation: str,
     control: Explanation | None = None,
 ) -> NodeFaithfulness:
     """Measure one explanation beside the kinds of edges; `control` is of the shuffled model."""
@@ -307,6 +329,7 @@ def _measure(
     with frozen_eval(model) as where, torch.no_grad():
         part = model_computation_graph(graph.to(where), model, explanation.node)
         full, scale = full_prediction(model, part), float(model.label_scale)
+        change = perturbation_named(perturbation)(model, part, full, seed)
         ranked = ranked_edges(part, explanation)
         shuffled = None if control is None else ranked_edges(part, control)
         distance = distance_to_atom(part) if "matched" in kinds else None
@@ -319,7 +342,7 @@ def _measure(
             if shuffled is not None:
                 sets["shuffled"] = [shuffled[:size]]
             for kind in kinds:
-                changes = [without_and_alone(model, part, full, edges) for edges in sets[kind]]
+                changes = [change(edges) for edges in sets[kind]]
                 insertion[kind].append([alone / scale for alone, _ in changes])
                 deletion[kind].append([without / scale for _, without in changes])
     weights = explanation.importance.double().abs()
@@ -342,7 +365,13 @@ def _measure(
             if control is None
             else rank_agreement(explanation.importance, control.importance, k)
         ),
+        perturbation=perturbation,
     )
+
+
+def usual_perturbation(method: str) -> str:
+    """What a method has in mind: that edges are weakened, or that they are deleted."""
+    return "weakened" if method == "weakening" else "deleted"
 
 
 def _other_edges(
@@ -367,19 +396,13 @@ def _other_edges(
 def without_and_alone(
     model: BarrierModel, part: ComputationGraph, full: float, chosen: Tensor
 ) -> tuple[float, float]:
-    """Sufficiency and necessity, eV, of some edges.
+    """Sufficiency and necessity, eV, of some edges by deletion.
 
     Args:
         full: eV, the prediction with every edge.
         chosen: [k] int64, edges of the computation graph.
     """
-    alone = torch.zeros(1, len(part.edges), dtype=torch.bool, device=part.edges.device)
-    alone[:, chosen] = True
-    # one after the other: all but a few edges of a computation graph are many for a batch
-    sufficiency, necessity = (
-        abs(float(part.predict_deleted(model, kept)) - full) for kept in (alone, ~alone)
-    )
-    return sufficiency, necessity
+    return perturbation_named("deleted")(model, part, full, 0)(chosen)
 
 
 def ranked_edges(part: ComputationGraph, explanation: Explanation) -> Tensor:

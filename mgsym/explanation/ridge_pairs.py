@@ -14,6 +14,7 @@ there or not: l_p + Q_pp + Σ_q≠p (Q_pq + Q_qp)/2.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,23 @@ class PairValues:
         return self.constant + float(self.value.sum()) + float(self.atom_value.sum())
 
 
+@dataclass(frozen=True, eq=False)
+class PairFunction:
+    """A ridge regression's standardised prediction for one atom, by weights on its pairs.
+
+    Attributes:
+        ends, vector: as of `PairValues`.
+        predict: takes weights [p] float64 to a 0-d float64, differentiable.
+    """
+
+    ends: Tensor
+    vector: Tensor
+    predict: Callable[[Tensor], Tensor]
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return self.predict(weight)
+
+
 class RidgePairs:
     """The pairs of a structure's atoms that a ridge regression sees.
 
@@ -62,7 +80,7 @@ class RidgePairs:
     """
 
     def __init__(self, ridge: Ridge, graph: Graph) -> None:
-        self.ridge, self.graph = ridge, graph
+        self.ridge, self.graph, self.source = ridge, graph, ridge
         inputs = ridge.inputs
         self.near = _together(graph, ridge.options.environment.reach)
         self.around = [_together(graph, GAUSSIAN_REACH * x) for x in ridge.options.lengths]
@@ -91,6 +109,19 @@ class RidgePairs:
             atoms,
             (share * (self.own[atoms] @ self.weight[:, :first].T)).sum(1),
             self.constant,
+        )
+
+    def function(self, node: int) -> PairFunction:
+        """The prediction for `node` as a function of weights on its pairs."""
+        atoms, share = self._shares(node)
+        near = self._near(atoms)
+        first = self.own.shape[1]
+        own = float((share * (self.own[atoms] @ self.weight[:, :first].T)).sum())
+        ends = torch.stack([near.source, atoms[near.owner]])
+        return PairFunction(
+            ends,
+            near.vector,
+            lambda weight: self.constant + own + self._of_pairs(near, share, weight),
         )
 
     def predict(self, values: PairValues, weight: Tensor) -> float:

@@ -18,7 +18,7 @@ from mgsym.explanation.computation_graph import (
     model_computation_graph,
 )
 from mgsym.explanation.controls import matched_rows, random_edges
-from mgsym.explanation.explain import explain_nodes
+from mgsym.explanation.explain import DEFAULT, explain_nodes
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.faithfulness import ranked_edges
 from mgsym.graph import Graph
@@ -122,7 +122,7 @@ def edge_statistics(
     graph: Graph,
     model: OneModel,
     nodes: int | Sequence[int] = 30,
-    method: str = "edge-mask",
+    method: str = DEFAULT,
     *,
     k: int = 50,
     draws: int = 3,

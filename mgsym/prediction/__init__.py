@@ -11,7 +11,7 @@ from mgsym.graph.operations import (
     wrapped_positions,
 )
 from mgsym.models.base import device_of, evaluating
-from mgsym.prediction.calibrate import calibrated
+from mgsym.prediction.calibrate import barrier_std, calibrated, features_of
 from mgsym.prediction.parts import LARGEST_SURROUNDINGS
 from mgsym.prediction.predict import (
     MAX_EDGES,
@@ -40,9 +40,11 @@ __all__ = [
     "RotationSpread",
     "System",
     "as_graph",
+    "barrier_std",
     "calibrated",
     "device_of",
     "evaluating",
+    "features_of",
     "load_ensemble",
     "load_models",
     "narrowed",

@@ -1,4 +1,4 @@
-"""Calibrate the spread between the models of an ensemble."""
+"""Calibrate the spread between the models of an ensemble, and tell errors by it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from mgsym.errors import InputError
 from mgsym.graph import Graph
 from mgsym.prediction.ensemble import Ensemble
-from mgsym.prediction.predict import Models, load_ensemble, predict_with_spread
+from mgsym.prediction.predict import Models, Prediction, load_ensemble, predict_with_spread
 from mgsym.uncertainty.calibration import Calibration
+from mgsym.uncertainty.error_features import Features, error_features
 from mgsym.utils.progress import Progress
 
 
@@ -39,7 +41,7 @@ def calibrated(
     """
     ensemble = load_ensemble(models, device)
     graphs = [graph for graph in graphs if bool(graph.labelled.any())]
-    found = []
+    found, features = [], []
     for i, graph in enumerate(graphs):
         others = ensemble.without(graph.names[0])
         if others is None:
@@ -48,7 +50,43 @@ def calibrated(
                 "with: name structures that were not"
             )
         found += predict_with_spread([graph], others)
+        features.append(error_features(graph, found[-1].mean, others.training_set))
         if progress is not None:
             progress(i + 1, len(graphs))
     means, spreads = [one.mean for one in found], [one.std for one in found]
-    return replace(ensemble, calibration=Calibration.fit(means, spreads, graphs, noise))
+    fit = Calibration.fit(means, spreads, graphs, noise, features)
+    return replace(ensemble, calibration=fit)
+
+
+def features_of(found: Prediction, graph: Graph, ensemble: Ensemble) -> Features:
+    """What the calibration of an ensemble asks of every atom beside the spread.
+
+    Args:
+        found: what the ensemble predicts for the graph.
+        graph: one structure, with the ensemble's cutoff.
+        ensemble: whose.
+    """
+    calibration = ensemble.calibration
+    if calibration is None or not calibration.used:
+        return {}
+    return error_features(graph, found.mean, ensemble.training_set)
+
+
+def barrier_std(found: Prediction, graph: Graph, ensemble: Ensemble) -> Tensor:
+    """[n] eV, standard deviation of the true barrier; without a calibration that of the models.
+
+    Args:
+        found, graph, ensemble: as for `features_of`.
+
+    Raises:
+        InputError: the calibration asks for something that is not known of these atoms.
+    """
+    if ensemble.calibration is None:
+        return found.std
+    try:
+        return ensemble.calibration.std(found.std, features_of(found, graph, ensemble))
+    except ValueError as error:
+        raise InputError(
+            f"{error}, which is not known of {graph.names[0] or 'the structure'}: calibrate with "
+            "such structures (mgsym ensemble --calibrate)"
+        ) from None

@@ -23,6 +23,7 @@ from mgsym.rendering.figures import (
     COLOURS,
     OTHER_SIZE,
     SIZES,
+    bond_of,
     element_colour,
     new_figure,
     one_line_each,
@@ -197,7 +198,7 @@ def curves_figure(nodes: Sequence[NodeFaithfulness], path: str | Path | None = N
     sizes = min((node.sizes for node in nodes), key=len)
     parts = (
         ("these edges alone", [node.insertion for node in nodes]),
-        ("these edges deleted", [node.deletion for node in nodes]),
+        ("without these edges", [node.deletion for node in nodes]),
     )
     for place, (title, curves) in enumerate(parts, start=1):
         axes = figure.add_subplot(1, 2, place)
@@ -316,9 +317,15 @@ def turning_figure(graph: Graph, explanation: Explanation) -> Any:
 
 
 def _edges(plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> list[Any]:
-    """Lines by class of importance, and points in their middles that tell of them."""
-    ranking = explanation.ranking.tolist()
-    rows = explanation.table()
+    """Lines by class of importance, and points in their middles that tell of them.
+
+    Both directions of a bond are one line, in the class of the more important.
+    """
+    ranking = one_line_each(explanation, places)
+    rows = dict(zip(explanation.ranking.tolist(), explanation.table(), strict=True))
+    bonds: dict[frozenset[tuple[int, ...]], list[str]] = {}
+    for edge, row in rows.items():
+        bonds.setdefault(bond_of(places[edge]), []).append(_edge_text(row))
     traces, middles, texts = [], [], []
     each = max(-(-len(ranking) // CLASSES), 1)
     for first in range(0, len(ranking), each):
@@ -328,13 +335,13 @@ def _edges(plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Ten
             for axis in range(3):
                 x[axis] += [float(start[axis]), float(end[axis]), None]
             middles.append((start + end) / 2)
-            texts.append(_edge_text(rows[rank]))
+            texts.append("<br>".join(bonds[bond_of(places[ranking[rank]])]))
         share = 1 - first / max(len(ranking), 1)
         traces.append(
             plotly.Scatter3d(
                 x=x[0], y=x[1], z=x[2], mode="lines", hoverinfo="skip",
                 line={"width": 2 + 6 * share, "color": _shade(share)},
-                name=f"edges {first + 1} to {min(first + each, len(ranking))} by importance",
+                name=f"bonds {first + 1} to {min(first + each, len(ranking))} by importance",
             )
         )  # fmt: skip
     points = torch.stack(middles).T.tolist() if middles else [[], [], []]
@@ -352,6 +359,7 @@ def _edge_text(row: dict[str, Any]) -> str:
         f"edge {row['rank']}: {row['source_element']} {row['source_id']} → "
         f"{row['target_element']} {row['target_id']}<br>length {row['distance_angstrom']:.3f} Å, "
         f"hop {row['hop']}<br>importance {row['importance']:.4g}"
+        + ("" if row["adds_eV"] is None else f", adds {row['adds_eV']:+.4f} eV")
     )
 
 

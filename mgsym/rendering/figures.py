@@ -154,12 +154,17 @@ def _key(place: Tensor) -> tuple[int, ...]:
     return tuple((place * 100).round().int().tolist())
 
 
+def bond_of(ends: tuple[Tensor, Tensor]) -> frozenset[tuple[int, ...]]:
+    """The two places that an edge joins, whatever its direction."""
+    return frozenset(_key(place) for place in ends)
+
+
 def one_line_each(explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> list[int]:
     """Edges by falling importance, of both directions of a bond the more important alone."""
     seen: set[frozenset[tuple[int, ...]]] = set()
     rows = []
     for row in explanation.ranking.tolist():
-        bond = frozenset(_key(place) for place in places[row])
+        bond = bond_of(places[row])
         if bond not in seen:
             rows.append(row)
         seen.add(bond)

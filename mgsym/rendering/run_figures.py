@@ -22,6 +22,7 @@ from mgsym.rendering.figures import (
     COLOURS,
     OTHER_SIZE,
     SIZES,
+    element_colour,
     new_figure,
     parity_panel,
     plotly_objects,
@@ -31,6 +32,7 @@ from mgsym.uncertainty.reliability import Reliability
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHAPES = ("circle", "diamond", "square", "cross", "x")  # of elements, in a view to turn
 SLAB = 5.0  # Å, thickness of a slice
 MOST_ATOMS = 10_000  # in a view that can be turned
 CURVES = {
@@ -172,11 +174,22 @@ def slice_figure(graph: Graph, predicted: Tensor, thickness: float = SLAB) -> Fi
             reach = float(values[inside & graph.labelled].abs().double().quantile(0.98))
             ends = (-reach, reach)
         known = inside & ~values.isnan()
-        drawn = axes.scatter(
-            place[known, 0], place[known, 1], c=values[known], s=size, cmap=colours, vmin=ends[0],
-            vmax=ends[1], linewidths=0.2, edgecolors="0.3", rasterized=True,
-        )  # fmt: skip
+        for kind, symbol in enumerate(graph.species):  # the rim tells the element
+            own = known & (graph.types == kind)
+            grown = size * (SIZES.get(symbol, OTHER_SIZE) / OTHER_SIZE) ** 2
+            drawn = axes.scatter(
+                place[own, 0], place[own, 1], c=values[own], s=grown, cmap=colours, vmin=ends[0],
+                vmax=ends[1], linewidths=0.8, edgecolors=element_colour(symbol), rasterized=True,
+            )  # fmt: skip
+            axes.scatter(
+                [], [], s=30, facecolors="none", edgecolors=element_colour(symbol), label=symbol
+            )
         figure.colorbar(drawn, ax=axes, shrink=0.8)
+        if column == 1:
+            axes.legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=4, frameon=False,
+                title="rim",
+            )  # fmt: skip
         axes.set_aspect("equal")
         axes.set_title(title)
         axes.set_xlabel("x (Å)")
@@ -247,6 +260,8 @@ def atoms_figure(graph: Graph, predicted: Tensor, rows: Tensor) -> Any:
                 marker={
                     "size": SIZES.get(symbol, OTHER_SIZE) * (0.75 if len(rows) < 2000 else 0.45),
                     "color": _short(predicted[own], 4), "coloraxis": "coloraxis",
+                    "symbol": SHAPES[t % len(SHAPES)],
+                    "line": {"color": element_colour(symbol), "width": 3},
                 },
             )
         )  # fmt: skip
@@ -254,7 +269,7 @@ def atoms_figure(graph: Graph, predicted: Tensor, rows: Tensor) -> Any:
     figure.update_layout(
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         coloraxis={"colorscale": "Viridis", "colorbar": {"title": "barrier (eV)"}},
-        legend={"itemsizing": "constant", "x": 0, "y": 1},
+        legend={"itemsizing": "constant", "x": 0, "y": 1, "title": {"text": "element"}},
         margin={"l": 0, "r": 0, "b": 0, "t": 36},
         template="plotly_white",
     )

@@ -25,7 +25,7 @@ AGREEMENT_COLUMNS = (
 # fmt: on
 MEASURES = {
     "sufficiency": "these alone (small is good)",
-    "necessity": "these deleted (large is good)",
+    "necessity": "without these (large is good)",
     "insertion_area": "area under insertion",
     "deletion_area": "area under deletion",
 }
@@ -142,10 +142,12 @@ def edges(told: Explanation) -> Table:
             f"{row['distance_angstrom']:.3f}",
             row["hop"],
             f"{row['importance']:.4g}",
+            *([] if told.value is None else [f"{row['adds_eV']:+.5f}"]),
         ]
         for row in told.table()
     ]
-    return ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance"), rows
+    names = ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance")
+    return names if told.value is None else (*names, "adds/eV"), rows
 
 
 def neighbours(told: Attribution, count: int) -> Table:

@@ -10,6 +10,10 @@ by maximum likelihood on structures that trained none of them (Levi et al., Sens
 is needed here since spreads between seeds are small). Labels scatter by themselves: a residual has
 the variance σ² + noise², and σ is that of the true barrier alone.
 
+What else is known of an atom may say more: features that foretell errors multiply this variance
+(mgsym.uncertainty.error_features). In the glasses at hand hardly any does, and then σ is nearly the
+same for all atoms, which `Calibration.features` tells.
+
 What the models lack, they lack alike for neighbours. Label noise is independent from atom to atom,
 so the covariance of residuals of *different* atoms is the models' error alone:
 
@@ -33,7 +37,16 @@ from torch import Tensor
 
 from mgsym.errors import InputError
 from mgsym.graph import Graph
+from mgsym.graph.operations import glass_of
 from mgsym.structure.neighbors import neighbor_pairs
+from mgsym.uncertainty.error_features import (
+    ErrorFeature,
+    Features,
+    Residuals,
+    choose_features,
+    folds,
+    variance_factor,
+)
 
 REACH = 12.0  # Å: residuals of pairs up to here tell their correlation
 _LEAST_FLOOR = 1e-4  # eV
@@ -56,6 +69,7 @@ class Calibration:
         common: share of the error's variance that all atoms of a structure share, 0 … 1.
         atoms: how many residuals it rests on.
         kernel: how correlation decays, ``gaussian`` or ``matern``.
+        features: what was tried to tell atoms apart by, with what was found.
     """
 
     scale: float = 1.0
@@ -66,12 +80,13 @@ class Calibration:
     common: float = 0.0
     atoms: int = 0
     kernel: str = GAUSSIAN
+    features: tuple[ErrorFeature, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise ValueError(f"calibration: kernel is {self.kernel!r}, expected one of {KERNELS}")
         for name, value in asdict(self).items():
-            if name != "kernel" and not 0 <= value < math.inf:
+            if name not in ("kernel", "features") and not 0 <= value < math.inf:
                 raise ValueError(f"calibration: {name} is {value}, expected a number from 0")
         if self.length == 0 or self.fraction + self.common > 1 + 1e-9:
             raise ValueError(
@@ -79,26 +94,42 @@ class Calibration:
                 f"{self.common}, expected a length above 0 and shares that add to 1 at most"
             )
 
-    def std(self, spread: Tensor) -> Tensor:
+    @property
+    def used(self) -> tuple[ErrorFeature, ...]:
+        """The features that tell atoms apart."""
+        return tuple(feature for feature in self.features if feature.coefficient != 0)
+
+    def std(self, spread: Tensor, features: Features | None = None) -> Tensor:
         """Standard deviation of the true barrier, given the prediction.
 
         Args:
             spread: [n] eV, standard deviation between the models.
+            features: [n] each, those of `used` at least.
 
         Returns:
             [n] eV.
-        """
-        return (self.scale**2 * spread.square() + self.floor**2).sqrt()
 
-    def label_std(self, spread: Tensor, noise: float | Tensor | None = None) -> Tensor:
+        Raises:
+            ValueError: a feature is missing.
+        """
+        variance = self.scale**2 * spread.square() + self.floor**2
+        return (variance * variance_factor(self.features, features)).sqrt().to(spread)
+
+    def label_std(
+        self,
+        spread: Tensor,
+        noise: float | Tensor | None = None,
+        features: Features | None = None,
+    ) -> Tensor:
         """Standard deviation of a label, given the prediction: that of the barrier and its noise.
 
         Args:
             spread: [n] eV, standard deviation between the models.
             noise: eV, standard error of the labels, one or [n]; None takes the one fitted with.
+            features: as for `std`.
         """
         noise = self.noise if noise is None else noise
-        return (self.std(spread).square() + noise**2).sqrt()
+        return (self.std(spread, features).square() + noise**2).sqrt()
 
     def correlation(self, distance: Tensor) -> Tensor:
         """Correlation of the errors of two different atoms of one structure; an atom's own is 1.
@@ -119,6 +150,24 @@ class Calibration:
         shape = gaussian if self.kernel == GAUSSIAN else f"(1 + √3 {x}) exp(−√3 {x})"
         return f"{self.fraction:.2f} {shape} + {self.common:.2f}"
 
+    @property
+    def verdict(self) -> str:
+        """What tells sure atoms from unsure ones, for people; nothing where nothing was tried."""
+        if not self.features:
+            return ""
+        if self.used:
+            parts = (
+                f"{f.name} (coefficient {f.coefficient:+.3f} per sd, gain {1e3 * f.gain:.1f} ± "
+                f"{1e3 * f.gain_error:.1f} thousandths of a nat an atom)"
+                for f in self.used
+            )
+            return f"The variance also depends on {', '.join(parts)}."
+        tried = ", ".join(feature.name for feature in self.features)
+        return (
+            f"Beside the spread nothing tells sure atoms from unsure ones: {tried} foretell no "
+            "error of atoms left out better than a constant."
+        )
+
     @classmethod
     def fit(
         cls,
@@ -126,6 +175,7 @@ class Calibration:
         spreads: Sequence[Tensor],
         graphs: Sequence[Graph],
         noise: float | None = None,
+        features: Sequence[Features] | None = None,
     ) -> Calibration:
         """Learn from labelled structures that trained none of the models.
 
@@ -135,11 +185,15 @@ class Calibration:
             graphs: one structure each.
             noise: eV, standard error of every label; None takes each label's own (target_stderr),
                 and 0 where it is not known.
+            features: of the atoms of each graph (`error_features`); those that foretell errors
+                are used. None looks at none.
 
         Raises:
             InputError: no atom has a label.
         """
-        known = [_Residuals.of(*case, noise) for case in zip(means, spreads, graphs, strict=True)]
+        given = [{}] * len(graphs) if features is None else features
+        cases = zip(means, spreads, graphs, given, strict=True)
+        known = [_Residuals.of(*case, noise) for case in cases]
         known = [case for case in known if len(case.error)]
         if not known:
             raise InputError("no atom has a label to calibrate with: give labelled structures")
@@ -150,11 +204,12 @@ class Calibration:
         plain = cls(
             math.sqrt(scale2), math.sqrt(floor2), math.sqrt(variance.mean()), atoms=len(error)
         )
+        plain = _with_features(known, plain)
         return replace(plain, **_correlation(known, plain))
 
-    def as_dict(self) -> dict[str, float | str]:
-        """Plain numbers and text, for files."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and text, in dicts and lists, for files."""
+        return {**asdict(self), "features": [asdict(feature) for feature in self.features]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
@@ -163,11 +218,13 @@ class Calibration:
         Raises:
             ValueError: a number is missing, unknown or out of its range.
         """
-        content = {"kernel": GAUSSIAN, **content}  # there was but one when the first were written
+        # when the first were written, there was but one kernel and no feature
+        content = {"kernel": GAUSSIAN, "features": (), **content}
         names = {field.name for field in fields(cls)}
         if set(content) != names:
             raise ValueError(f"calibration has {sorted(content)}, expected {sorted(names)}")
-        return cls(**content)
+        features = tuple(ErrorFeature(**feature) for feature in content["features"])
+        return cls(**{**content, "features": features})
 
 
 def decay(kernel: str, x: Tensor) -> Tensor:
@@ -188,6 +245,7 @@ class _Residuals:
         noise: [m] eV, of the labels.
         graph: the structure.
         rows: [m] int64, which atoms they are.
+        features: [m] each, what else is known of them.
     """
 
     error: Tensor
@@ -195,9 +253,12 @@ class _Residuals:
     noise: Tensor
     graph: Graph
     rows: Tensor
+    features: Features
 
     @classmethod
-    def of(cls, mean: Tensor, spread: Tensor, graph: Graph, noise: float | None) -> _Residuals:
+    def of(
+        cls, mean: Tensor, spread: Tensor, graph: Graph, features: Features, noise: float | None
+    ) -> _Residuals:
         rows = graph.labelled.nonzero().squeeze(1)
         own = graph.target_stderr[rows].double().nan_to_num(nan=0.0)
         return cls(
@@ -206,7 +267,31 @@ class _Residuals:
             own if noise is None else torch.full_like(own, noise),
             graph,
             rows,
+            {name: values[rows] for name, values in features.items()},
         )
+
+
+def _with_features(known: Sequence[_Residuals], plain: Calibration) -> Calibration:
+    """The calibration with whatever else foretells the errors."""
+    shared = set.intersection(*(set(case.features) for case in known))
+    names = [name for name in known[0].features if name in shared]
+    if not names:
+        return plain
+    spread = torch.cat([case.spread for case in known])
+    residuals = Residuals(
+        torch.cat([case.error for case in known]).square(),
+        plain.std(spread).square(),
+        torch.cat([case.noise for case in known]).square(),
+        folds(
+            [case.graph for case in known],
+            [glass_of(case.graph) for case in known],
+            [case.rows for case in known],
+        ),
+    )
+    values = {name: torch.cat([case.features[name] for case in known]) for name in names}
+    features, factor = choose_features(values, residuals)
+    root = math.sqrt(factor)
+    return replace(plain, scale=plain.scale * root, floor=plain.floor * root, features=features)
 
 
 def _variances(error2: Tensor, spread2: Tensor, noise2: Tensor) -> tuple[float, float]:
@@ -252,7 +337,7 @@ def _correlation(known: Sequence[_Residuals], plain: Calibration) -> dict[str, A
     products, counts = torch.zeros(2, _BINS, dtype=torch.float64)
     common = pairs = 0.0
     for case in known:
-        errors = case.error / plain.std(case.spread)
+        errors = case.error / plain.std(case.spread, case.features)
         both, number = _products_by_distance(case, errors)
         products, counts = products + both, counts + number
         common += float(errors.sum().square() - errors.square().sum())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mgsym.graph import Graph
 from mgsym.uncertainty.calibration import Calibration
+from mgsym.uncertainty.error_features import Features
 
 BINS = 10
 SMALLEST_BIN = 50  # atoms
@@ -66,6 +67,7 @@ def reliability(
     graphs: Sequence[Graph],
     calibration: Calibration | None = None,
     noise: float | None = None,
+    features: Sequence[Features] | None = None,
 ) -> Reliability | None:
     """Compare predicted standard deviations with residuals.
 
@@ -76,6 +78,7 @@ def reliability(
         calibration: of the spread; None takes the spread itself.
         noise: eV, standard error of the labels; None takes each label's own (target_stderr), and
             where it is not known that of the calibration.
+        features: of the atoms of each graph, where the calibration uses some.
 
     Returns:
         None where nothing is predicted of the error: one model without a calibration.
@@ -88,7 +91,11 @@ def reliability(
     residual, spread = residual.double(), torch.cat([*spreads])[labelled].double()
     if len(residual) == 0 or (calibration is None and not bool((spread > 0).any())):
         return None
-    std = known.label_std(spread, error).clamp(min=1e-6)
+    of_atoms = {
+        feature.name: torch.cat([one[feature.name] for one in features or ()])[labelled]
+        for feature in known.used
+    }
+    std = known.label_std(spread, error, of_atoms).clamp(min=1e-6)
     z = residual / std
     return Reliability(
         count=len(z),

@@ -21,7 +21,7 @@ SMALL = [
     "--set", "model.width=8", "--set", "model.heads=[2,1]", "--set", "model.decoder_layers=1",
     "--device", "cpu", "-q",
 ]  # fmt: skip
-FEW = ["--device", "cpu", "--steps", "3"]
+FEW = ["--device", "cpu", "--method", "edge-mask", "--steps", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,10 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     assert len(lines[near + 2 : near + 12]) == 10
     assert all(line.split()[0] in ("Cu", "Zr") for line in lines[near + 2 : near + 12])
     assert lines[near + 12].startswith("Change of the prediction in label sd (0.3")
-    assert [line.split()[0] for line in lines[near + 14 :]] == ["10", "20", "50", "100"]
+    assert [line.split()[0] for line in lines[near + 14 : near + 18]] == ["10", "20", "50", "100"]
+    titles = [line for line in lines[near + 12 :] if line.startswith("Change of the prediction")]
+    ways = ("edges deleted", "edges weakened by a tenth", "edges replaced")
+    assert all(way in title for way, title in zip(ways, titles, strict=True))
     assert "No structure given: explaining graphs/test.npz" in notes
     files = [Path("runs/one/explanations") / f"test-node42{end}" for end in (".json", ".csv")]
     ends = ("test-node42.json", "test-node42-neighbours.csv", "best-reference.json")

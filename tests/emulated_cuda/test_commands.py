@@ -36,7 +36,7 @@ LINES: dict[str, list[str]] = {
     "evaluate": ["run graphs", "shipped test.xyz"],
     "check": ["run test.xyz --count 2"],
     "ensemble": ["run pair -o {out}.pt", "run --calibrate test.xyz -o {out}.pt"],
-    "explain": ["test.xyz --node 5 --topk 5 --run run --steps 2 -o {out}"],
+    "explain": ["test.xyz --node 5 --topk 5 --run run -o {out}"],
     "explain-stats": [
         "test.xyz --nodes 4,8 --topk 5 --method gradient --faithfulness --run run -o {out} "
         "--no-figures"

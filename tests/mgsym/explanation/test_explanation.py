@@ -20,7 +20,7 @@ from mgsym.models.base import BarrierModel
 @pytest.fixture
 def found(lattice: Graph, planted: BarrierModel, node: int) -> Explanation:
     """An explanation with a spread."""
-    return explain(lattice, planted, node, steps=10, initialisations=2, seed=3)
+    return explain(lattice, planted, node, "edge-mask", steps=10, initialisations=2, seed=3)
 
 
 def test_topk_is_most_important_first(found: Explanation) -> None:

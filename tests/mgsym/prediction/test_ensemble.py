@@ -21,6 +21,7 @@ from mgsym.training.checkpoint import load_checkpoint, save_checkpoint
 from mgsym.training.config import Config, ModelConfig
 from mgsym.training.runs import only_checkpoint
 from mgsym.uncertainty.calibration import Calibration
+from mgsym.uncertainty.error_features import error_features
 from mgsym.uncertainty.out_of_distribution import TrainingSet
 
 
@@ -104,7 +105,8 @@ def test_calibration_takes_the_members_that_did_not_train(
     ensemble = Ensemble(tuple(members))
     graphs = five_graphs[:3]
     one_each = [predict(g, members[i].model) for g, i in zip(graphs, (1, 2, 0), strict=True)]
-    expected = Calibration.fit(one_each, [torch.zeros(64)] * 3, graphs, 0.02)
+    features = [error_features(g, mean, None) for g, mean in zip(graphs, one_each, strict=True)]
+    expected = Calibration.fit(one_each, [torch.zeros(64)] * 3, graphs, 0.02, features)
     assert calibrated(ensemble, graphs, 0.02).calibration == expected
     with pytest.raises(InputError, match="s0 was trained on, so its errors are too small"):
         calibrated(Ensemble((members[0],)), graphs)

@@ -30,7 +30,9 @@ def network(make_graph: Callable[..., Graph]) -> tuple[Graph, BarrierModel]:
 
 def test_initialisations_and_seeds_agree(network: tuple[Graph, BarrierModel]) -> None:
     graph, model = network
-    first, second = (explain(graph, model, 7, seed=s, exchanges=0, budget=20) for s in (0, 1))
+    first, second = (
+        explain(graph, model, 7, "edge-mask", seed=s, exchanges=0, budget=20) for s in (0, 1)
+    )
     assert first.agreement is not None
     assert first.agreement >= 0.9
     assert rank_agreement(first.importance, second.importance, 20) >= 0.9
@@ -40,7 +42,8 @@ def test_without_the_anchor_they_do_not(network: tuple[Graph, BarrierModel]) -> 
     """What the anchor is there for."""
     graph, model = network
     anchored, free = (
-        explain(graph, model, 7, exchanges=0, budget=20, anchor=a).agreement for a in (0.1, 0.0)
+        explain(graph, model, 7, "edge-mask", exchanges=0, budget=20, anchor=a).agreement
+        for a in (0.1, 0.0)
     )
     assert anchored is not None
     assert free is not None
@@ -50,7 +53,8 @@ def test_without_the_anchor_they_do_not(network: tuple[Graph, BarrierModel]) -> 
 def test_exchanged_edges_suffice_better(network: tuple[Graph, BarrierModel]) -> None:
     graph, model = network
     before, after = (
-        explain(graph, model, 7, budget=10, exchanges=n, tolerance=1e-5) for n in (0, 30)
+        explain(graph, model, 7, "edge-mask", budget=10, exchanges=n, tolerance=1e-5)
+        for n in (0, 30)
     )
     errors = [abs((e.masked_prediction or 0) - e.prediction) for e in (before, after)]
     assert errors[1] < errors[0]
@@ -90,7 +94,7 @@ class Deaf(BarrierModel):
 def test_models_without_gradients_are_explained_too(lattice: Graph, node: int) -> None:
     """Every edge counts one: with k edges alone the prediction is k."""
     model = Deaf()
-    found = explain(lattice, model, node, budget=18)
+    found = explain(lattice, model, node, "edge-mask", budget=18)
     assert found.prediction == 18
     assert found.masked_prediction == 18
     assert explain(lattice, model, node, "leave-one-out").importance.tolist() == [1.0] * 18
@@ -102,12 +106,12 @@ def test_many_nodes_are_explained_as_one_by_one(lattice: Graph, planted: Barrier
     told: list[tuple[int, int]] = []
     together = list(
         explain_nodes(
-            lattice, planted, [3, 43], steps=3, exchanges=0, seed=2,
+            lattice, planted, [3, 43], "edge-mask", steps=3, exchanges=0, seed=2,
             progress=lambda done, total: told.append((done, total)),
         )
     )  # fmt: skip
     for node, found in zip((3, 43), together, strict=True):
-        alone = explain(lattice, planted, node, steps=3, exchanges=0, seed=2)
+        alone = explain(lattice, planted, node, "edge-mask", steps=3, exchanges=0, seed=2)
         assert torch.equal(found.importance, alone.importance)
     assert told == [(1, 2), (2, 2)]
 

@@ -139,16 +139,16 @@ def test_initialisations_give_a_spread(lattice: Graph, planted: BarrierModel, no
 
 
 def test_the_mask_keeps_to_its_budget(lattice: Graph, planted: BarrierModel, node: int) -> None:
-    found = explain(lattice, planted, node, budget=30, steps=20)
+    found = explain(lattice, planted, node, "edge-mask", budget=30, steps=20)
     assert float(found.importance.sum()) == pytest.approx(30, rel=1e-3)
     assert found.settings["budget"] == 30
-    assert explain(lattice, planted, node, topk=7, steps=2).settings["budget"] == 7
+    assert explain(lattice, planted, node, "edge-mask", topk=7, steps=2).settings["budget"] == 7
 
 
 def test_a_budget_beyond_all_edges_keeps_all(
     lattice: Graph, planted: BarrierModel, node: int
 ) -> None:
-    found = explain(lattice, planted, node, budget=10**6, steps=2)
+    found = explain(lattice, planted, node, "edge-mask", budget=10**6, steps=2)
     assert found.importance.min() > 0.99
     assert found.masked_prediction == pytest.approx(found.prediction, abs=1e-3)
 
