@@ -174,7 +174,8 @@ def slice_figure(graph: Graph, predicted: Tensor, thickness: float = SLAB) -> Fi
             reach = float(values[inside & graph.labelled].abs().double().quantile(0.98))
             ends = (-reach, reach)
         known = inside & ~values.isnan()
-        for kind, symbol in enumerate(graph.species):  # the rim tells the element
+        kinds = sorted(enumerate(graph.species), key=lambda k: -SIZES.get(k[1], OTHER_SIZE))
+        for kind, symbol in kinds:  # small ones on top; the rim tells the element
             own = known & (graph.types == kind)
             grown = size * (SIZES.get(symbol, OTHER_SIZE) / OTHER_SIZE) ** 2
             drawn = axes.scatter(

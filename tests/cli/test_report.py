@@ -206,6 +206,20 @@ def test_the_latest_run_and_its_folder(capsys: Captured) -> None:
     assert main(["report", "runs/first/best.pt", "--nodes", "0", "--overwrite", "-q"]) == 0
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_atoms_are_explained_without_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workplace: Path, count: int
+) -> None:
+    monkeypatch.chdir(workplace)
+    out = tmp_path / "few.html"
+    few = [*QUICK[:2], "--nodes", str(count), *QUICK[4:]]
+    assert main(["report", "runs/first", "-o", str(out), *few]) == 0
+    found = sections(out.read_text(encoding="utf-8"))
+    assert found["explanations"].count("<img ") == 1
+    assert "high barrier:" not in found["explanations"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -47,7 +47,8 @@ def test_weights_count_in_network_and_regression(mixed: tuple[Graph, BarrierMode
         weight[own] = 0.7
         # by hand: the same pairs of the regression, and the network with the regression as it was
         pairs = RidgePairs(model.ridge, graph)
-        values = pairs.values(NODE)
+        with torch.enable_grad():
+            values = pairs.values(NODE)
         of_pairs = torch.ones(len(values.vector), dtype=torch.float64)
         for edge in own.tolist():
             vector = part.graph.edge_vector[edge].double()
