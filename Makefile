@@ -32,7 +32,7 @@ SEED ?= 1
 REFINE ?= 0
 JOBS ?= 1
 
-.PHONY: environment demo shipped-model public-test-predictions test test-slow fuzz test-lowest \
+.PHONY: environment demo shipped-model public-test-predictions test tests test-slow fuzz test-lowest \
 	test-emulated-cuda test-cuda bench-cuda docs check format clean
 
 $(READY): pyproject.toml constraints.txt
@@ -58,7 +58,9 @@ public-test-predictions: $(READY)
 	$(BIN)/python -m mgsym.data_tools.workflows.public_predictions --data $(DATA) --potential $(POTENTIAL) \
 		--refine $(REFINE) --jobs $(JOBS)
 
-test: check
+test: check tests
+
+tests: $(READY)
 	$(PYTEST)
 
 test-slow: $(READY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -37,15 +36,12 @@ integrated-gradients, attention, leave-one-out, random"""
 @opt.json_option
 @opt.verbosity_options
 def explain(
-    structure: Path | None,
-    method: str,
-    steps: int | None,
-    changes: tuple[str, ...],
-    run: Path | None,
-    seed: int | None,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
+    structure: Path | None, node: int | None, atom_id: int | None, topk: int, method: str,
+    steps: int | None, changes: tuple[str, ...], run: Path | None, types: dict[int, str] | None,
+    out: Path | None, figure: Path | None, local: Path | None, ranking: Path | None,
+    exports: tuple[Path, ...], potential: Path | None, overwrite: bool, seed: int | None,
+    device: str, as_json: bool,
+) -> None:  # fmt: skip
     """Say which neighbours raise and lower the predicted barrier of one atom, and on which edges.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. The edges
@@ -60,13 +56,12 @@ def explain(
     if steps is not None:
         changes = (*changes, f"steps={steps}")
     which, settings = opt.chosen_run(run), parse_settings(method, changes)
-    names = ("figure", "local", "ranking", "exports", "overwrite")
-    out = Output(chosen["out"], **{name: chosen[name] for name in names})
+    output = Output(out, figure, local, ranking, exports, overwrite)
     with console.progress("Explaining") as step:
-        how = Method(method, settings, chosen["topk"], seed or 0, chosen["device"], step)
+        how = Method(method, settings, topk, seed or 0, device, step)
         found = explain_atom(
-            which, structure, node=chosen["node"], atom_id=chosen["atom_id"], method=how, out=out,
-            types=chosen["types"], potential=chosen["potential"],
+            which, structure, node=node, atom_id=atom_id, method=how, out=output, types=types,
+            potential=potential,
         )  # fmt: skip
     console.remarks(found)
     if as_json:

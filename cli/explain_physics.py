@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -36,15 +35,12 @@ POSITIVE = click.IntRange(1)
 @opt.json_option
 @opt.verbosity_options
 def explain_physics(
-    structure: Path | None,
-    run: Path | None,
-    potential: Path | None,
-    out: Path | None,
-    types: dict[int, str] | None,
-    changes: tuple[str, ...],
+    structure: Path | None, nodes: int | list[int], topk: int, method: str, atoms: int,
+    displace: float, repeats: int, searches: int, changes: tuple[str, ...], resume: bool,
+    slots: int | None, jobs: int, potential: Path | None, run: Path | None,
+    types: dict[int, str] | None, out: Path | None, overwrite: bool, seed: int | None, device: str,
     as_json: bool,
-    **chosen: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Displace the neighbours that matter, and others as far away; search for saddles again.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. It is relaxed
@@ -62,17 +58,20 @@ def explain_physics(
 
     artn = artn_settings(change for change in changes if change.startswith("artn."))
     rest = [change for change in changes if not change.startswith("artn.")]
-    chosen["settings"] = parse_settings(chosen["method"], rest)
-    how = {name: chosen.pop(name) for name in ("searches", "jobs", "slots")}
-    again = {name: chosen.pop(name) for name in ("resume", "overwrite", "device")}
-    request, which = Request(**{**chosen, "seed": chosen["seed"] or 0}), opt.chosen_run(run)
+    settings = parse_settings(method, rest)
+    request = Request(nodes, method, settings, topk, atoms, displace, repeats, seed or 0)
+    which = opt.chosen_run(run)
     model = load_potential(potential)
     console.say(f"Potential: {model.name}")
-    asked = {"out": out, "types": types, "radius": artn.radius, **again}
     with console.progress("Displacing") as step:
-        prepared = prepare(which, structure, model, request, **asked, progress=step)
+        prepared = prepare(
+            which, structure, model, request, out=out, radius=artn.radius, types=types,
+            resume=resume, overwrite=overwrite, device=device, progress=step,
+        )  # fmt: skip
     console.remarks(prepared)
     with console.progress("Searching") as step, console.interruptible() as should_stop:
-        how.update(progress=step, should_stop=should_stop)
-        found = measure(prepared, model, artn, **how, **again)
+        found = measure(
+            prepared, model, artn, searches=searches, resume=resume, overwrite=overwrite,
+            device=device, jobs=jobs, slots=slots, progress=step, should_stop=should_stop,
+        )  # fmt: skip
     physics_view(found, as_json)

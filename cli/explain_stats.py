@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -32,16 +31,11 @@ from mgsym.cli import options as opt
 @opt.json_option
 @opt.verbosity_options
 def explain_stats(
-    structure: Path | None,
-    method: str,
-    changes: tuple[str, ...],
-    faithfulness: bool,
-    proof: bool,
-    run: Path | None,
-    seed: int | None,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
+    structure: Path | None, nodes: int | list[int], topk: int, method: str,
+    changes: tuple[str, ...], faithfulness: bool, proof: bool, run: Path | None,
+    types: dict[int, str] | None, potential: Path | None, out: Path | None, figures: bool,
+    overwrite: bool, seed: int | None, device: str, as_json: bool,
+) -> None:  # fmt: skip
     """Explain many atoms and compare their edges with others as far away from the atom.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. A number of
@@ -56,12 +50,12 @@ def explain_stats(
 
     which, settings = opt.chosen_run(run), parse_settings(method, changes)
     with console.progress("Explaining") as step:
-        how = Method(method, settings, chosen["topk"], seed or 0, chosen["device"], step)
-        names = ("nodes", "figures", "out", "overwrite", "types", "potential")
-        asked = {name: chosen[name] for name in names}
         found = explain_statistics(
-            which, structure, method=how, faithfulness=faithfulness or proof, **asked
-        )
+            which, structure, nodes=nodes,
+            method=Method(method, settings, topk, seed or 0, device, step),
+            faithfulness=faithfulness or proof, figures=figures, out=out, overwrite=overwrite,
+            types=types, potential=potential,
+        )  # fmt: skip
     console.remarks(found)
     if as_json:
         console.emit_json(found.to_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -38,13 +37,12 @@ from mgsym.cli import options as opt
 @opt.json_option
 @opt.verbosity_options
 def label(
-    file: Path | None,
-    potential: Path | None,
-    radius: float | None,
-    changes: tuple[str, ...],
-    as_json: bool,
-    **chosen: Any,
-) -> None:
+    file: Path | None, potential: Path | None, searches: int | None, events: int | None,
+    atoms: str | None, ids: str | None, choose: Path | None, count: int, radius: float | None,
+    changes: tuple[str, ...], shard: str | None, save_saddles: bool, resume: bool,
+    slots: int | None, jobs: int, types: dict[int, str] | None, frames: str | None,
+    out: Path | None, overwrite: bool, seed: int | None, device: str, as_json: bool,
+) -> None:  # fmt: skip
     """Label the atoms of a structure FILE with their energy barriers.
 
     From every atom, searches climb to saddle points (activation-relaxation technique); the label
@@ -57,21 +55,21 @@ def label(
 
     settings = artn_settings(changes, radius)
     files = (file,) if file else ()
-    model = opt.chosen_field(potential, files, chosen["types"], chosen["frames"])
+    model = opt.chosen_field(potential, files, types, frames)
     console.say(f"Potential: {model.name}")
     if file is None:
         console.say(
             "No FILE given: a demonstration on the sample's test glass, relaxed in this potential; "
             "a few atoms and searches, unless told otherwise"
         )
-    which = {
-        k: chosen[k]
-        for k in ("atoms", "ids", "choose", "count", "searches", "events", "save_saddles")
-    }
     with console.progress("Searching") as step, console.interruptible() as should_stop:
         found = label_file(
-            file, model, chosen["out"], settings, **which,
-            types=chosen["types"], frames=chosen["frames"],
-            run=opt.search_run(step, should_stop, **chosen),
+            file, model, out, settings, atoms=atoms, ids=ids, choose=choose, count=count,
+            searches=searches, events=events, types=types, frames=frames,
+            save_saddles=save_saddles,
+            run=opt.search_run(
+                step, should_stop, seed=seed, resume=resume, overwrite=overwrite, device=device,
+                jobs=jobs, slots=slots, shard=shard,
+            ),
         )  # fmt: skip
     label_view(found, as_json)

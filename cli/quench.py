@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
@@ -18,11 +18,7 @@ METHODS = click.Choice(["fire", "cg"])
 @click.option("--composition", default="Cu64Zr36", show_default=True, help="Such as Cu64Zr36.")
 @click.option("--atoms", type=int, default=500, show_default=True, help="In each glass.")
 @click.option(
-    "--rate",
-    "rates",
-    type=float,
-    multiple=True,
-    help="K/s; several make several glasses.  [default: 1e13]",
+    "--rate", "rates", type=float, multiple=True, help="K/s, any number.  [default: 1e13]"
 )
 @click.option("--glasses", type=click.IntRange(1), help="Of each rate, with the next seeds.")
 @opt.seed_option
@@ -45,26 +41,34 @@ METHODS = click.Choice(["fire", "cg"])
 @opt.device_option
 @opt.json_option
 @opt.verbosity_options
-def quench(out: Path, potential: Path | None, as_json: bool, **chosen: Any) -> None:
+def quench(
+    composition: str, atoms: int, rates: tuple[float, ...], glasses: int | None,
+    seed: int | None, seeds: list[int], melt: float, temperature: float, final: float,
+    timestep: float, pressure: float, density: float, method: Literal["fire", "cg"],
+    potential: Path | None, out: Path, resume: bool, overwrite: bool, device: str, as_json: bool,
+) -> None:  # fmt: skip
     """Make glasses: melt random atoms, cool them at a constant rate, and relax what results."""
     from mgsym.cli.views import glasses_table
     from mgsym.data_tools.simulation.dynamics.recipe import Recipe, parse_composition
     from mgsym.data_tools.workflows.quenching import quench
     from mgsym.utils.devices import resolve_device
 
-    first, glasses, seeds = (chosen.pop(name) for name in ("seed", "glasses", "seeds"))
-    if seeds and (first is not None or glasses is not None):
-        clash = "--seed" if first is not None else "--glasses"
+    if seeds and (seed is not None or glasses is not None):
+        clash = "--seed" if seed is not None else "--glasses"
         raise UsageError(f"give {clash} or --seeds, not both")
-    seeds = seeds or range(first or 0, (first or 0) + (glasses or 1))
-    asked = {name: chosen.pop(name) for name in ("resume", "overwrite", "method")}
-    asked["device"] = resolve_device(chosen.pop("device"))
-    chosen["rates"] = chosen["rates"] or (1e13,)
-    recipe = Recipe(seeds=tuple(seeds), **chosen)
+    first = seed or 0
+    recipe = Recipe(
+        composition=composition, atoms=atoms, rates=rates or (1e13,),
+        seeds=tuple(seeds or range(first, first + (glasses or 1))), melt=melt,
+        temperature=temperature, final=final, timestep=timestep, pressure=pressure, density=density,
+    )  # fmt: skip
     elements = list(parse_composition(recipe.composition))
     loaded = opt.chosen_field(potential, elements=elements)
     with console.progress("Quench") as step, console.interruptible() as should_stop:
-        made, written = quench(recipe, loaded, out, progress=step, should_stop=should_stop, **asked)
+        made, written = quench(
+            recipe, loaded, out, method=method, resume=resume, overwrite=overwrite,
+            device=resolve_device(device), progress=step, should_stop=should_stop,
+        )  # fmt: skip
     if as_json:
         console.emit_json({"glasses": [glass.facts() for glass in made], "written": written})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -35,12 +35,11 @@ from mgsym.cli import options as opt
 @opt.json_option
 @opt.verbosity_options
 def relax(
-    files: tuple[Path, ...],
-    potential: Path | None,
-    cell: Literal["none", "isotropic", "full"],
+    files: tuple[Path, ...], potential: Path | None, method: Literal["fire", "cg"],
+    cell: Literal["none", "isotropic", "full"], fmax: float, max_steps: int, pressure: float,
+    types: dict[int, str] | None, frames: str | None, out: Path, overwrite: bool, device: str,
     as_json: bool,
-    **settings: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Move the atoms of structure FILES to a minimum of the energy.
 
     Without FILES, the sample that ships with mgsym is taken. Ids, glass and split are kept; of
@@ -55,10 +54,14 @@ def relax(
 
     if not files:
         console.say("No files given: taking the sample that ships with mgsym")
-    chosen = opt.chosen_field(potential, files, settings["types"], settings["frames"])
+    chosen = opt.chosen_field(potential, files, types, frames)
     free = None if cell == "none" else cell
     with console.progress("Relaxing") as step:
-        found = relax_files(files, chosen, cell=free, progress=step, **settings)
+        found = relax_files(
+            files, chosen, out, types, frames, method=method, cell=free, fmax=fmax,
+            max_steps=max_steps, pressure=pressure, device=device, overwrite=overwrite,
+            progress=step,
+        )  # fmt: skip
     if as_json:
         console.emit_json(found)
     else:

@@ -371,7 +371,7 @@ DAMAGED_TOML = {
     "encoding": (b'preset = "f\xffst"', "not a TOML file: byte 11 is not UTF-8"),
     "utf-16": ('preset = "fast"'.encode("utf-16"), "not a TOML file: byte 0 is not UTF-8"),
     "nesting": (b"a = " + b"[" * 100_000, "nested too deeply"),
-    "tables": (b"[" + b"a." * 100_000 + b"a]", "own.toml: "),
+    "tables": (b"[" + b"a." * 10_000 + b"a]", "own.toml: "),
     "digits": (b"[training]\nepochs = " + b"9" * 5000, "training.epochs is a number with too many"),
     "huge": (b"[training]\nepochs = " + b"9" * 40, "training.epochs"),
     "huge seed": (b"seed = " + b"9" * 40, "seed"),
@@ -442,7 +442,19 @@ def test_a_full_disk_where_models_are_written(
 
 def test_a_disk_that_fills_while_training(trained: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mgsym.cli.main", "train", "-q", "--epochs", "1", "-o", "new"],
+        [
+            sys.executable,
+            "-m",
+            "mgsym.cli.main",
+            "train",
+            "-q",
+            "--epochs",
+            "1",
+            "-o",
+            "new",
+            "--set",
+            "model.ridge_share=0.0",
+        ],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -45,7 +45,8 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 SERVER = """
 import json, os, resource, sys, traceback
 import torch
-import mgsym.data_tools.formats
+import mgsym.data_tools.workflows.ensembles, mgsym.data_tools.workflows.inspection
+from mgsym.cli import info, views
 from mgsym.cli.main import main
 for line in sys.stdin:
     folder, room, seconds, arguments = json.loads(line)

@@ -228,7 +228,10 @@ def test_without_a_file_a_demonstration(capsys: Captured, monkeypatch: pytest.Mo
     assert len(mgsym.read("sample-labelled.xyz")) == 500
 
 
-def test_types_without_a_file_are_not_used(capsys: Captured) -> None:
+def test_types_without_a_file_are_not_used(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelling, "relax", partial(labelling.relax, max_steps=3))
     assert main(["label", "--types", "1=Cu,2=Zr"]) == 0
     assert "the sample's test glass: --types is not used" in capsys.readouterr().err
 

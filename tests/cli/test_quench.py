@@ -26,6 +26,16 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MGSYM_POTENTIAL", raising=False)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command writes when nothing disturbs it."""
+    file = tmp_path_factory.mktemp("quench") / "plain.xyz"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MGSYM_POTENTIAL", raising=False)
+        assert main([*FAST, "--device", "cpu", "-q", "-o", str(file)]) == 0
+    return file
+
+
 def test_a_glass_from_nothing(capsys: Captured) -> None:
     assert main([*FAST, "--seed", "3", "--composition", "Cu1Zr1", "-o", "glass.xyz"]) == 0
     out, err = capsys.readouterr()
@@ -37,13 +47,11 @@ def test_a_glass_from_nothing(capsys: Captured) -> None:
     assert "glass.xyz exists already" in capsys.readouterr().err
 
 
-def test_the_method_of_the_relaxation() -> None:
+def test_the_method_of_the_relaxation(plain: Path) -> None:
     """fire and cg start from the same cooled glass; both end at rest, on their own ways."""
-    ends = {}
-    for method in ("fire", "cg"):
-        out = f"{method}.xyz"
-        assert main([*FAST, "--method", method, "--device", "cpu", "-q", "-o", out]) == 0
-        ends[method] = mgsym.read(out)
+    assert main([*FAST, "--method", "cg", "--device", "cpu", "-q", "-o", "cg.xyz"]) == 0
+    ends = {"fire": mgsym.read(plain), "cg": mgsym.read("cg.xyz")}
+    for method in ends:
         forces = evaluate_structures(zhou_cu_zr(), ends[method])
         assert float(forces.forces.norm(dim=1).max()) <= FMAX
         pressure = -float(forces.stress.diagonal().mean())
@@ -106,8 +114,7 @@ def test_wrong_usage_is_one_line(options: list[str], told: str, capsys: Captured
     assert len(err.splitlines()) == 1
 
 
-def test_with_nothing_to_resume_it_begins() -> None:
+def test_with_nothing_to_resume_it_begins(plain: Path) -> None:
     """It may have been killed before it saved anything."""
-    assert main([*FAST, "-q", "-o", "begun.xyz", "--resume"]) == 0
-    assert main([*FAST, "-q", "-o", "plain.xyz"]) == 0
-    assert Path("begun.xyz").read_bytes() == Path("plain.xyz").read_bytes()
+    assert main([*FAST, "--device", "cpu", "-q", "-o", "begun.xyz", "--resume"]) == 0
+    assert Path("begun.xyz").read_bytes() == plain.read_bytes()

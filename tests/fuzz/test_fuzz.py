@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MUTATIONS = os.environ.get("MGSYM_FUZZ", "30")  # of each kind of file
+MUTATIONS = os.environ.get("MGSYM_FUZZ", "15")  # of each kind of file; make fuzz: more
 SEED = os.environ.get("MGSYM_FUZZ_SEED", "0")
 
 

@@ -42,9 +42,9 @@ if double:
     trainer.Trainer._ready = doubled
     torch.Tensor.float = lambda self: self
 config = load_config(None, {
-    "training.epochs": 4000 if "endless" in resume else 4,
+    "training.epochs": 4000 if "endless" in resume else 2,
     "training.batch_size": int(batch), "model.heads": (2, 1),
-    "model.width": 8, "training.evaluate_every": 4, "model.radial": 4,
+    "model.width": 8, "training.evaluate_every": 2, "model.radial": 4,
     "model.l_max": 2, "model.ridge_share": 0.0,
     "training.teacher": "ridge" if "taught" in resume else "",
 })
