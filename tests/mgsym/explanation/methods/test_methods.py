@@ -21,7 +21,7 @@ QUICK: dict[str, dict[str, int]] = {
     "leave-one-out": {"candidates": 20},
 }
 PLAIN = [name for name in METHODS if name != "attention"]  # which the planted model lacks
-DETERMINISTIC = ("gradient", "integrated-gradients", "leave-one-out")
+DETERMINISTIC = ("weakening", "gradient", "integrated-gradients", "leave-one-out")
 
 
 def hits(edges: torch.Tensor, truth: set[int]) -> float:
