@@ -15,6 +15,7 @@ A layer gives its attention to `record_attention`; whoever wants to see it predi
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mgsym.graph import Graph
+from mgsym.nn.edge_passes import Gather, Softmax, compiled_passes
 from mgsym.nn.egat_kernel import SLOPE, Given, Learnt, MemoryPool, update_edges
 from mgsym.nn.layers import BatchNorm, Dropout, pieces, update_running
 from mgsym.nn.scatter import segment_softmax, segment_sum
@@ -86,25 +88,38 @@ class EGATConv(nn.Module):
         arrived = segment_sum(alpha[..., None] * sent, graph.destination, graph.num_nodes)
         return EGATOutput(arrived, f, alpha)
 
-    def aggregate(self, nodes: Tensor, alpha: Tensor, graph: Graph) -> Tensor:
+    def aggregate(
+        self, nodes: Tensor, alpha: Tensor, graph: Graph, library: ctypes.CDLL | None = None
+    ) -> Tensor:
         """Σ α W_n h_s as W_n Σ α h_s, which moves `node_in` numbers per edge, not heads × out.
 
         Returns:
             [n, heads · out].
         """
-        gathered: Tensor = _Gather.apply(
-            alpha, nodes, graph.source, graph.destination, graph.offsets
-        )
+        gathered: Tensor
+        if library is not None:
+            gathered = Gather.apply(library, alpha, nodes, graph.source, graph.offsets)
+        else:
+            gathered = _Gather.apply(alpha, nodes, graph.source, graph.destination, graph.offsets)
         weight = self.message.weight.unflatten(0, (self.heads, self.out))
         return torch.einsum("nki,koi->nko", gathered, weight).flatten(1)
 
 
-def attend(logits: Tensor, graph: Graph, edge_weight: Tensor | None) -> Tensor:
+def attend(
+    logits: Tensor,
+    graph: Graph,
+    edge_weight: Tensor | None,
+    library: ctypes.CDLL | None = None,
+) -> Tensor:
     """Attention [e, heads] of logits [e, heads], over the edges that arrive at each node.
 
     It is recorded and scaled where somebody asks for it (mgsym.nn.egat).
     """
-    alpha = segment_softmax(logits, graph.destination, graph.num_nodes, edge_weight)
+    alpha: Tensor
+    if library is not None and edge_weight is None:
+        alpha = Softmax.apply(library, logits, graph.offsets)
+    else:
+        alpha = segment_softmax(logits, graph.destination, graph.num_nodes, edge_weight)
     record_attention(alpha)
     scale = attention_scale()
     return alpha if scale is None else alpha * scale[:, None]
@@ -153,11 +168,12 @@ class EGATBlock(nn.Module):
         lower = torch.is_autocast_enabled(kind)
         precision = torch.get_autocast_dtype(kind) if lower else edges.dtype
         # only the products over edges, nearly all the work, are made in lower precision
+        library = compiled_passes(edges, self.conv.out) if self.training and not lower else None
         with torch.autocast(kind, enabled=False):
             nodes = nodes.to(edges.dtype)
-            logits, new = self._edges(nodes, edges, graph, precision, need_update=not last)
-            alpha = attend(logits, graph, edge_weight)
-            arrived = self.conv.aggregate(nodes, alpha, graph)
+            logits, new = self._edges(nodes, edges, graph, precision, not last, library)
+            alpha = attend(logits, graph, edge_weight, library)
+            arrived = self.conv.aggregate(nodes, alpha, graph, library)
             nodes = self.dropout(nodes + self.node_back(self.node_norm(arrived)))
         return nodes, edges if new is None else new
 
@@ -168,6 +184,7 @@ class EGATBlock(nn.Module):
         graph: Graph,
         precision: torch.dtype,
         need_update: bool,
+        library: ctypes.CDLL | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention logits [e, heads] and, where needed, new edges [e, width]."""
         conv, norm = self.conv, self.edge_norm
@@ -196,6 +213,7 @@ class EGATBlock(nn.Module):
             training=norm.training,
             precision=precision,
             memory=self._memory if torch.is_grad_enabled() else None,
+            library=library,
         )
         updated = update_edges(learnt, given)
         if need_update:

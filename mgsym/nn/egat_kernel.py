@@ -6,6 +6,7 @@ through in pieces that fit a core's cache, forward and backward, with gradients 
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mgsym.nn.edge_passes import CompiledEdges
 from mgsym.nn.layers import pieces
 from mgsym.utils.processes import batch_count, batch_sum, is_shared, total
 
@@ -56,6 +58,7 @@ class Given(NamedTuple):
         training: whether mean and variance are those of these edges.
         precision: of the products over edges.
         memory: for z, which is stored there for the backward pass; None stores nothing.
+        library: the passes over edges, compiled; None computes them with PyTorch.
     """
 
     source: Tensor
@@ -68,6 +71,7 @@ class Given(NamedTuple):
     training: bool
     precision: torch.dtype
     memory: MemoryPool | None
+    library: ctypes.CDLL | None = None
 
 
 class Updated(NamedTuple):
@@ -99,15 +103,14 @@ class _EdgeUpdate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         learnt, given = Learnt(*arguments[:-1]), arguments[-1]
-        activation = _Activation(learnt, given)
-        if given.memory is not None:
-            activation.store(given.memory)
+        stored = _memory_for(learnt, given)
+        passes = _passes(learnt, given, stored)
         mean, variance = given.mean, given.variance
         if given.training and learnt.gamma is not None:
-            mean, variance = _statistics(activation, mean)
-        logits, new = _outputs(learnt, given, activation, mean, variance)
+            mean, variance = _statistics(passes, mean)
+        logits, new = _outputs(learnt, given, passes, mean, variance)
         ctx.save_for_backward(*learnt, mean, variance)
-        ctx.stored = activation.stored
+        ctx.stored = stored
         ctx.given = given
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
@@ -118,48 +121,52 @@ class _EdgeUpdate(torch.autograd.Function):
     def backward(ctx: Any, d_logits: Tensor | None, d_new: Tensor | None, *_: Any) -> Any:
         *saved, mean, variance = ctx.saved_tensors
         learnt, given = Learnt(*saved), ctx.given._replace(mean=mean, variance=variance)
-        activation = _Activation(learnt, given)
         # another backward pass through the same graph computes z again
-        activation.restore(ctx.stored)
-        ctx.stored = None
+        stored, ctx.stored = ctx.stored, None
+        passes = _passes(learnt, given, stored, filled=True)
         wanted = Learnt(*ctx.needs_input_grad[:-1])
-        grads = _gradients(learnt, given, activation, d_logits, d_new, wanted)
+        grads = _gradients(learnt, given, passes, d_logits, d_new, wanted)
         if given.memory is not None:
-            given.memory.give(activation.stored)
+            given.memory.give(stored)
         return (*(grads.get(name) for name in Learnt._fields), None)
 
 
+def _passes(
+    learnt: Learnt, given: Given, stored: Tensor | None, filled: bool = False
+) -> EagerEdges | CompiledEdges:
+    """The passes over edges, compiled where `given` has a library."""
+    if given.library is not None:
+        return CompiledEdges(learnt, given, stored)
+    return EagerEdges(learnt, given, stored, filled)
+
+
+def _memory_for(learnt: Learnt, given: Given) -> Tensor | None:
+    """Where z is stored, if it is not too much."""
+    numbers = len(learnt.edges) * learnt.p.shape[1]
+    if given.memory is None or numbers > _STORED:
+        return None
+    return given.memory.take(numbers, given.precision, learnt.p.device)
+
+
 def _outputs(
-    learnt: Learnt, given: Given, activation: _Activation, mean: Tensor, variance: Tensor
+    learnt: Learnt,
+    given: Given,
+    passes: EagerEdges | CompiledEdges,
+    mean: Tensor,
+    variance: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
     """Logits and, where wanted, new edges."""
-    edges, gamma = learnt.edges, learnt.gamma
-    count, channels, heads = len(edges), learnt.p.shape[1], len(learnt.a)
-    matrix, constant = _block_diagonal(learnt.a), learnt.p.new_zeros(heads)
-    new = None
-    if gamma is not None:
-        # norm and projection as one matrix and one constant: W y + c = (W s) z + W t + c
-        s = gamma / (variance + given.eps).sqrt()
-        shift = torch.mv(learnt.w, learnt.beta - mean * s) + learnt.c
-        matrix = torch.cat([matrix, (learnt.w * s).T], dim=1)
-        constant = torch.cat([constant, shift])
-        new = torch.empty_like(edges)
-    matrix, constant = matrix.to(given.precision), constant.to(given.precision)
-    logits = edges.new_empty(count, heads)
-    for rows in pieces(count, channels, edges.device):
-        out = torch.addmm(constant, activation(rows), matrix)
-        logits[rows] = out[:, :heads]
-        if new is not None:
-            torch.add(edges[rows], out[:, heads:], out=new[rows])
-            if given.kept is not None:
-                new[rows].mul_(given.kept[rows]).mul_(given.scale)
-    return logits, new
+    if learnt.gamma is None:
+        return passes.outputs(None, learnt.c)
+    # norm and projection as one matrix and one constant: W y + c = (W s) z + W t + c
+    s = learnt.gamma / (variance + given.eps).sqrt()
+    return passes.outputs(learnt.w * s, torch.mv(learnt.w, learnt.beta - mean * s) + learnt.c)
 
 
 def _gradients(
     learnt: Learnt,
     given: Given,
-    activation: _Activation,
+    passes: EagerEdges | CompiledEdges,
     d_logits: Tensor | None,
     d_new: Tensor | None,
     wanted: Learnt,
@@ -168,57 +175,141 @@ def _gradients(
 
     `given` has the mean and variance that z was normalised with.
     """
-    edges, w, mean = learnt.edges, learnt.w, given.mean
-    count, channels, heads = len(edges), learnt.p.shape[1], len(learnt.a)
+    w, mean = learnt.w, given.mean
     grads: dict[str, Tensor] = {}
-    runs = list(pieces(count, channels, edges.device))
-    above = [_above(d_logits, d_new, heads, given, rows) for rows in runs]
-    matrix = _block_diagonal(learnt.a).T
-    slope: Tensor | None = None
+    projection = slope = constant = None
     if d_new is not None:
         assert learnt.gamma is not None
         sigma = (given.variance + given.eps).sqrt()
         s = learnt.gamma / sigma
-        constant = torch.zeros_like(s)
+        projection = w * s
     if any(wanted[4:]) or (d_new is not None and given.training):
-        moment, summed = _moments(above, activation, runs)
-        grads["a"] = _diagonal_blocks(moment[:heads], learnt.a)
+        grads["a"], d_w, d_c = passes.moments(d_logits, d_new)
         if d_new is not None:
-            d_w, d_c = moment[heads:-1], summed[heads:-1]
             d_y = d_c @ w  # Σ dy over edges
             d_y_xhat = ((w * d_w).sum(0) - mean * d_y) / sigma
             d_w = d_w * s + torch.outer(d_c, learnt.beta - mean * s)
             grads |= {"gamma": d_y_xhat, "beta": d_y, "w": d_w, "c": d_c}
             if given.training:
                 # how μ and σ move with z: dz gains constant + slope · z
+                count = len(learnt.edges)
                 if is_shared():
                     d_y, d_y_xhat = total(torch.stack([d_y, d_y_xhat]))
                     count = batch_count(count)
                 slope = -s * d_y_xhat / (sigma * count)
                 constant = -s * d_y / count - slope * mean
-                slope = slope.to(given.precision)
-    if d_new is not None:
-        matrix = torch.cat([matrix, w * s, constant[None]])
-    d_p, d_q = torch.zeros_like(learnt.p), torch.zeros_like(learnt.q)
-    d_w_e, d_edges = torch.zeros_like(learnt.w_e), torch.empty_like(edges)
-    matrix, back = matrix.to(given.precision), learnt.w_e.to(given.precision)
-    for rows, piece in zip(runs, above, strict=True):
-        z = activation(rows)
-        d_z = piece.to(given.precision) @ matrix
-        if slope is not None:
-            d_z.addcmul_(z, slope.expand_as(z))
-        # of z itself, as it has the sign of u
-        torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
-        if wanted.w_e:
-            _add_product(d_w_e, d_z.T, edges[rows])
-        if d_new is None:
-            d_edges[rows] = d_z @ back
-        else:
-            torch.add(piece[:, heads:-1], d_z @ back, out=d_edges[rows])
-        d_z = d_z.to(d_p.dtype)
-        d_p.index_add_(0, given.source[rows], d_z)
-        d_q.index_add_(0, given.target[rows], d_z)
-    return grads | {"p": d_p, "q": d_q, "edges": d_edges, "w_e": d_w_e}
+    return grads | passes.gradients(d_logits, d_new, projection, slope, constant, wanted.w_e)
+
+
+def _statistics(passes: EagerEdges | CompiledEdges, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of z over the edges, [channels]."""
+    # sums of z − shift: no digits are lost when the mean is large against the spread
+    moments = batch_sum(passes.statistics(shift)) / max(batch_count(passes.count), 1)
+    moments = moments.to(shift.dtype)
+    return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
+
+
+class EagerEdges:
+    """The passes over edges, with PyTorch.
+
+    Args:
+        stored: memory for z, or None.
+        filled: it holds z already.
+    """
+
+    def __init__(self, learnt: Learnt, given: Given, stored: Tensor | None, filled: bool) -> None:
+        self.learnt, self.given = learnt, given
+        self.count = len(learnt.edges)
+        self.activation = _Activation(learnt, given, stored, filled)
+        self.above: list[Tensor] | None = None
+        self.runs = list(pieces(self.count, learnt.p.shape[1], learnt.edges.device))
+
+    def statistics(self, shift: Tensor) -> Tensor:
+        """Sums of z − shift and of its squares, [2, channels] float64."""
+        sums = torch.zeros(2, len(shift), dtype=torch.float64, device=shift.device)
+        for rows in self.runs:
+            z = self.activation(rows) - shift
+            sums[0] += z.sum(0)
+            sums[1] += z.square_().sum(0)
+        return sums
+
+    def outputs(self, projection: Tensor | None, constant: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits [e, heads] and, where there is a projection [width, channels], new edges."""
+        edges, given, heads = self.learnt.edges, self.given, len(self.learnt.a)
+        matrix, constants = _block_diagonal(self.learnt.a), constant.new_zeros(heads)
+        new = None
+        if projection is not None:
+            matrix = torch.cat([matrix, projection.T], dim=1)
+            constants = torch.cat([constants, constant])
+            new = torch.empty_like(edges)
+        matrix, constants = matrix.to(given.precision), constants.to(given.precision)
+        logits = edges.new_empty(self.count, heads)
+        for rows in self.runs:
+            out = torch.addmm(constants, self.activation(rows), matrix)
+            logits[rows] = out[:, :heads]
+            if new is not None:
+                torch.add(edges[rows], out[:, heads:], out=new[rows])
+                if given.kept is not None:
+                    new[rows].mul_(given.kept[rows]).mul_(given.scale)
+        return logits, new
+
+    def moments(self, d_logits: Tensor | None, d_new: Tensor | None) -> tuple[Tensor, ...]:
+        """Sums over edges of the products of d_logits and z per head, [heads, out], and, of d_new
+        behind dropout, of its products with z, [width, channels], and of itself, [width]."""
+        heads = len(self.learnt.a)
+        above = self._above(d_logits, d_new)
+        moment = above[0].new_zeros(above[0].shape[1], self.learnt.p.shape[1])
+        sums = moment.new_zeros(len(moment))
+        for rows, piece in zip(self.runs, above, strict=True):
+            _add_product(moment, piece.T, self.activation(rows))
+            sums += piece.sum(0)
+        d_a = _diagonal_blocks(moment[:heads], self.learnt.a)
+        return d_a, moment[heads:-1], sums[heads:-1]
+
+    def gradients(
+        self,
+        d_logits: Tensor | None,
+        d_new: Tensor | None,
+        projection: Tensor | None,
+        slope: Tensor | None,
+        constant: Tensor | None,
+        weights: bool,
+    ) -> dict[str, Tensor]:
+        """Gradients of p, q, edges and, if `weights`, w_e, where dz = d_logits · a +
+        d_new · projection + slope · z + constant."""
+        learnt, given, heads = self.learnt, self.given, len(self.learnt.a)
+        matrix = _block_diagonal(learnt.a).T
+        if projection is not None:
+            last = torch.zeros_like(projection[0]) if constant is None else constant
+            matrix = torch.cat([matrix, projection, last[None]])
+        d_p, d_q = torch.zeros_like(learnt.p), torch.zeros_like(learnt.q)
+        d_w_e, d_edges = torch.zeros_like(learnt.w_e), torch.empty_like(learnt.edges)
+        matrix, back = matrix.to(given.precision), learnt.w_e.to(given.precision)
+        slope = None if slope is None else slope.to(given.precision)
+        for rows, piece in zip(self.runs, self._above(d_logits, d_new), strict=True):
+            z = self.activation(rows)
+            d_z = piece.to(given.precision) @ matrix
+            if slope is not None:
+                d_z.addcmul_(z, slope.expand_as(z))
+            # of z itself, as it has the sign of u
+            torch.ops.aten.leaky_relu_backward(d_z, z, SLOPE, True, grad_input=d_z)
+            if weights:
+                _add_product(d_w_e, d_z.T, learnt.edges[rows])
+            if d_new is None:
+                d_edges[rows] = d_z @ back
+            else:
+                torch.add(piece[:, heads:-1], d_z @ back, out=d_edges[rows])
+            d_z = d_z.to(d_p.dtype)
+            d_p.index_add_(0, given.source[rows], d_z)
+            d_q.index_add_(0, given.target[rows], d_z)
+        return {"p": d_p, "q": d_q, "edges": d_edges, "w_e": d_w_e}
+
+    def _above(self, d_logits: Tensor | None, d_new: Tensor | None) -> list[Tensor]:
+        """Made once, as both passes read it."""
+        if self.above is None:
+            heads = len(self.learnt.a)
+            self.above = [_above(d_logits, d_new, heads, self.given, rows) for rows in self.runs]
+        return self.above
 
 
 def _above(
@@ -238,31 +329,6 @@ def _above(
         d_new = (d_new * given.kept[rows]).mul_(given.scale)
     first = d_new.new_zeros(len(d_new), heads) if d_logits is None else d_logits[rows]
     return torch.cat([first, d_new, d_new.new_ones(len(d_new), 1)], dim=1)
-
-
-def _moments(
-    above: list[Tensor], activation: _Activation, runs: list[slice]
-) -> tuple[Tensor, Tensor]:
-    """Products of what comes down with z, [·, channels], and its sums [·], over edges."""
-    moment = above[0].new_zeros(above[0].shape[1], activation.ends.shape[1])
-    sums = moment.new_zeros(len(moment))
-    for rows, piece in zip(runs, above, strict=True):
-        _add_product(moment, piece.T, activation(rows))
-        sums += piece.sum(0)
-    return moment, sums
-
-
-def _statistics(activation: _Activation, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of z over the edges, [channels]."""
-    count, channels = len(activation.edges), len(shift)
-    sums = torch.zeros(2, channels, dtype=torch.float64, device=shift.device)
-    for rows in pieces(count, channels, shift.device):
-        # sums of z − shift: no digits are lost when the mean is large against the spread
-        z = activation(rows) - shift
-        sums[0] += z.sum(0)
-        sums[1] += z.square_().sum(0)
-    moments = (batch_sum(sums) / max(batch_count(count), 1)).to(shift.dtype)
-    return moments[0] + shift, (moments[1] - moments[0] ** 2).clamp(min=0)
 
 
 class MemoryPool:
@@ -303,23 +369,13 @@ class MemoryPool:
 class _Activation:
     """z of some edges, [rows, channels], in the precision of the products."""
 
-    def __init__(self, learnt: Learnt, given: Given) -> None:
+    def __init__(self, learnt: Learnt, given: Given, stored: Tensor | None, filled: bool) -> None:
         p, q, edges, w_e, *_ = learnt
         self.ends = torch.cat([p, q]).to(given.precision)
         self.pairs = torch.stack([given.source, given.target + len(p)], dim=1)
         self.edges, self.w_e = edges, w_e.T.to(given.precision)
-        self.stored: Tensor | None = None
-        self.done = 0  # rows stored, from the first
-
-    def store(self, memory: MemoryPool) -> None:
-        """Keep what is computed from now on, if it is not too much."""
-        numbers = len(self.edges) * self.ends.shape[1]
-        if numbers <= _STORED:
-            self.stored = memory.take(numbers, self.ends.dtype, self.ends.device)
-
-    def restore(self, stored: Tensor | None) -> None:
-        """Take over what was stored."""
-        self.stored, self.done = stored, len(self.edges)
+        self.stored = stored
+        self.done = len(edges) if filled else 0  # rows stored, from the first
 
     def __call__(self, rows: slice) -> Tensor:
         stored: Tensor | None = None

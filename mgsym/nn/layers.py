@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mgsym.nn.edge_passes import Encode, HiddenMoments, compiled_passes
 from mgsym.utils.processes import batch_count, batch_sum, is_shared, whole_rows
 
 _PIECE_CPU = 1 << 18  # numbers in one piece of an edge tensor: 1 MB, half a core's cache
@@ -89,15 +90,26 @@ class EdgeEncoder(nn.Module):
         # the shift is the weight of a further input of 1
         first = torch.cat([first, shift.expand(len(views), 1, -1)], dim=1)
         x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        library = None
+        if self.training and average and not x.requires_grad:
+            library = compiled_passes(x, first.shape[2])
         mean_of_hidden = second_of_hidden = None
         if self.second_norm.training:
-            sums = batch_sum(_HiddenMoments.apply(x, first, shares))
+            sums = batch_sum(
+                _HiddenMoments.apply(x, first, shares)
+                if library is None
+                else HiddenMoments.apply(library, x, first, shares)
+            )
             moments = sums / max(batch_count(len(x)), 1)
             mean_of_hidden, second_of_hidden = moments[0], moments[1:]
         scale, constant = self._fold(
             self.second, self.second_norm, mean_of_hidden, second_of_hidden, count
         )
-        encoded: Tensor = _Encode.apply(x, first, scale, constant, shares, average)
+        encoded: Tensor
+        if library is None:
+            encoded = _Encode.apply(x, first, scale, constant, shares, average)
+        else:
+            encoded = Encode.apply(library, x, first, scale, constant, shares)
         return encoded
 
     def _fold(

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from mgsym.utils.compilation import SWITCH
+
 MOST_VERSIONS = 64
-SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
 _FAILING: set[str] = set()  # types of devices for which a compiler was there and failed
 
 
