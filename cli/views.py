@@ -174,10 +174,8 @@ def error_note(found: Sequence[PredictionSummary]) -> str:
     """What barrier_predicted_std is, and whether it tells atoms apart."""
     calibrated = found[0].calibrated
     what = "the true barrier, calibrated" if calibrated else "the models alone"
-    low, high = (
-        f([getattr(one, name) for one in found])
-        for f, name in ((min, "error_lowest"), (max, "error_highest"))
-    )
+    low = min(one.error_lowest or 0.0 for one in found)
+    high = max(one.error_highest or 0.0 for one in found)
     note = f"barrier_predicted_std is the standard deviation of {what}: {low:.3f} to {high:.3f} eV"
     if calibrated and high < ALIKE * low:
         note += ", nearly the same for all atoms: it tells no sure atom from an unsure one"

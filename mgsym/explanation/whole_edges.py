@@ -35,7 +35,8 @@ class WholeEdges:
 
     def __init__(self, model: BarrierModel, part: ComputationGraph) -> None:
         self.model, self.part = model, part
-        self.share, self.pairs = 0.0, None
+        self.share = 0.0
+        self.pairs: PairFunction | None = None
         if isinstance(model, NetworkWithRidge) and model.ridge is not None:
             self.share = float(model.label_scale) * model.options.ridge_share
             node = int(part.nodes[part.node])

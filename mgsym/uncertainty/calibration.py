@@ -191,7 +191,7 @@ class Calibration:
         Raises:
             InputError: no atom has a label.
         """
-        given = [{}] * len(graphs) if features is None else features
+        given: Sequence[Features] = [{}] * len(graphs) if features is None else features
         cases = zip(means, spreads, graphs, given, strict=True)
         known = [_Residuals.of(*case, noise) for case in cases]
         known = [case for case in known if len(case.error)]
