@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -50,7 +51,8 @@ class UnfinishedPrediction:
                 "is of another structure or of other models: give those, or leave out --resume",
                 path=self.path,
             )
-        rows, whole = content.get("predictions"), content.get("prepared")
+        rows: Any = content.get("predictions")
+        whole: Any = content.get("prepared")
         if not _of_atoms(rows, whole, self.atoms):
             raise InputError(
                 f"is damaged: expected numbers for each of {self.atoms} atoms; leave out --resume",

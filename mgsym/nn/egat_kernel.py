@@ -198,7 +198,7 @@ def _gradients(
                     count = batch_count(count)
                 slope = -s * d_y_xhat / (sigma * count)
                 constant = -s * d_y / count - slope * mean
-    return grads | passes.gradients(d_logits, d_new, projection, slope, constant, wanted.w_e)
+    return grads | passes.gradients(d_logits, d_new, projection, slope, constant, bool(wanted.w_e))
 
 
 def _statistics(passes: EagerEdges | CompiledEdges, shift: Tensor) -> tuple[Tensor, Tensor]:
