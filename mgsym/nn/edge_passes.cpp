@@ -428,7 +428,7 @@ static void hidden_layer(const Encoder &E, Index start, int rows, Index view, fl
     product(
         rows, E.x + start * E.inputs, int(E.inputs), E.first + view * E.inputs * WIDTH,
         [](int, int) { return Vec{}; },
-        [=](int r, int c, Vec h) { store(hidden + r * WIDTH + c, h > 0 ? h : Vec{}); });
+        [=](int r, int c, Vec h) { store(hidden + r * WIDTH + c, h < 0 ? Vec{} : h); });
 }
 
 // d_first of a view, of a block whose hidden layer has this gradient; no more than ReLU lets pass.
@@ -490,14 +490,14 @@ void encoder_encode(const Encoder *encoder, const float *second, const float *co
                 hidden_layer(E, start, rows, view, hidden);
                 product(
                     rows, hidden, WIDTH, second, [&](int, int c) { return load(constant + c); },
-                    [&](int r, int c, Vec x) { add(out + r * WIDTH + c, shares[view] * (x > 0 ? x : Vec{})); });
+                    [&](int r, int c, Vec x) { add(out + r * WIDTH + c, shares[view] * (x < 0 ? Vec{} : x)); });
             }
         });
     });
 }
 
 // Gradients of that per thread and view, without the shares: of first [·, inputs, WIDTH], of
-// second [·, WIDTH, WIDTH] (transposed) and of constant [·, WIDTH]; `back` is second transposed.
+// its transpose [·, WIDTH, WIDTH] and of constant [·, WIDTH]; `back` is second transposed.
 void encoder_encode_backward(const Encoder *encoder, const float *second, const float *back,
                              const float *constant, const float *d_encoded, float *d_first,
                              float *d_second, float *d_constant) {

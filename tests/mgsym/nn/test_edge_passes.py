@@ -246,3 +246,13 @@ def test_a_second_backward_pass_gives_the_same() -> None:
     new = block(nodes, edges, graph)[1].square().sum()
     first, again = (torch.autograd.grad(new, edges, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("name", ["edge_encoder.first.bias", "layers.0.conv.edge.weight"])
+def test_what_is_no_number_reaches_the_loss(name: str) -> None:
+    """ReLU lets NaN pass as PyTorch's does, so that the trainer sees it."""
+    torch.manual_seed(0)
+    graph, model = random_graph(20, 200), create_model("symgnn", ("Cu", "Zr"), 5.0)
+    with torch.no_grad():
+        model.get_parameter(name).fill_(torch.nan)
+    assert model(graph).isnan().all()
