@@ -81,7 +81,7 @@ test-lowest: $(LOWEST)/.ready
 		"from mgsym.data_tools.sample import sample_files; print(sample_files()[0])"); \
 	cd $$(mktemp -d) && echo "Working in $$PWD" && \
 	"$$mgsym" build-graph -q && "$$mgsym" train -q --epochs 2 && \
-	"$$mgsym" explain -q --node 42 --steps 5 && \
+	"$$mgsym" explain -q --node 42 --method edge-mask --steps 5 && \
 	"$$mgsym" relax -q "$$sample" -o relaxed.xyz && \
 	"$$mgsym" label -q relaxed.xyz --atoms 0:1 --searches 1 -o labelled.xyz && \
 	echo "The lowest versions work"

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mgsym.nn.egat_inputs import Given, Learnt
 from mgsym.utils.compilation import compiled_library
-
-if TYPE_CHECKING:
-    from mgsym.nn.egat_kernel import Given, Learnt
 
 _SOURCE = Path(__file__).with_name("edge_passes.cpp")
 _SHARE = 4096  # edges that are worth a thread

@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from mgsym.graph import Graph
 from mgsym.nn.edge_passes import Gather, Softmax, compiled_passes
-from mgsym.nn.egat_kernel import SLOPE, Given, Learnt, MemoryPool, update_edges
+from mgsym.nn.egat_inputs import Given, Learnt, MemoryPool
+from mgsym.nn.egat_kernel import SLOPE, update_edges
 from mgsym.nn.layers import BatchNorm, Dropout, pieces, update_running
 from mgsym.nn.scatter import segment_softmax, segment_sum
 from mgsym.utils.processes import batch_count

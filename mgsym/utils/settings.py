@@ -116,7 +116,11 @@ def flattened(tables: Mapping[str, Any]) -> dict[str, Any]:
 def unknown_setting(key: str, settings: Mapping[str, Any]) -> str:
     """Say that there is no such setting, and which there are."""
     table = key.rpartition(".")[0]
-    alike = [k for k in settings if k.rpartition(".")[0] == table] or list(settings)
+    alike = [k for k in settings if k.rpartition(".")[0] == table]
+    if not alike:  # of all tables, the names that stand in none, and the tables
+        alike = list(
+            dict.fromkeys(k.rpartition(".")[0] + ".…" if "." in k else k for k in settings)
+        )
     return f"no setting is called {short(key)}; there are {', '.join(alike)}"
 
 

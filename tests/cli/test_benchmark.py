@@ -43,7 +43,7 @@ def test_the_sample_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["benchmark", *QUICK, "--glasses", "train_a"]) == 0
+    assert main(["benchmark", *EPOCH, "--glasses", "train_a"]) == 0
     shown = capsys.readouterr()
     assert "noise ceiling" in shown.out
     assert "fast" in shown.out

@@ -336,9 +336,11 @@ def test_models_are_named_in_three_ways(tiny: str, tmp_path: Path) -> None:
 
 
 def test_a_model_has_its_own_options_unless_its_preset_is_asked_for() -> None:
-    own = benchmark_models(["symgnn"])["symgnn"]
+    own = benchmark_models(["egat-length"])["egat-length"]
     assert own.model.options["node_input"] == "types"
     assert own.training == preset("fast").training
+    # a name that is both means the preset
+    assert benchmark_models(["symgnn"])["symgnn"].flat() == preset("symgnn").flat()
     asked = benchmark_models(["symgnn"], "fast")["symgnn"]
     assert asked.model.options["node_input"] == "descriptors"
     assert benchmark_models(["fast"])["fast"].flat() == preset("fast").flat()

@@ -80,7 +80,7 @@ def test_a_browser_draws_the_page(graph: Graph, found: Explanation, tmp_path: Pa
     assert 'class="gl-container"' in drawn  # the scene was made
     legend = re.findall(r'class="legendtext"[^>]*>([^<]*)<', drawn)
     assert {"Cu", "Zr", "explained atom"} <= set(legend)
-    assert any(name.startswith("edges 1 to") for name in legend)
+    assert any(name.startswith("bonds 1 to") for name in legend)
 
 
 def test_nearest_atoms_are_those_of_the_graph(graph: Graph, found: Explanation) -> None:

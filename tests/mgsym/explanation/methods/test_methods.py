@@ -180,12 +180,14 @@ def test_what_cannot_be_explained_is_refused(lattice: Graph, planted: BarrierMod
         explain(lattice, planted, 216)
     with pytest.raises(UsageError, match="no node -1"):
         explain(lattice, planted, -1)
-    with pytest.raises(UsageError, match="no method is called 'mask'; there are edge-mask, sampl"):
+    with pytest.raises(
+        UsageError, match="no method is called 'mask'; there are weakening, edge-mask, sampl"
+    ):
         explain(lattice, planted, 0, "mask")
     with pytest.raises(UsageError, match="method gradient has no setting 'steps'; it has none"):
         explain(lattice, planted, 0, "gradient", steps=3)
     with pytest.raises(UsageError, match="no setting 'stpes'; it has budget, steps"):
-        explain(lattice, planted, 0, stpes=3)
+        explain(lattice, planted, 0, "edge-mask", stpes=3)
     with pytest.raises(UsageError, match="draws is 1, expected at least 2"):
         explain(lattice, planted, 0, "sampled-mask", draws=1)
     with pytest.raises(UsageError, match="asked for the 0 most important"):
