@@ -1,7 +1,7 @@
 """The passes over edges of a training step, compiled (edge_passes.cpp) where a compiler is there.
 
-What PyTorch computes in `mgsym.nn.egat_kernel`, `egat` and `layers` comes out here to the last
-digits, in less time: gathers, products, activations and sums of a block of edges are made
+What PyTorch computes in `mgsym.nn.egat_kernel`, `egat` and `layers` comes out here to
+rounding, in less time: gathers, products, activations and sums of a block of edges are made
 while it stays in the first cache. Only for training in float32 on a CPU; the rest is PyTorch's.
 """
 
