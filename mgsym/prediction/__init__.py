@@ -11,6 +11,7 @@ from mgsym.graph.operations import (
     wrapped_positions,
 )
 from mgsym.models.base import device_of, evaluating
+from mgsym.models.invariance import RotationSpread, spread_of
 from mgsym.prediction.calibrate import barrier_std, calibrated, features_of
 from mgsym.prediction.parts import LARGEST_SURROUNDINGS
 from mgsym.prediction.predict import (
@@ -24,12 +25,7 @@ from mgsym.prediction.predict import (
     predict_graph,
     predict_with_spread,
 )
-from mgsym.prediction.rotations import (
-    RotationSpread,
-    rotated_predictions,
-    rotation_spread,
-    spread_of,
-)
+from mgsym.prediction.rotations import rotated_predictions, rotation_spread
 
 __all__ = [
     "LARGEST_SURROUNDINGS",

@@ -17,11 +17,12 @@ from mgsym.evaluation.label_weights import with_label_weights
 from mgsym.evaluation.metrics import SplitScores, score_graphs
 from mgsym.evaluation.splits import Split
 from mgsym.graph import Graph, collate, match_species
-from mgsym.graph.operations import graph_hash, random_block, transformed
+from mgsym.graph.operations import graph_hash, random_block
 from mgsym.models import create_model
 from mgsym.models.base import BarrierModel
+from mgsym.models.invariance import spread_of, turned
 from mgsym.models.regression.base import DirectModel, refuse_start
-from mgsym.nn.rotations import distributions_of, random_orthogonal
+from mgsym.nn.rotations import distributions_of
 from mgsym.structure import index_species
 from mgsym.training.checkpoint import load_checkpoint, save_checkpoint
 from mgsym.training.config import Config
@@ -375,11 +376,10 @@ class Trainer:
         if self.model.invariant == "yes":
             return None
         graph = next(g for role in ("test", "validation", "train") for g in self.graphs[role])
-        matrices = random_orthogonal(ORIENTATIONS, torch.Generator().manual_seed(0))
         self.model.eval()
         with torch.no_grad():
-            found = torch.stack([self.model(transformed(graph, m)).double() for m in matrices])
-        return float((found - found.mean(0)).square().mean().sqrt())
+            each = [self.model(other).double() for other in turned(graph, ORIENTATIONS)]
+        return spread_of(torch.stack(each), float(self.model.label_scale)).rms
 
     # ---- what is said and written ----
 

@@ -65,7 +65,10 @@ def _library(source: Path, defined: tuple[tuple[str, int], ...]) -> ctypes.CDLL 
 def _compiler() -> list[str]:
     """The command of a C++ compiler."""
     for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
-        command = shlex.split(name)
+        try:
+            command = shlex.split(name)
+        except ValueError as error:  # only what a person wrote
+            raise _NotCompiled(f"CXX is {name!r}, no command: {error}") from error
         if command and shutil.which(command[0]):
             return command
     raise _NotCompiled(

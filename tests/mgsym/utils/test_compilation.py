@@ -91,3 +91,9 @@ def test_turned_off_without_a_word(
         warnings.simplefilter("error")
         assert compiled_library(source, ANSWER=1) is None
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_compiler_named_by_no_command(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "g++ 'open")
+    with pytest.warns(RuntimeWarning, match=r"CXX is .*, no command: No closing quotation"):
+        assert compiled_library(source, ANSWER=1) is None
