@@ -310,7 +310,7 @@ PRESETS: dict[str, Config] = {
             options={"edge_input": "polar", "dropout": 0.1, "decoder_layers": 1},
         ),
         training=TrainingConfig(
-            epochs=200,
+            epochs=400,
             block=27.0,
             warmup=0.05,
             evaluate_every=10,

@@ -41,6 +41,14 @@ def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mgsym.data_tools.workflows.attribution.ENVIRONMENTS", 2)
 
 
+@pytest.fixture
+def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the edges are worth is measured once, for 10 of them, where a test is of other things."""
+    monkeypatch.setattr("mgsym.data_tools.workflows.explanation.SIZES", (10,))
+    monkeypatch.setattr("mgsym.data_tools.workflows.explanation.DRAWS", 1)
+    monkeypatch.setattr("mgsym.data_tools.workflows.explanation.PERTURBATIONS", ("deleted",))
+
+
 def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> None:
     assert main(["explain", "--node", "42", "--topk", "20", *FEW]) == 0
     told, notes = capsys.readouterr()
@@ -84,6 +92,7 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
         assert len(list(csv.DictReader(file))) == 20
 
 
+@pytest.mark.usefixtures("one_size")
 def test_output_is_not_replaced_unasked(capsys: Captured, tmp_path: Path) -> None:
     line = ["explain", "--node", "1", "--method", "random", "-o", str(tmp_path), "-q"]
     assert main(line) == 0
@@ -104,6 +113,7 @@ def test_json_by_atom_id_of_a_structure_file(capsys: Captured, tmp_path: Path) -
     assert told == json.loads((tmp_path / f"{told['structure']}-node7.json").read_text())
 
 
+@pytest.mark.usefixtures("one_size")
 def test_settings_reach_the_method(capsys: Captured, tmp_path: Path) -> None:
     line = ["explain", "--node", "3", "--set", "initialisations=2", "--seed", "5", "--json", *FEW]
     assert main([*line, "-o", str(tmp_path)]) == 0
@@ -137,6 +147,7 @@ def test_failures_are_one_line(
     assert len(notes.strip().splitlines()) == 1
 
 
+@pytest.mark.usefixtures("one_size")
 def test_a_damaged_reference_is_told_and_anothers_is_made_anew(
     capsys: Captured, tmp_path: Path
 ) -> None:
@@ -153,6 +164,7 @@ def test_a_damaged_reference_is_told_and_anothers_is_made_anew(
     assert json.loads(kept.read_text())["model"] != "another"
 
 
+@pytest.mark.usefixtures("one_size")
 def test_without_training_graphs_the_structure_itself_is_compared_with(
     capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +177,7 @@ def test_without_training_graphs_the_structure_itself_is_compared_with(
     assert Path("bars.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("one_size")
 def test_a_checkpoint_away_from_its_run_needs_a_structure(capsys: Captured, tmp_path: Path) -> None:
     copy = shutil.copy("runs/one/best.pt", tmp_path / "best.pt")
     line = ["explain", "--run", str(copy), "--node", "1", "--method", "random"]
@@ -174,6 +187,7 @@ def test_a_checkpoint_away_from_its_run_needs_a_structure(capsys: Captured, tmp_
     assert (tmp_path / "explanations" / "test-node1.csv").exists()
 
 
+@pytest.mark.usefixtures("one_size")
 def test_a_run_knows_the_folder_of_its_graphs(
     capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +198,7 @@ def test_a_run_knows_the_folder_of_its_graphs(
     assert f"explaining {workplace / 'graphs/test.npz'}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_size")
 def test_changed_and_missing_graphs_are_told(
     capsys: Captured, tmp_path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def test_a_saved_saddle_has_no_force_and_one_negative_curvature(tmp_path: Path) 
     minimum, path = vacancy(), tmp_path / "v.saddles.xyz"
     labels = label(
         minimum, POTENTIAL, tmp_path / "v.events.csv", settings,
-        rows=[0, 1], plan=Plan(1), saddles=path,
+        rows=[0], plan=Plan(1), saddles=path,
     )  # fmt: skip
     _, events, _ = read_events(tmp_path / "v.events.csv")
     saddles, seen = read_frames(path, None, ":"), ase_io.read(path, ":")
