@@ -43,7 +43,7 @@ def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the edges are worth is measured once, for 10 of them, where a test is of other things."""
+    """Measure once, for 10 edges, what they are worth, where a test is of other things."""
     monkeypatch.setattr("mgsym.data_tools.workflows.explanation.SIZES", (10,))
     monkeypatch.setattr("mgsym.data_tools.workflows.explanation.DRAWS", 1)
     monkeypatch.setattr("mgsym.data_tools.workflows.explanation.PERTURBATIONS", ("deleted",))
