@@ -55,7 +55,8 @@ def foretelling_figure(found: Sequence[Foretold]) -> Figure:
         axes.axhline(0.5 if measure == "auc" else 0.0, color="0.5", linewidth=0.6)
         axes.set_xlabel("strain (%)")
         axes.set_ylabel(label)
-    axes.legend(frameon=False, fontsize="x-small")
+    lines, names = axes.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
 
 
