@@ -191,6 +191,18 @@ static inline const float *activation(const Layer &L, Index start, int rows, Ind
     return own;
 }
 
+// a · z of one head of a block.
+static inline void head_logits(const Layer &L, Index start, int rows, Index head, const float *z,
+                               const float *a, float *logits) {
+    Vec weight[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) weight[v] = load(a + head * WIDTH + v * LANES);
+    for (int r = 0; r < rows; ++r) {
+        Vec dot = Vec{};
+        for (int v = 0; v < VECTORS; ++v) dot += weight[v] * load(z + r * WIDTH + v * LANES);
+        logits[(start + r) * L.heads + head] = sum(dot);
+    }
+}
+
 // What comes down to the projection: d_new behind dropout.
 static inline const float *behind_dropout(const Layer &L, Index start, int rows, const float *d_new, float *own) {
     d_new += start * WIDTH;
@@ -214,17 +226,12 @@ void egat_activate(const Layer *layer, const float *a, const float *shift, float
             for (Index head = 0; head < L.heads; ++head) {
                 float *z = L.stored ? place(L, start, rows, head) : own;
                 activate(L, start, rows, head, z);
-                Vec s[VECTORS], squares[VECTORS], weight[VECTORS], middle[VECTORS];
+                Vec s[VECTORS], squares[VECTORS], middle[VECTORS];
                 for (int v = 0; v < VECTORS; ++v) {
                     s[v] = squares[v] = Vec{};
-                    weight[v] = load(a + head * WIDTH + v * LANES);
                     middle[v] = load(shift + head * WIDTH + v * LANES);
                 }
-                for (int r = 0; r < rows; ++r) {
-                    Vec dot = Vec{};
-                    for (int v = 0; v < VECTORS; ++v) dot += weight[v] * load(z + r * WIDTH + v * LANES);
-                    logits[(start + r) * L.heads + head] = sum(dot);
-                }
+                head_logits(L, start, rows, head, z, a, logits);
                 for (int r = 0; r < rows; ++r)
                     for (int v = 0; v < VECTORS; ++v) {
                         const Vec d = load(z + r * WIDTH + v * LANES) - middle[v];
@@ -236,6 +243,30 @@ void egat_activate(const Layer *layer, const float *a, const float *shift, float
                         total[head * WIDTH + v * LANES + l] += s[v][l];
                         total[channels + head * WIDTH + v * LANES + l] += squares[v][l];
                     }
+            }
+        });
+    });
+}
+
+// Without statistics: z where it is stored, logits and, where there is a matrix, new edges as
+// egat_update makes them without dropout, all in one pass.
+void egat_outputs(const Layer *layer, const float *a, const float *matrix, const float *constant,
+                  float *logits, float *updated) {
+    const Layer &L = *layer;
+    share_out(L.count, L.threads, BLOCK, [=](Index, Index first, Index last) {
+        alignas(64) float own[BLOCK * WIDTH];
+        each_block(first, last, [&](Index start, int rows) {
+            float *out = updated + start * WIDTH;
+            for (Index head = 0; head < L.heads; ++head) {
+                float *z = L.stored ? place(L, start, rows, head) : own;
+                activate(L, start, rows, head, z);
+                head_logits(L, start, rows, head, z, a, logits);
+                if (!matrix) continue;
+                const float *so_far = head ? out : L.edges + start * WIDTH;
+                product(
+                    rows, z, WIDTH, matrix + head * WIDTH * WIDTH,
+                    [&](int r, int c) { return load(so_far + r * WIDTH + c) + (head ? Vec{} : load(constant + c)); },
+                    [&](int r, int c, Vec x) { store(out + r * WIDTH + c, x); });
             }
         });
     });

@@ -54,7 +54,7 @@ def _library(source: Path, defined: tuple[tuple[str, int], ...]) -> ctypes.CDLL 
         return ctypes.CDLL(str(library))
     except (_NotCompiled, OSError, RuntimeError) as error:  # RuntimeError: no home
         warnings.warn(
-            f"{source.name} could not be compiled ({error}); training goes on without it, slower: "
+            f"{source.name} could not be compiled ({error}); this goes on without it, slower: "
             f"mend that, or set {SWITCH}=0 to silence this",
             RuntimeWarning,
             stacklevel=4,
