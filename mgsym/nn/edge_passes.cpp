@@ -249,7 +249,7 @@ void egat_activate(const Layer *layer, const float *a, const float *shift, float
 }
 
 // Without statistics: z where it is stored, logits and, where there is a matrix, new edges as
-// egat_update makes them without dropout, all in one pass.
+// egat_update makes them, all in one pass.
 void egat_outputs(const Layer *layer, const float *a, const float *matrix, const float *constant,
                   float *logits, float *updated) {
     const Layer &L = *layer;
@@ -268,6 +268,7 @@ void egat_outputs(const Layer *layer, const float *a, const float *matrix, const
                     [&](int r, int c) { return load(so_far + r * WIDTH + c) + (head ? Vec{} : load(constant + c)); },
                     [&](int r, int c, Vec x) { store(out + r * WIDTH + c, x); });
             }
+            if (matrix) behind_dropout(L, start, rows, updated, out);
         });
     });
 }
@@ -287,8 +288,7 @@ void egat_update(const Layer *layer, const float *matrix, const float *constant,
                     rows, activation(L, start, rows, head, own), WIDTH, matrix + head * WIDTH * WIDTH,
                     [&](int r, int c) { return load(out + r * WIDTH + c); },
                     [&](int r, int c, Vec x) { store(out + r * WIDTH + c, x); });
-            const float *dropped = behind_dropout(L, start, rows, updated, out);
-            (void)dropped;
+            behind_dropout(L, start, rows, updated, out);
         });
     });
 }
