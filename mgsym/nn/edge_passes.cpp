@@ -6,38 +6,16 @@
 // and all products are of such panels with matrices of WIDTH × WIDTH. Sums over edges are made
 // block by block, for each thread by itself: Python adds those up, in the order of the threads.
 //
-// Compiled by mgsym.utils.compilation with -DWIDTH=…; called through mgsym.nn.edge_passes.
+// Compiled by mgsym.utils.compilation with -DWIDTH=… and vectors.h; called through
+// mgsym.nn.edge_passes.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <thread>
-#include <vector>
-
-typedef int64_t Index;
-
-const int LANES = 8;                  // numbers in one register
 const int VECTORS = WIDTH / LANES;    // registers in a row of a panel
 const int PAIR = 2 * LANES;           // columns of a product that are made at once
 const int BLOCK = 72;                 // edges; a panel of 32 channels takes 9 kB
 const float SLOPE = 0.01f;            // of LeakyReLU
 static_assert(WIDTH % PAIR == 0, "a row is made of pairs of registers");
 
-typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-typedef float Half __attribute__((vector_size(2 * LANES)));
-
-static inline Vec load(const float *x) { return *reinterpret_cast<const Vec *>(x); }
-static inline void store(float *x, Vec v) { *reinterpret_cast<Vec *>(x) = v; }
-static inline void add(float *x, Vec v) { store(x, load(x) + v); }
-
-static inline float sum(Vec v) {
-    Half halves[2];
-    std::memcpy(halves, &v, sizeof v);
-    Half s = halves[0] + halves[1];
-    return (s[0] + s[1]) + (s[2] + s[3]);
-}
 
 // ---- products of panels ----
 
@@ -130,20 +108,6 @@ static inline void add_rows(int rows, const float *panel, float *total, Weight w
         if (r < rows) even[v] += weight(r) * load(panel + r * WIDTH + v * LANES);
         add(total + v * LANES, even[v] + odd[v]);
     }
-}
-
-// ---- work shared out over threads ----
-
-// Call work(thread, first, last) for as many ranges of whole blocks as there are threads.
-template <class Work>
-static void share_out(Index count, Index threads, Index block, Work work) {
-    const Index blocks = (count + block - 1) / block;
-    auto bound = [=](Index t) { return std::min(count, blocks * t / threads * block); };
-    std::vector<std::thread> others;
-    for (Index t = 1; t < threads; ++t)
-        others.emplace_back([=] { work(t, bound(t), bound(t + 1)); });
-    work(0, bound(0), bound(1));
-    for (std::thread &other : others) other.join();
 }
 
 // Call work(first edge, rows) for each block of a range.
