@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from mgsym.descriptors.neighborhoods import GAUSSIAN_REACH, gaussian_mean
+from mgsym.descriptors.neighborhoods import (
+    GAUSSIAN_REACH,
+    GaussianSums,
+    gaussian_mean,
+    neighborhoods,
+)
 from mgsym.descriptors.physical import PhysicalInputs, available_inputs, input_names
 from mgsym.descriptors.power_spectrum import Environment
 from mgsym.errors import UsageError
@@ -27,6 +32,7 @@ from mgsym.graph.prepared import Owner
 from mgsym.utils.progress import Progress
 
 DESCRIPTORS = "descriptors"  # what is prepared of a graph
+_ROWS = 256  # atoms whose inputs are multiplied at once: they fit the cache
 
 
 @dataclass(frozen=True)
@@ -167,17 +173,28 @@ class LocalInputs(nn.Module):
 
     def inputs(self, graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
         """Some atoms [m] and their standardised inputs x [m, count], until all had their turn."""
+        first = self._first(graph)
+        parts = self.environment.describe(graph)
+        if (known := self._known(graph)) is not None:
+            parts = iter([(torch.arange(graph.num_nodes, device=graph.types.device), known)])
+        for nodes, described in parts:
+            yield nodes, self._standardised(first[nodes], described)
+
+    def _first(self, graph: Graph) -> Tensor:
+        """[n, …] inputs beside the descriptors: species and physical inputs."""
         own = [one_hot(graph.types, self.species).to(self.mean)]
         if self.physical is not None:
             own.append(self.physical(graph))
-        first = torch.cat(own, dim=1)
-        parts = self.environment.describe(graph)
-        if (known := graph.prepared_for(self.owner)) is not None:
-            every = torch.arange(graph.num_nodes, device=graph.types.device)
-            parts = iter([(every, known.from_positions[DESCRIPTORS])])
-        for nodes, described in parts:
-            x = torch.cat([first[nodes], described.to(first)], dim=1)
-            yield nodes, (x - self.mean) / self.scale
+        return torch.cat(own, dim=1)
+
+    def _known(self, graph: Graph) -> Tensor | None:
+        """[n, count] descriptors that were prepared."""
+        known = graph.prepared_for(self.owner)
+        return None if known is None else known.from_positions[DESCRIPTORS]
+
+    def _standardised(self, first: Tensor, described: Tensor) -> Tensor:
+        """[m, count] inputs."""
+        return (torch.cat([first, described.to(first)], dim=1) - self.mean) / self.scale
 
     def features(self, graph: Graph) -> Tensor:
         """f [n, features]."""
@@ -212,14 +229,26 @@ class LocalInputs(nn.Module):
         full = weight.new_zeros(rows, self.count, q)
         full[self.used] = weight
         wide = full.transpose(0, 1).flatten(1)  # [count, rows · q]
-        parts = weight.new_empty(graph.num_nodes, rows * q)
-        done = 0
-        for nodes, x in self.inputs(graph):
-            parts[nodes] = x.to(weight) @ wide
-            done += len(nodes)
+        own = weight.new_empty(graph.num_nodes, q)
+        around = GaussianSums(graph, self.options.lengths, own)
+        first, known, done = self._first(graph), self._known(graph), 0
+        for near in neighborhoods(graph, max(around.reach, self.environment.reach)):
+            described = (
+                self.environment.of_many(graph, near) if known is None else known[near.nodes]
+            )
+            parts = torch.cat(
+                [
+                    self._standardised(*few).to(weight) @ wide
+                    for few in zip(
+                        first[near.nodes].split(_ROWS), described.split(_ROWS), strict=True
+                    )
+                ]
+            )
+            own[near.nodes], *others = parts.view(-1, rows, q).unbind(1)
+            around.add(near, others)
+            done += len(near.nodes)
             if progress is not None:
                 progress(done, graph.num_nodes)
-        own, *others = parts.view(-1, rows, q).unbind(1)
-        for part, length in zip(others, self.options.lengths, strict=True):
-            own = own + gaussian_mean(graph, part.contiguous(), length)
+        for mean in around.means():
+            own = own + mean
         return own

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from mgsym.descriptors.neighbor_sums import MOST_RADIAL, CompiledSums
 from mgsym.descriptors.neighborhoods import Neighborhoods, neighborhoods, of_edges
 from mgsym.graph import Graph
 from mgsym.nn.layers import radial_basis, smooth_cutoff
@@ -77,8 +78,23 @@ class Environment:
             spectrum.
         """
         for part in neighborhoods(graph, self.reach):
-            for near in part.pieces(piece_size(graph)):
-                yield near.nodes, self.of_neighbours(graph, near)
+            yield part.nodes, self.of_many(graph, part)
+
+    def of_many(self, graph: Graph, near: Neighborhoods) -> Tensor:
+        """As `of_neighbours`, a few atoms at a time or compiled."""
+        species = len(graph.species)
+        compiled = CompiledSums.of(near, graph.types, species)
+        if compiled is None or self.radial > MOST_RADIAL:
+            found = [near.vector.new_empty(0, self.count(species))]
+            for piece in near.pieces(piece_size(graph)):
+                found.append(self.of_neighbours(graph, piece))
+            return torch.cat(found)
+        result = near.vector.new_empty(len(near.nodes), self.count(species))
+        if self.wide_radial:
+            compiled.radial_densities(self.wide_cutoff, self.wide_radial, result)
+        spectrum = result[:, species * self.wide_radial :]
+        compiled.power_spectra(self.cutoff, self.radial, self.l_max, spectrum, rooted=False)
+        return result
 
     def of_neighbours(self, graph: Graph, near: Neighborhoods) -> Tensor:
         """Descriptors [m, count] of the atoms whose neighbours, weighted or not, are `near`.
@@ -177,15 +193,23 @@ def local_descriptors(
         the square root (with sign) of the power spectrum per species pair, Gaussian and
         l = 1 … l_max, divided by the number of m. The root makes it linear in the density.
     """
-    width = count_descriptors(len(graph.species), radial, l_max) - len(graph.species)
+    species = len(graph.species)
+    width = count_descriptors(species, radial, l_max) - species
+    own = torch.nn.functional.one_hot(graph.types, species).float()
+    whole = of_edges(graph, edge_weight)
+    compiled = CompiledSums.of(whole, graph.types, species)
+    if compiled is not None and radial <= MOST_RADIAL:
+        found = own.new_empty(len(own), species + width)
+        found[:, :species] = own
+        compiled.power_spectra(graph.cutoff, radial, l_max, found[:, species:], rooted=True)
+        return found
     pieces = [graph.edge_vector.new_zeros(0, width)]  # of a graph without atoms
-    for near in of_edges(graph, edge_weight).pieces(piece_size(graph)):
+    for near in whole.pieces(piece_size(graph)):
         if len(near.owner) == 0:  # such as atoms of a part that only send messages
             pieces.append(graph.edge_vector.new_zeros(len(near.nodes), width))
             continue
         c = expansion(graph, near, graph.cutoff, radial, l_max)
-        pieces.append(_invariants(c.unflatten(1, (len(graph.species), radial)), l_max))
-    own = torch.nn.functional.one_hot(graph.types, len(graph.species)).float()
+        pieces.append(_invariants(c.unflatten(1, (species, radial)), l_max))
     return torch.cat([own, torch.cat(pieces)], dim=1)
 
 

@@ -6,38 +6,16 @@
 // and all products are of such panels with matrices of WIDTH × WIDTH. Sums over edges are made
 // block by block, for each thread by itself: Python adds those up, in the order of the threads.
 //
-// Compiled by mgsym.utils.compilation with -DWIDTH=…; called through mgsym.nn.edge_passes.
+// Compiled by mgsym.utils.compilation with -DWIDTH=… and vectors.h; called through
+// mgsym.nn.edge_passes.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <thread>
-#include <vector>
-
-typedef int64_t Index;
-
-const int LANES = 8;                  // numbers in one register
 const int VECTORS = WIDTH / LANES;    // registers in a row of a panel
 const int PAIR = 2 * LANES;           // columns of a product that are made at once
 const int BLOCK = 72;                 // edges; a panel of 32 channels takes 9 kB
 const float SLOPE = 0.01f;            // of LeakyReLU
 static_assert(WIDTH % PAIR == 0, "a row is made of pairs of registers");
 
-typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-typedef float Half __attribute__((vector_size(2 * LANES)));
-
-static inline Vec load(const float *x) { return *reinterpret_cast<const Vec *>(x); }
-static inline void store(float *x, Vec v) { *reinterpret_cast<Vec *>(x) = v; }
-static inline void add(float *x, Vec v) { store(x, load(x) + v); }
-
-static inline float sum(Vec v) {
-    Half halves[2];
-    std::memcpy(halves, &v, sizeof v);
-    Half s = halves[0] + halves[1];
-    return (s[0] + s[1]) + (s[2] + s[3]);
-}
 
 // ---- products of panels ----
 
@@ -132,20 +110,6 @@ static inline void add_rows(int rows, const float *panel, float *total, Weight w
     }
 }
 
-// ---- work shared out over threads ----
-
-// Call work(thread, first, last) for as many ranges of whole blocks as there are threads.
-template <class Work>
-static void share_out(Index count, Index threads, Index block, Work work) {
-    const Index blocks = (count + block - 1) / block;
-    auto bound = [=](Index t) { return std::min(count, blocks * t / threads * block); };
-    std::vector<std::thread> others;
-    for (Index t = 1; t < threads; ++t)
-        others.emplace_back([=] { work(t, bound(t), bound(t + 1)); });
-    work(0, bound(0), bound(1));
-    for (std::thread &other : others) other.join();
-}
-
 // Call work(first edge, rows) for each block of a range.
 template <class Work>
 static inline void each_block(Index first, Index last, Work work) {
@@ -191,6 +155,18 @@ static inline const float *activation(const Layer &L, Index start, int rows, Ind
     return own;
 }
 
+// a · z of one head of a block.
+static inline void head_logits(const Layer &L, Index start, int rows, Index head, const float *z,
+                               const float *a, float *logits) {
+    Vec weight[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) weight[v] = load(a + head * WIDTH + v * LANES);
+    for (int r = 0; r < rows; ++r) {
+        Vec dot = Vec{};
+        for (int v = 0; v < VECTORS; ++v) dot += weight[v] * load(z + r * WIDTH + v * LANES);
+        logits[(start + r) * L.heads + head] = sum(dot);
+    }
+}
+
 // What comes down to the projection: d_new behind dropout.
 static inline const float *behind_dropout(const Layer &L, Index start, int rows, const float *d_new, float *own) {
     d_new += start * WIDTH;
@@ -214,17 +190,12 @@ void egat_activate(const Layer *layer, const float *a, const float *shift, float
             for (Index head = 0; head < L.heads; ++head) {
                 float *z = L.stored ? place(L, start, rows, head) : own;
                 activate(L, start, rows, head, z);
-                Vec s[VECTORS], squares[VECTORS], weight[VECTORS], middle[VECTORS];
+                Vec s[VECTORS], squares[VECTORS], middle[VECTORS];
                 for (int v = 0; v < VECTORS; ++v) {
                     s[v] = squares[v] = Vec{};
-                    weight[v] = load(a + head * WIDTH + v * LANES);
                     middle[v] = load(shift + head * WIDTH + v * LANES);
                 }
-                for (int r = 0; r < rows; ++r) {
-                    Vec dot = Vec{};
-                    for (int v = 0; v < VECTORS; ++v) dot += weight[v] * load(z + r * WIDTH + v * LANES);
-                    logits[(start + r) * L.heads + head] = sum(dot);
-                }
+                head_logits(L, start, rows, head, z, a, logits);
                 for (int r = 0; r < rows; ++r)
                     for (int v = 0; v < VECTORS; ++v) {
                         const Vec d = load(z + r * WIDTH + v * LANES) - middle[v];
@@ -237,6 +208,31 @@ void egat_activate(const Layer *layer, const float *a, const float *shift, float
                         total[channels + head * WIDTH + v * LANES + l] += squares[v][l];
                     }
             }
+        });
+    });
+}
+
+// Without statistics: z where it is stored, logits and, where there is a matrix, new edges as
+// egat_update makes them, all in one pass.
+void egat_outputs(const Layer *layer, const float *a, const float *matrix, const float *constant,
+                  float *logits, float *updated) {
+    const Layer &L = *layer;
+    share_out(L.count, L.threads, BLOCK, [=](Index, Index first, Index last) {
+        alignas(64) float own[BLOCK * WIDTH];
+        each_block(first, last, [&](Index start, int rows) {
+            float *out = updated + start * WIDTH;
+            for (Index head = 0; head < L.heads; ++head) {
+                float *z = L.stored ? place(L, start, rows, head) : own;
+                activate(L, start, rows, head, z);
+                head_logits(L, start, rows, head, z, a, logits);
+                if (!matrix) continue;
+                const float *so_far = head ? out : L.edges + start * WIDTH;
+                product(
+                    rows, z, WIDTH, matrix + head * WIDTH * WIDTH,
+                    [&](int r, int c) { return load(so_far + r * WIDTH + c) + (head ? Vec{} : load(constant + c)); },
+                    [&](int r, int c, Vec x) { store(out + r * WIDTH + c, x); });
+            }
+            if (matrix) behind_dropout(L, start, rows, updated, out);
         });
     });
 }
@@ -256,8 +252,7 @@ void egat_update(const Layer *layer, const float *matrix, const float *constant,
                     rows, activation(L, start, rows, head, own), WIDTH, matrix + head * WIDTH * WIDTH,
                     [&](int r, int c) { return load(out + r * WIDTH + c); },
                     [&](int r, int c, Vec x) { store(out + r * WIDTH + c, x); });
-            const float *dropped = behind_dropout(L, start, rows, updated, out);
-            (void)dropped;
+            behind_dropout(L, start, rows, updated, out);
         });
     });
 }

@@ -1,8 +1,9 @@
-"""The passes over edges of a training step, compiled (edge_passes.cpp) where a compiler is there.
+"""The passes over edges of a layer, compiled (edge_passes.cpp) where a compiler is there.
 
 What PyTorch computes in `mgsym.nn.egat_kernel`, `egat` and `layers` comes out here to
 rounding, in less time: gathers, products, activations and sums of a block of edges are made
-while it stays in the first cache. Only for training in float32 on a CPU; the rest is PyTorch's.
+while it stays in the first cache. For float32 on a CPU, in training and in predictions of very
+many edges; the rest is PyTorch's.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from mgsym.utils.compilation import compiled_library
 _SOURCE = Path(__file__).with_name("edge_passes.cpp")
 _SHARE = 4096  # edges that are worth a thread
 _MOST_THREADS = 8  # each has sums of its own
+_MANY = 300_000  # edges whose prediction gains more than compiling takes
 
 
-def compiled_passes(edges: Tensor, width: int) -> ctypes.CDLL | None:
+def compiled_passes(edges: Tensor, width: int, training: bool) -> ctypes.CDLL | None:
     """Load the compiled passes if they can take these edges: None means PyTorch.
 
     Args:
         edges: [e, …], on the device and in the precision of the layer.
         width: of a head, and of the edges between layers.
+        training: whether the layer is; a prediction has no gradients here.
     """
+    if training != torch.is_grad_enabled() or not (training or len(edges) >= _MANY):
+        return None
     if edges.device.type != "cpu" or edges.dtype != torch.float32 or width % 16 or width > 128:
         return None
-    if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
         return None
     return compiled_library(_SOURCE, WIDTH=width)
 
@@ -94,13 +99,16 @@ class CompiledEdges:
         return sums.sum(0)
 
     def outputs(self, projection: Tensor | None, constant: Tensor) -> tuple[Tensor, Tensor | None]:
+        constant, matrix, new = constant.contiguous(), None, None
+        if projection is not None:
+            new, matrix = torch.empty_like(self.edges), projection.T.contiguous()
         if self.logits is None:  # nobody asked for statistics
-            self.statistics(self.edges.new_zeros(self.heads * self.width))
-        assert self.logits is not None
-        if projection is None:
-            return self.logits, None
-        new, matrix = torch.empty_like(self.edges), projection.T.contiguous()
-        self.library.egat_update(self._layer, _at(matrix), _at(constant.contiguous()), _at(new))
+            self.logits = self.edges.new_empty(self.count, self.heads)
+            self.library.egat_outputs(
+                self._layer, *map(_at, (self.a, matrix, constant, self.logits, new))
+            )
+        elif new is not None:
+            self.library.egat_update(self._layer, *map(_at, (matrix, constant, new)))
         return self.logits, new
 
     def moments(self, d_logits: Tensor | None, d_new: Tensor | None) -> tuple[Tensor, ...]:

@@ -169,7 +169,7 @@ class EGATBlock(nn.Module):
         lower = torch.is_autocast_enabled(kind)
         precision = torch.get_autocast_dtype(kind) if lower else edges.dtype
         # only the products over edges, nearly all the work, are made in lower precision
-        library = compiled_passes(edges, self.conv.out) if self.training and not lower else None
+        library = None if lower else compiled_passes(edges, self.conv.out, self.training)
         with torch.autocast(kind, enabled=False):
             nodes = nodes.to(edges.dtype)
             logits, new = self._edges(nodes, edges, graph, precision, not last, library)

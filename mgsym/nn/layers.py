@@ -82,17 +82,19 @@ class EdgeEncoder(nn.Module):
 
     def _encode(self, x: Tensor, views: Tensor, shares: Tensor, average: bool) -> Tensor:
         count = batch_count(len(x)) * len(views)
-        mean, second = _moments(x)
-        seen_mean = torch.einsum("t,tij,j->i", shares, views, mean)
-        seen_second = torch.einsum("t,tij,jk,tlk->il", shares, views, second, views)
+        seen_mean = seen_second = None
+        if self.first_norm.training:
+            mean, second = _moments(x)
+            seen_mean = torch.einsum("t,tij,j->i", shares, views, mean)
+            seen_second = torch.einsum("t,tij,jk,tlk->il", shares, views, second, views)
         scale, shift = self._fold(self.first, self.first_norm, seen_mean, seen_second, count)
         first = torch.einsum("wi,tij->tjw", scale, views)
         # the shift is the weight of a further input of 1
         first = torch.cat([first, shift.expand(len(views), 1, -1)], dim=1)
         x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         library = None
-        if self.training and average and not x.requires_grad:
-            library = compiled_passes(x, first.shape[2])
+        if average and not x.requires_grad:
+            library = compiled_passes(x, first.shape[2], self.training)
         mean_of_hidden = second_of_hidden = None
         if self.second_norm.training:
             sums = batch_sum(

@@ -63,6 +63,7 @@ def neighbor_pairs(
     periodic: tuple[bool, bool, bool],
     cutoff: float,
     *,
+    targets: Tensor | None = None,
     method: str = "auto",
     device: str | torch.device = "cpu",
 ) -> Pairs:
@@ -78,6 +79,7 @@ def neighbor_pairs(
             looked at.
         periodic: whether the cell repeats along each of its vectors.
         cutoff: Å.
+        targets: [k] int64 ascending, the atoms at which pairs arrive; None for all.
         method: ``brute`` (all pairs, in chunks), ``cells`` (linked cells) or ``auto``.
         device: where to search; the result is on the CPU.
 
@@ -89,16 +91,18 @@ def neighbor_pairs(
     if method not in METHODS:
         raise UsageError(f"no neighbour search {method!r}: choose one of {', '.join(METHODS)}")
     _check(positions, cell, cutoff)
-    if len(positions) == 0:
+    if len(positions) == 0 or (targets is not None and len(targets) == 0):
         return _empty(0)
     positions = positions.detach().to(device=device, dtype=torch.float64)
     vectors = cell.detach().to(device="cpu", dtype=torch.float64).numpy()
     # candidates may be further than the cutoff by more than rounding can amount to
     reach = cutoff * (1 + SLACK) + 1e-14 * float(positions.abs().max())
     images = periodic_images(positions, vectors, periodic, reach)
-    few = len(positions) * len(images.atom) <= FEW_PAIRS
+    atoms = torch.arange(len(positions)) if targets is None else targets
+    atoms = atoms.to(positions.device)
+    few = len(atoms) * len(images.atom) <= FEW_PAIRS
     brute = few if method == "auto" else method == "brute"
-    candidates = list((_all_pairs if brute else _columns)(images, reach))
+    candidates = list((_all_pairs if brute else _columns)(images, atoms, reach))
     return _decide(images, candidates, cutoff)
 
 
@@ -125,11 +129,11 @@ def _empty(edges: int) -> Pairs:
 # --- proposing candidates --------------------------------------------------------------------
 
 
-def _all_pairs(images: Images, reach: float) -> Iterator[_Candidates]:
-    """Compare every atom with every image, a few atoms at a time."""
+def _all_pairs(images: Images, targets: Tensor, reach: float) -> Iterator[_Candidates]:
+    """Compare every target with every image, a few atoms at a time."""
     atoms, place = images.wrapped.T.contiguous(), images.place.T.contiguous()
-    every = torch.arange(len(atoms), device=place.device)
-    for target in every.split(max(1, _chunk(place) // len(place))):
+    every = torch.arange(len(targets), device=place.device)
+    for target in targets.split(max(1, _chunk(place) // len(place))):
         distance = torch.cdist(atoms[target], place, compute_mode="donot_use_mm_for_euclid_dist")
         near = distance <= reach
         near.scatter_(1, images.home[target].long()[:, None], False)
@@ -202,21 +206,22 @@ def _blocks(atoms: Tensor, place: Tensor, reach: float) -> _Blocks:
     return _Blocks(filled, begin, end, pad(image, (0, 1), value=len(image)).int())
 
 
-def _columns(images: Images, reach: float) -> Iterator[_Candidates]:
-    """Compare blocks of neighbouring atoms with the images in reach of the block."""
-    n, m = len(images.home), len(images.atom)
-    blocks = _blocks(images.wrapped, images.place, reach)
+def _columns(images: Images, targets: Tensor, reach: float) -> Iterator[_Candidates]:
+    """Compare blocks of neighbouring targets with the images in reach of the block."""
+    n, m = len(targets), len(images.atom)
+    atoms = images.wrapped if n == len(images.home) else take(images.wrapped, targets)
+    blocks = _blocks(atoms, images.place, reach)
     # |a − b|² < r²  ⇔  (−2a, 1) · (b, b²) < r² − a²: a product of matrices, with room for its
     # rounding; fillers are near nothing
     centre = (images.place.amin(dim=1) + images.place.amax(dim=1))[:, None] / 2
-    place, atoms = images.place - centre, images.wrapped - centre
+    place, atoms = images.place - centre, atoms - centre
     squares = (place**2).sum(dim=0, keepdim=True)
     right = pad(torch.cat([place, squares]), (0, 1))
     right[3, m] = torch.inf
     left = pad(torch.cat([-2 * atoms, torch.ones_like(atoms[:1])]), (0, 1)).T.contiguous()
     limit = reach**2 + 1e-14 * float(squares.max()) - (atoms**2).sum(dim=0)
     limit = pad(limit, (0, 1), value=-torch.inf)
-    home = pad(images.home, (0, 1), value=m)
+    home = pad(images.home[targets], (0, 1), value=m)
 
     for block in _alike(blocks, _chunk(place)):
         image = _in_reach(blocks, block)
@@ -234,7 +239,7 @@ def _columns(images: Images, reach: float) -> Iterator[_Candidates]:
         row = torch.arange(len(counts), device=place.device)
         found -= torch.repeat_interleave((row - row // BLOCK) * size, counts)
         real = atom < n
-        yield _Candidates(atom[real], counts[real], image.flatten().index_select(0, found))
+        yield _Candidates(targets[atom[real]], counts[real], image.flatten().index_select(0, found))
 
 
 def _alike(blocks: _Blocks, chunk: int) -> Iterator[Tensor]:
@@ -282,7 +287,7 @@ def _decide(images: Images, candidates: list[_Candidates], cutoff: float) -> Pai
     target, counts, image = (torch.cat(parts) for parts in zip(*candidates, strict=True))
     order = target.argsort()
     begin = (counts.cumsum(0) - counts)[order]
-    counts = counts[order]
+    target, counts = target[order], counts[order]
     end = counts.cumsum(0)
     pairs, size, start = _empty(int(end[-1])), 0, 0
     part = end // (_chunk(end) // 4)
@@ -292,7 +297,7 @@ def _decide(images: Images, candidates: list[_Candidates], cutoff: float) -> Pai
         # where each atom's run of candidates is, less where it will be
         at = torch.repeat_interleave(begin[atoms] - (number.cumsum(0) - number), number)
         at += torch.arange(len(at), device=at.device)
-        row = torch.repeat_interleave(number) + start
+        row = torch.repeat_interleave(target[atoms], number)
         size += _write(images, row, image.index_select(0, at), cutoff, pairs, size)
         start += length
     if size == len(pairs.shift):

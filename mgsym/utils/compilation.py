@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mgsym.utils.files import atomic_path
 
+_COMMON = Path(__file__).with_name("vectors.h")
 SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
 _LONGEST = 300  # seconds that a compiler may take
 _FLAGS = (
@@ -36,7 +37,7 @@ def compiled_library(source: Path, **defined: int) -> ctypes.CDLL | None:
     turns it off, without a word.
 
     Args:
-        source: a file without includes but of the standard library.
+        source: a file without includes; vectors.h comes before it.
         defined: macros.
     """
     return None if os.environ.get(SWITCH) == "0" else _library(source, tuple(defined.items()))
@@ -50,11 +51,11 @@ def _library(source: Path, defined: tuple[tuple[str, int], ...]) -> ctypes.CDLL 
         library = _cache() / f"{source.stem}-{_key(source, compiler, flags)}.so"
         if not library.exists():
             with atomic_path(library) as path:
-                _run([*compiler, *flags, str(source), "-o", str(path)])
+                _run([*compiler, *flags, "-include", str(_COMMON), str(source), "-o", str(path)])
         return ctypes.CDLL(str(library))
     except (_NotCompiled, OSError, RuntimeError) as error:  # RuntimeError: no home
         warnings.warn(
-            f"{source.name} could not be compiled ({error}); training goes on without it, slower: "
+            f"{source.name} could not be compiled ({error}); this goes on without it, slower: "
             f"mend that, or set {SWITCH}=0 to silence this",
             RuntimeWarning,
             stacklevel=4,
@@ -83,7 +84,8 @@ def _native() -> str:
 
 def _key(source: Path, compiler: list[str], flags: list[str]) -> str:
     """What the library depends on, in 16 letters."""
-    parts = [source.read_text("utf-8"), _run([*compiler, "--version"]), *flags, _processor()]
+    texts = [file.read_text("utf-8") for file in (_COMMON, source)]
+    parts = [*texts, _run([*compiler, "--version"]), *flags, _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -211,18 +211,38 @@ def test_a_model(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     compare(both(monkeypatch, model, call_model(graph)))
 
 
+@pytest.mark.parametrize("name", ["symgnn", "egat", "egat-length"])
+def test_a_prediction_of_very_many_edges(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    torch.manual_seed(0)
+    graph, model = random_graph(60, 2000), create_model(name, ("Cu", "Zr"), 5.0).eval()
+    for module in model.modules():  # as after some training
+        if isinstance(module, torch.nn.BatchNorm1d):
+            torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    with torch.no_grad():
+        eager = model(graph)
+        monkeypatch.setattr(edge_passes, "_MANY", 2000)
+        compiled = model(graph)
+    assert not torch.equal(compiled, eager)
+    torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)
+
+
 def test_who_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     edges = torch.zeros(5, 32)
-    assert compiled_passes(edges, 32) is not None
-    assert compiled_passes(edges.double(), 32) is None
-    assert compiled_passes(edges.to("meta"), 32) is None
-    assert compiled_passes(edges, 24) is None
+    assert compiled_passes(edges, 32, training=True) is not None
+    assert compiled_passes(edges.double(), 32, training=True) is None
+    assert compiled_passes(edges.to("meta"), 32, training=True) is None
+    assert compiled_passes(edges, 24, training=True) is None
     with torch.no_grad():
-        assert compiled_passes(edges, 32) is None
+        assert compiled_passes(edges, 32, training=True) is None
+        assert compiled_passes(edges, 32, training=False) is None
+        monkeypatch.setattr(edge_passes, "_MANY", 5)
+        assert compiled_passes(edges, 32, training=False) is not None
+    assert compiled_passes(edges, 32, training=False) is None
     with torch.autocast("cpu", torch.bfloat16):
-        assert compiled_passes(edges, 32) is None
+        assert compiled_passes(edges, 32, training=True) is None
     monkeypatch.setenv("MGSYM_COMPILE", "0")
-    assert compiled_passes(edges, 32) is None
+    assert compiled_passes(edges, 32, training=True) is None
 
 
 def test_evaluation_compiles_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
