@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -277,14 +277,17 @@ def _join_shares(
     files = [*([path] if path.exists() else []), *there]
     if plan is None:  # what they were made for is told by the run that takes them up
         plan = Plan(max(read_events(file)[0].searches for file in files))
-    labels, heading, events = merge(structure, files, plan)
-    write_events(path, heading, event_lines(events))
-    frames = [frame for frame in map(_beside, files) if frame.exists()]
-    if frames:
-        join_saddles(frames, events, _beside(path))
-    for share in there:
-        share.unlink()
-        _beside(share).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for share in there:
+            stack.enter_context(lock_output(share))
+        labels, heading, events = merge(structure, files, plan)
+        write_events(path, heading, event_lines(events))
+        frames = [frame for frame in map(_beside, files) if frame.exists()]
+        if frames:
+            join_saddles(frames, events, _beside(path))
+        for share in there:
+            share.unlink()
+            _beside(share).unlink(missing_ok=True)
     return labels
 
 
