@@ -43,11 +43,14 @@ _UNSEEN = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\u
 NUMBER = re.compile(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.e-]+)?( ?%)?")
 
 _verbosity = 0  # −1 quiet, 0 normal, 1 verbose; one command line runs at a time
+_muted = False  # another process speaks
 
 
 def reset() -> None:
     """Start a command line: nothing quiet or verbose, and odd terminals cannot fail a print."""
+    global _muted
     set_verbosity(0)
+    _muted = False
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -59,14 +62,20 @@ def set_verbosity(level: int) -> None:
     _verbosity = level
 
 
+def mute() -> None:
+    """Say nothing but errors from here on, whatever options ask: another process speaks."""
+    global _muted
+    _muted = True
+
+
 def verbose() -> bool:
     """Whether -v was given."""
     return _verbosity > 0
 
 
 def quiet() -> bool:
-    """Whether -q was given."""
-    return _verbosity < 0
+    """Whether -q was given, or another process speaks."""
+    return _verbosity < 0 or _muted
 
 
 def say(message: str) -> None:
@@ -77,13 +86,14 @@ def say(message: str) -> None:
 
 def detail(message: str) -> None:
     """A note that only -v shows, on stderr."""
-    if verbose():
+    if verbose() and not _muted:
         click.echo(_visible(message), err=True)
 
 
 def warn(message: str) -> None:
     """A warning, in one line on stderr; -q does not hide it."""
-    complaint("warning", message)
+    if not _muted:
+        complaint("warning", message)
 
 
 def complaint(kind: str, message: str) -> None:
@@ -225,8 +235,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     """Yield ``should_stop()``: the first Ctrl-C or SIGTERM makes it true, the second raises.
 
     Work that can be resumed asks it after each step, saves, and raises
-    `mgsym.errors.Interrupted` with a word on how to go on.
+    `mgsym.errors.Interrupted` with a word on how to go on. Of several processes, all stop when one
+    has failed.
     """
+    from mgsym.utils import processes
+
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -240,7 +253,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     for number in before:
         signal.signal(number, stop)
     try:
-        yield lambda: stopping
+        yield lambda: stopping or processes.one_failed()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

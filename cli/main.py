@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("mgsym.cli.fetch", "Download the public dataset and check it."),
 }
 
+SHARED = ("train", "predict", "label", "benchmark")  # under torchrun
 INTERRUPTED = 130
 
 
@@ -126,16 +127,32 @@ def cli(ctx: click.Context) -> None:
 
 def _take_part(command: str) -> None:
     """Of several processes that torchrun started, the first speaks for all."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _one_of_several():
         return
-    if command != "train":
+    if command not in SHARED:
         raise UsageError(
-            f"mgsym {command} does not share its work with other processes, only mgsym train does: "
-            "start it without torchrun"
+            f"mgsym {command} does not share its work with other processes, only mgsym "
+            f"{', '.join(SHARED)} do: start it without torchrun"
         )
     if os.environ.get("RANK", "0") != "0":
-        console.set_verbosity(-1)
+        console.mute()
         _silence_stdout()
+    from mgsym.utils import processes
+
+    processes.meet()
+
+
+def _one_of_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _told_by_another() -> bool:
+    """Whether another of several processes failed before this one, and says why."""
+    if not _one_of_several():
+        return False
+    from mgsym.utils import processes
+
+    return not processes.first_to_fail()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,17 +178,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (_Stopped, click.Abort):
         if console.verbose():
             traceback.print_exc()
-        click.echo("mgsym: interrupted", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except Exception as error:
-        if console.verbose():
-            traceback.print_exc()
         line, code = _line_for(error)
-        console.complaint("error", line)
+        if not _told_by_another():
+            if console.verbose():
+                traceback.print_exc()
+            console.complaint("error", line)
         return code
     except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    if not _told_by_another():
         click.echo("mgsym: interrupted", err=True)
-        return INTERRUPTED
+    return INTERRUPTED
 
 
 def _line_for(error: Exception) -> tuple[str, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -42,7 +43,8 @@ from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.error_features import Features
 from mgsym.uncertainty.out_of_distribution import OODReport, ood_report
 from mgsym.uncertainty.reliability import Reliability, reliability
-from mgsym.utils.files import holds_output
+from mgsym.utils import processes
+from mgsym.utils.files import lock_output
 from mgsym.utils.progress import Progress, part, silent
 
 
@@ -83,7 +85,14 @@ class PredictionSummary:
     warnings: tuple[str, ...]
 
 
-@holds_output("out")
+class _Predicted(NamedTuple):
+    """One structure's prediction, with how it compares with the training structures."""
+
+    found: Prediction
+    known: OODReport
+    summary: PredictionSummary
+
+
 def predict_files(
     files: Sequence[str | Path],
     run: str | Path,
@@ -107,6 +116,10 @@ def predict_files(
     between the models); and where the model tells, ``training_distance`` (1 is usual). The columns
     it had are kept.
 
+    Where torchrun started several processes, each predicts some of the structures, and the first
+    writes them all. One structure is not shared: what is prepared of the whole is half of the work,
+    and each process would do it.
+
     Args:
         files: structure files of any known format, graph files, or folders of graph files.
         run: a run, a folder of seeds (their mean), a checkpoint or an ensemble.
@@ -128,36 +141,70 @@ def predict_files(
         Interrupted: `should_stop` said so.
         UsageError: `out` exists, or is one file for several inputs.
     """
-    ensemble = load_ensemble(run, device)
-    systems = read_systems(files, types, frames)
-    structures = [
-        system if isinstance(system, Structure) else labelled_structure(system)
-        for system in systems
-    ]
-    paths = output_paths(Path(out), structures, len(files), overwrite)
-    predicted, summaries, kept = [], [], []
-    for i, (system, structure) in enumerate(zip(systems, structures, strict=True)):
-        step = _stoppable(part(progress, i, len(structures)), should_stop)
-        graph = graph_for(system, ensemble, potential, device, step)
-        if physical_names(ensemble):  # computing them was nearly all the work
-            step = _stoppable(None, should_stop)
-        kept.append(UnfinishedPrediction(paths[i], graph, ensemble, resume))
-        try:
-            (found,) = predict_with_spread([graph], ensemble, progress=step, saved=kept[-1])
-        except Interrupted:
-            kept[-1].write()
-            raise
-        known = ood_report(graph, ensemble.training_set)
-        found = found._replace(std=barrier_std(found, graph, ensemble))
-        predicted.append(_with_prediction(structure, found, known, _tells_error(ensemble)))
-        warnings = (*known.warnings, *physics_warning(graph, ensemble))
-        summaries.append(_summary(structure, found, known, ensemble, paths[i], warnings))
-        if progress is not None:
-            progress(i + 1, len(structures))
-    write_all(predicted, paths, overwrite)
-    for one in kept:
-        one.remove()
-    return summaries
+    first = processes.rank() == 0
+    with processes.joined(), lock_output(out) if first else nullcontext():
+        ensemble = load_ensemble(run, processes.own_device(device))
+        systems = read_systems(files, types, frames)
+        _check_processes(len(systems))
+        structures = [
+            system if isinstance(system, Structure) else labelled_structure(system)
+            for system in systems
+        ]
+        paths = output_paths(Path(out), structures, len(files), overwrite)
+        own: dict[int, _Predicted] = {}
+        kept = []
+        for i in processes.taken(len(systems), "structures"):
+            step = _stoppable(part(progress, i, len(systems)), should_stop)
+            graph = graph_for(systems[i], ensemble, potential, device, step)
+            kept.append(UnfinishedPrediction(paths[i], graph, ensemble, resume))
+            own[i] = _predicted(structures[i], graph, ensemble, kept[-1], step, should_stop)
+            if progress is not None:
+                progress(i + 1, len(systems))
+        every: dict[int, _Predicted] = {}
+        for others in processes.gathered(own):
+            every |= others
+        if first:
+            write_all(
+                [_with_prediction(s, every[i], ensemble) for i, s in enumerate(structures)],
+                paths,
+                overwrite,
+            )
+        processes.barrier()
+        for one in kept:
+            one.remove()
+        return [every[i].summary for i in sorted(every)]
+
+
+def _check_processes(structures: int) -> None:
+    if processes.count() > max(1, structures):
+        raise UsageError(
+            f"{processes.count()} processes, but {structures} structures: start {structures} at "
+            "most, since one structure is not shared (more threads, OMP_NUM_THREADS, help it)"
+        )
+
+
+def _predicted(
+    structure: Structure,
+    graph: Graph,
+    ensemble: Ensemble,
+    kept: UnfinishedPrediction,
+    step: Progress,
+    should_stop: Callable[[], bool] | None,
+) -> _Predicted:
+    """Predict one structure, and keep what is known of it when that is stopped."""
+    if physical_names(ensemble):  # computing them was nearly all the work
+        step = _stoppable(None, should_stop)
+    try:
+        (found,) = predict_with_spread([graph], ensemble, progress=step, saved=kept)
+    except Interrupted:
+        kept.write()
+        raise
+    known = ood_report(graph, ensemble.training_set)
+    found = found._replace(std=barrier_std(found, graph, ensemble))
+    warnings = (*known.warnings, *physics_warning(graph, ensemble))
+    return _Predicted(
+        found, known, _summary(structure, found, known, ensemble, kept.output, warnings)
+    )
 
 
 def _stoppable(progress: Progress | None, should_stop: Callable[[], bool] | None) -> Progress:
@@ -370,14 +417,13 @@ def check_rotations(
     return checks
 
 
-def _with_prediction(
-    structure: Structure, found: Prediction, known: OODReport, tells_error: bool
-) -> Structure:
+def _with_prediction(structure: Structure, predicted: _Predicted, ensemble: Ensemble) -> Structure:
+    found, distance = predicted.found, predicted.known.distance
     structure = structure.with_column(PREDICTED, found.mean, "eV")
-    if tells_error:
+    if _tells_error(ensemble):
         structure = structure.with_column(PREDICTED + STD, found.std, "eV")
-    if known.distance is not None:
-        structure = structure.with_column(DISTANCE, known.distance)
+    if distance is not None:
+        structure = structure.with_column(DISTANCE, distance)
     return structure
 
 

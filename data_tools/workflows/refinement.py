@@ -27,6 +27,7 @@ from mgsym.errors import UsageError
 from mgsym.structure import Structure
 from mgsym.structure.columns import MODEL, PREDICTED, STD
 from mgsym.uncertainty.posterior import Posterior
+from mgsym.utils import processes
 from mgsym.utils.devices import device_for_jobs, resolve_device
 from mgsym.utils.files import holds_output, refuse_existing
 
@@ -114,6 +115,8 @@ def refine_file(
         InputError: a file is wrong, the structure not at a minimum, or the error not known.
         Interrupted: the searches were stopped; the message tells how to go on.
     """
+    if processes.count() > 1:
+        raise UsageError("--refine takes one process, and --jobs: start it without torchrun")
     _check(searches, share, atoms)
     how = search_run or SearchRun(device="auto")
     _refuse_graphs(Path(file))

@@ -35,6 +35,7 @@ class UnfinishedPrediction:
 
     def __init__(self, output: Path, graph: Graph, ensemble: Ensemble, resume: bool) -> None:
         name = graph.names[0] or "structure"
+        self.output = output
         self.path = output.with_name(f"{output.name}.{name}.unfinished.pt")
         self.made_of = _fingerprint(graph, ensemble)
         self.atoms = graph.num_nodes

@@ -8,6 +8,7 @@ of it, written anew after each training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -24,7 +25,14 @@ from mgsym.benchmark.plan import (
     make_folds,
 )
 from mgsym.benchmark.table import Table, make_table
-from mgsym.benchmark.trial import Planned, Trial, finished_trial, hashes_of, run_trial
+from mgsym.benchmark.trial import (
+    Planned,
+    Trial,
+    finished_trial,
+    hashes_of,
+    load_trial,
+    run_trial,
+)
 from mgsym.errors import InputError, Interrupted, UsageError
 from mgsym.evaluation.splits import refuse_equal_names
 from mgsym.graph import Graph, match_species
@@ -32,8 +40,9 @@ from mgsym.models import create_model
 from mgsym.structure import index_species
 from mgsym.training.config import Config
 from mgsym.training.runs import clear_run
+from mgsym.utils import processes
 from mgsym.utils.devices import resolve_device
-from mgsym.utils.files import holds_output
+from mgsym.utils.files import lock_output
 from mgsym.utils.progress import Progress, part
 
 __all__ = [
@@ -74,7 +83,6 @@ def latest_benchmark(folder: str | Path = BENCHMARKS) -> Path:
     return found[-1].parent
 
 
-@holds_output("folder")
 def run_benchmark(
     graphs: Sequence[Graph],
     plan: BenchmarkPlan,
@@ -91,6 +99,9 @@ def run_benchmark(
     Models take turns within a fold, so that what is there when time runs out can be compared. A
     training that diverges is recorded as failed, and the others go on; resuming tries it again.
 
+    Where torchrun started several processes, each trains what no other has begun, and the first
+    makes the table.
+
     Args:
         graphs: one structure each, with distinct names.
         plan: see BenchmarkPlan.
@@ -106,36 +117,65 @@ def run_benchmark(
         InputError: a model cannot be trained on the graphs; told before any training.
         Interrupted: `should_stop` said so; the message tells how to go on.
     """
-    folder, where = Path(folder), resolve_device(device)
-    refuse_equal_names(graphs)
-    folds = make_folds(graphs, plan)
-    planned = _trainings(plan, folds)
-    check_models(plan, folds)
-    _open(folder, plan, resume, overwrite)
-    done = [finished_trial(folder / "trials" / f"{p.name}.json", p) for p in planned]
-    waiting = [p for p, trial in zip(planned, done, strict=True) if trial is None]
-    trials = [trial for trial in done if trial is not None]
-    table = make_table(plan, folds, trials)
-    for number, one in enumerate(waiting):
-        step = part(
-            progress, number, len(waiting), model=one.label, glass=one.fold.name, seed=one.seed
-        )
-        run = folder / "runs" / one.name
-        try:
-            if should_stop is not None and should_stop():  # not every model asks it
-                raise Interrupted("before a training")
-            trials.append(run_trial(one, plan, run, where, step, should_stop))
-        except Interrupted as error:
-            raise Interrupted(
-                f"the benchmark was interrupted, {len(trials)} of {len(planned)} trainings are "
-                f"done; go on with: mgsym benchmark --resume {folder}"
-            ) from error
-        trials[-1].save(folder / "trials" / f"{one.name}.json")
-        (run / "last.pt").unlink(missing_ok=True)  # the record is safe
-        table = make_table(plan, folds, trials)
-        table.save(folder)
-    table.save(folder)
+    folder, where = Path(folder), resolve_device(processes.own_device(device))
+    first = processes.rank() == 0
+    with processes.joined(), lock_output(folder) if first else nullcontext():
+        refuse_equal_names(graphs)
+        folds = make_folds(graphs, plan)
+        planned = _trainings(plan, folds)
+        check_models(plan, folds)
+        if first:
+            _open(folder, plan, resume, overwrite)
+        processes.barrier()
+        waiting = [p for p in planned if finished_trial(_record(folder, p), p) is None]
+        processes.barrier()  # all have read the same records
+        for number in processes.taken(len(waiting), "trainings"):
+            one = waiting[number]
+            step = part(
+                progress, number, len(waiting), model=one.label, glass=one.fold.name, seed=one.seed
+            )
+            try:
+                with processes.alone():
+                    _train(one, plan, folder, where, step, should_stop)
+            except Interrupted as error:
+                done = len(_recorded(folder, planned))
+                raise Interrupted(
+                    f"the benchmark was interrupted, {done} of {len(planned)} trainings are "
+                    f"done; go on with: mgsym benchmark --resume {folder}"
+                ) from error
+            if first:
+                make_table(plan, folds, _recorded(folder, planned)).save(folder)
+        processes.barrier()
+        table = make_table(plan, folds, _recorded(folder, planned))
+        if first:
+            table.save(folder)
     return table
+
+
+def _recorded(folder: Path, planned: Sequence[Planned]) -> list[Trial]:
+    """The trainings that are over, those that failed among them."""
+    paths = [_record(folder, one) for one in planned]
+    return [load_trial(path) for path in paths if path.exists()]
+
+
+def _record(folder: Path, one: Planned) -> Path:
+    return folder / "trials" / f"{one.name}.json"
+
+
+def _train(
+    one: Planned,
+    plan: BenchmarkPlan,
+    folder: Path,
+    device: torch.device,
+    progress: Progress | None,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    """Do one training and keep its record."""
+    run = folder / "runs" / one.name
+    if should_stop is not None and should_stop():  # not every model asks it
+        raise Interrupted("before a training")
+    run_trial(one, plan, run, device, progress, should_stop).save(_record(folder, one))
+    (run / "last.pt").unlink(missing_ok=True)  # the record is safe
 
 
 def check_models(plan: BenchmarkPlan, folds: Sequence[Fold]) -> None:

@@ -1,26 +1,39 @@
-"""Several processes on one task, as torchrun starts them: who is who, and sums over all of them.
+"""Several processes on one task, as torchrun starts them: who is who, who does what, and sums.
 
 A training step's structures are shared out over the processes. What one process would compute over
 the whole batch (batch statistics, the loss, gradients) is summed over them, forward and backward,
 so that the run is the one of a single process to rounding.
+
+Searches, predictions and the trainings of a benchmark do not depend on one another: each process
+does its own (`alone`), and waits for the others at the end. When one fails, the others stop, and
+the first that failed says why.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from mgsym.errors import MgsymError
 
+T = TypeVar("T")
 _PATIENCE = timedelta(hours=2)  # another process may be evaluating, or writing
+_UNTIL_DONE = timedelta(days=60)  # another process may have the longer share
+_MEETING = timedelta(minutes=10)  # until all are there
+_LOOK = 1.0  # s between two looks at whether another process has failed
+
+_ALONE = False
 
 
 def rank() -> int:
@@ -30,21 +43,41 @@ def rank() -> int:
 
 def count() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return 1 if _ALONE else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Have the processes connected: by nccl on GPUs, each its own, else by gloo."""
+def alone() -> Iterator[None]:
+    """Let this process do work of its own, as if there were no others."""
+    global _ALONE
+    before, _ALONE = _ALONE, True
+    try:
+        yield
+    finally:
+        _ALONE = before
+
+
+@contextmanager
+def joined(device: torch.device | None = None) -> Iterator[None]:
+    """Have the processes connected, so that those that wait hear when one ends.
+
+    Args:
+        device: where they compute together: by nccl on GPUs, each its own, else by gloo; None for
+            those that work alone, however long, and meet at the end.
+    """
     if count() == 1 or distributed.is_initialized():
         yield
         return
     with _told():
         distributed.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE
+            "nccl" if device is not None and device.type == "cuda" else "gloo",
+            timeout=_UNTIL_DONE if device is None else _PATIENCE,
         )
     try:
         yield
+    except BaseException:
+        first_to_fail()  # noted before the others find this process gone
+        raise
     finally:
         distributed.destroy_process_group()
 
@@ -63,13 +96,22 @@ def own_share(items: int) -> slice:
 
 def barrier() -> None:
     """Wait for all processes."""
-    if distributed.is_initialized():
-        total(torch.zeros(1))
+    total(torch.zeros(1))
+
+
+def gathered(item: T) -> list[T]:
+    """What each process has, in their order; empty in all but the first."""
+    if count() == 1:
+        return [item]
+    found: list[Any] | None = [None] * count() if rank() == 0 else None
+    with _told():
+        distributed.gather_object(item, found)
+    return found or []
 
 
 def total(values: Tensor) -> Tensor:
     """The sum over all processes, without gradients; values as they are of one process alone."""
-    if not distributed.is_initialized():
+    if count() == 1 or not distributed.is_initialized():
         return values
     summed = values.detach().clone()
     if distributed.get_backend() == "nccl":
@@ -82,6 +124,72 @@ def total(values: Tensor) -> Tensor:
 def any_of(flags: Sequence[bool]) -> list[bool]:
     """Whether each of some flags is set in any process."""
     return [bool(x) for x in (total(torch.tensor([float(flag) for flag in flags])) > 0).tolist()]
+
+
+# ---- work that each does alone ----
+
+_NOTES: Store | None = None  # what all processes can write into and read
+_FIRST: bool | None = None  # to fail, where this process has failed
+_FAILED, _LOOKED = False, 0.0  # whether one had failed, and when that was looked up
+
+
+def meet() -> None:
+    """Connect to the notes of all processes, which torchrun keeps, or else the first of them.
+
+    Raises:
+        MgsymError: they cannot be reached.
+    """
+    global _NOTES
+    if count() > 1 and _NOTES is None:
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=_MEETING))
+        except (RuntimeError, ValueError) as error:
+            raise MgsymError(
+                f"the other processes of this run cannot be reached ({str(error)[:80]}): start "
+                "them with torchrun"
+            ) from error
+        _NOTES = PrefixStore("mgsym", store)
+
+
+def taken(items: int, what: str) -> Iterator[int]:
+    """Places of things to do, one after the other, none of which another process has taken."""
+    if count() == 1:
+        yield from range(items)
+        return
+    meet()
+    assert _NOTES is not None
+    while True:
+        with _told():
+            place = _NOTES.add(f"taken {what}", 1) - 1
+        if place >= items:
+            return
+        yield place
+
+
+def first_to_fail() -> bool:
+    """Note that this process has failed; whether it is the first, which is to say why."""
+    global _FIRST
+    if _FIRST is None:
+        if _NOTES is None:
+            return rank() == 0
+        try:
+            _FIRST = _NOTES.add("failed", 1) == 1
+        except RuntimeError:  # gone with the process that kept the notes: that was perhaps killed
+            _FIRST = True
+    return _FIRST
+
+
+def one_failed() -> bool:
+    """Whether one of the processes has failed; looked up now and then."""
+    global _FAILED, _LOOKED
+    if _NOTES is None or _FAILED or time.monotonic() - _LOOKED < _LOOK:
+        return _FAILED
+    try:
+        _FAILED = _NOTES.add("failed", 0) > 0
+    except RuntimeError:
+        _FAILED = True
+    _LOOKED = time.monotonic()
+    return _FAILED
 
 
 # ---- a batch that is shared out ----
