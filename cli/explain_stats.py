@@ -40,10 +40,12 @@ def explain_stats(
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. A number of
     --nodes takes a third each of the highest, middle and lowest predicted barriers. Compared are
-    lengths, distances, hops, angles, elements, coordination and cycles, with effect sizes and 95 %
-    intervals over atoms. Written are statistics.json, statistics.csv and figures.
+    lengths, distances, hops, angles, elements, coordination and cycles of edges; and of neighbours,
+    by what they add to the whole prediction, distances, elements and Voronoi polyhedra (extra
+    ase); with effect sizes and 95 % intervals over atoms. Written are statistics.json, tables
+    (.csv) and figures.
     """
-    from mgsym.cli.explanation_views import faithfulness_view, statistics_view
+    from mgsym.cli.explanation_views import faithfulness_view, neighbours_view, statistics_view
     from mgsym.data_tools.workflows.explanation_statistics import explain_statistics
     from mgsym.data_tools.workflows.explanation_target import Method
     from mgsym.explanation import parse_settings
@@ -61,6 +63,8 @@ def explain_stats(
         console.emit_json(found.to_dict())
     else:
         statistics_view(found.statistics)
+        if found.neighbours is not None:
+            neighbours_view(found.neighbours)
         if found.faithfulness is not None:
             faithfulness_view(found.faithfulness)
     console.wrote(found.paths)

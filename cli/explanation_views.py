@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mgsym.explanation import Explanation
     from mgsym.explanation.faithfulness import Faithfulness, NodeFaithfulness
     from mgsym.explanation.neighbors import NearAtom
+    from mgsym.explanation.neighbour_statistics import NeighbourStatistics
     from mgsym.explanation.planted import PlantedScores
     from mgsym.explanation.statistics import EdgeStatistics
     from mgsym.explanation.whole import Attribution
@@ -156,3 +157,14 @@ def statistics_view(found: EdgeStatistics) -> None:
         f"effect in standard deviations (Cohen's d); {found.missing:.1f} edges an atom unmatched"
     )
     console.table(title, *tables.effects(found))
+
+
+def neighbours_view(found: NeighbourStatistics) -> None:
+    """Where the neighbours lie that act on predictions, and what the strongest are."""
+    from mgsym.rendering import tables
+
+    title = (
+        f"What neighbours add to the whole prediction, {found.nodes} atoms: where it is, and what "
+        f"the {found.strongest} strongest of each are"
+    )
+    console.table(title, *tables.neighbour_effects(found))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mgsym", "data_tools", "cli")
-EXTRAS = {"ase", "matplotlib", "plotly"}  # optional, so imported where they are used
+EXTRAS = {"ase", "matplotlib", "plotly", "scipy"}  # optional, so imported where they are used
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_COMMAND = 800, 80, 80  # lines
 
 # From the ground up: a module imports what stands in its own row's package or in a row before.

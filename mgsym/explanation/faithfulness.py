@@ -260,7 +260,7 @@ def evaluate_explanations(
     sizes: Sequence[int] = CURVE_SIZES,
     draws: int = 3,
     explanations: Sequence[Explanation] | None = None,
-    shuffled: bool = True,
+    shuffled: bool | Sequence[Explanation] = True,
     perturbation: str | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
@@ -275,7 +275,8 @@ def evaluate_explanations(
         sizes: other k, for the curves.
         draws: how many random and how many matched sets a control is the mean of.
         explanations: of the nodes, all edges of each, by this method, where they are known.
-        shuffled: whether to explain the model with shuffled weights, too: half of the work.
+        shuffled: whether to explain the model with shuffled weights, too: half of the work; or
+            these explanations, where they are known.
         perturbation: as for `evaluate_explanation`.
         progress: called with the explanations done and in all.
 
@@ -294,7 +295,9 @@ def evaluate_explanations(
     else:
         ours = explanations
     theirs: Iterable[Explanation | None] = [None] * len(nodes)
-    if shuffled:
+    if not isinstance(shuffled, bool):
+        theirs = shuffled
+    elif shuffled:
         other = shuffled_weights(frozen, torch.Generator().manual_seed(seed))
         theirs = explain_nodes(graph, other, nodes, method, **asked)
     kinds = KINDS if shuffled else KINDS[:-1]

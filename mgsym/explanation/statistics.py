@@ -27,7 +27,7 @@ from mgsym.prediction import OneModel, predict_graph
 from mgsym.prediction.predict import one_model
 from mgsym.utils.progress import Progress
 
-NULLS = ("matched", "random")
+NULLS = ("matched", "random", "shuffled")
 GROUPS = ("high", "middle", "low")
 RESAMPLES = 2000
 
@@ -39,7 +39,9 @@ class Effect:
     Attributes:
         property, unit: what is measured, once per node.
         group: which nodes: ``all``, or ``high``, ``middle`` or ``low`` predicted barriers.
-        null: ``matched`` (as far from the atom) or ``random`` (any of the computation graph).
+        null: what it is compared with: of edges ``matched`` (as far from the atom), ``random``
+            (any of the computation graph) or ``shuffled`` (those found for a model with shuffled
+            weights); of neighbours see mgsym.explanation.neighbour_statistics.
         nodes: how many.
         selected, control: means over nodes.
         difference: selected − control, with its 95 % interval `low` … `high` (bootstrap over
@@ -70,7 +72,8 @@ class EdgeStatistics:
         nodes: the atoms, by group.
         effects: every property, group and null.
         missing: edges per node, on average, that could not be matched.
-        distances, lengths: of all edges, Å, by kind (``selected``, ``matched``, ``random``).
+        distances, lengths: of all edges, Å, by kind (``selected``, ``matched``, ``random`` and,
+            where it was asked for, ``shuffled``).
     """
 
     method: str
@@ -118,6 +121,21 @@ def choose_nodes(predicted: Tensor, count: int) -> dict[str, tuple[int, ...]]:
     }
 
 
+def node_groups(
+    model: BarrierModel, graph: Graph, nodes: int | Sequence[int]
+) -> dict[str, tuple[int, ...]]:
+    """`choose_nodes` of a number; named nodes are one group.
+
+    Raises:
+        UsageError: there are no such nodes.
+    """
+    if isinstance(nodes, int):
+        return choose_nodes(predict_graph(model, graph), nodes)
+    if not nodes:
+        raise UsageError("no node was named to explain")
+    return {"all": tuple(nodes)}
+
+
 def edge_statistics(
     graph: Graph,
     model: OneModel,
@@ -127,6 +145,7 @@ def edge_statistics(
     k: int = 50,
     draws: int = 3,
     explanations: Sequence[Explanation] | None = None,
+    shuffled: Sequence[Explanation] | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -139,6 +158,7 @@ def edge_statistics(
         nodes: which, or how many (a third each of highest, middle and lowest prediction).
         draws: how many sets of each null a node's control is the mean of.
         explanations: of the nodes, group by group, by this method, where they are known.
+        shuffled: likewise of a model with shuffled weights, to be a null, too.
         progress: called with the nodes done and in all.
 
     Raises:
@@ -146,29 +166,29 @@ def edge_statistics(
     """
     frozen = one_model(model, device)
     graph = frozen.prepare_whole(graph.to(device_of(frozen)))  # once, not for each node
-    if isinstance(nodes, int):
-        groups = choose_nodes(predict_graph(frozen, graph), nodes)
-    else:
-        groups = {"all": tuple(nodes)}
+    groups = node_groups(frozen, graph, nodes)
     every = [node for group in groups.values() for node in group]
-    if not every:
-        raise UsageError("no node was named to explain")
     generator = torch.Generator().manual_seed(seed)
     made = explain_nodes(graph, frozen, every, method, seed=seed, progress=progress, **settings)
     found = [
-        _node(graph, frozen, explanation, k, draws, generator)
-        for explanation in (made if explanations is None else explanations)
+        _node(graph, frozen, explanation, control, k, draws, generator)
+        for explanation, control in zip(
+            made if explanations is None else explanations,
+            [None] * len(every) if shuffled is None else shuffled,
+            strict=True,
+        )
     ]
+    nulls = NULLS if shuffled is not None else NULLS[:-1]
     effects: list[Effect] = []
     places = {"all": range(len(every))}
     if len(groups) > 1:
         starts = [0, len(groups["high"]), len(groups["high"]) + len(groups["middle"]), len(every)]
         places |= {g: range(a, b) for g, a, b in zip(GROUPS, starts, starts[1:], strict=False)}
     for group, rows in places.items():
-        for null in NULLS:
+        for null in nulls:
             values = [(found[row]["selected"], found[row][null]) for row in rows]
-            effects += _effects(values, group, null, generator)
-    kinds = ("selected", *NULLS)
+            effects += effects_of(values, group, null, generator)
+    kinds = ("selected", *nulls)
     return EdgeStatistics(
         method,
         k,
@@ -184,11 +204,12 @@ def _node(
     graph: Graph,
     model: BarrierModel,
     explanation: Explanation,
+    control: Explanation | None,
     k: int,
     draws: int,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """Properties of a node's selected edges and, as means over draws, of both nulls."""
+    """Properties of a node's selected edges and, as means over draws, of the nulls."""
     with frozen_eval(model) as where:
         part = model_computation_graph(graph.to(where), model, explanation.node)
     chosen = ranked_edges(part, explanation)[:k]
@@ -199,6 +220,8 @@ def _node(
         "matched": [d.rows for d in drawn],
         "random": [random_edges(len(distance), chosen, generator) for _ in range(draws)],
     }
+    if control is not None:
+        sets["shuffled"] = [ranked_edges(part, control)[:k]]
     lengths = part.graph.edge_length
     found: dict[str, Any] = {
         kind: _mean([edge_properties(part, distance, edges) for edges in several])
@@ -300,12 +323,21 @@ def cycle_rank(ends: Tensor) -> int:
     return rank
 
 
-def _effects(
+def effects_of(
     values: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
     group: str,
     null: str,
     generator: torch.Generator,
+    units: Mapping[str, str] = UNITS,
 ) -> Iterable[Effect]:
+    """Compare properties of what was selected with those of a control, over nodes.
+
+    Args:
+        values: of each node, both by property; NaN where there is none.
+        group, null: as of `Effect`.
+        generator: of the bootstrap.
+        units: of the properties that have one.
+    """
     for name in values[0][0]:
         pairs = torch.tensor([(a[name], b[name]) for a, b in values], dtype=torch.float64)
         pairs = pairs[~pairs.isnan().any(1)]
@@ -320,7 +352,7 @@ def _effects(
             spread = float(pairs.var(0).mean().sqrt())
             effect = float(difference.mean()) / spread if spread > 1e-12 else None
         yield Effect(
-            name, UNITS.get(name, ""), group, null, len(pairs),
+            name, units.get(name, ""), group, null, len(pairs),
             float(pairs[:, 0].mean()), float(pairs[:, 1].mean()),
             float(difference.mean()), low, high, effect,
         )  # fmt: skip

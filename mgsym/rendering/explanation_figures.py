@@ -16,6 +16,7 @@ from mgsym.errors import UsageError
 from mgsym.explanation import Explanation
 from mgsym.explanation.faithfulness import NodeFaithfulness
 from mgsym.explanation.neighbors import NearAtom, nearest_atoms
+from mgsym.explanation.neighbour_statistics import PEAKS, NeighbourStatistics
 from mgsym.explanation.statistics import EdgeStatistics, Effect
 from mgsym.explanation.whole import Attribution
 from mgsym.graph import Graph
@@ -237,6 +238,38 @@ def statistics_figure(found: EdgeStatistics, path: str | Path | None = None) -> 
         axes.set_ylabel("density (1/Å)")
     axes.legend(frameon=False)
     _forest(figure.add_subplot(1, 3, 3), [e for e in found.effects if e.null == "matched"])
+    return write_figure(figure, path)
+
+
+def neighbours_figure(found: NeighbourStatistics, path: str | Path | None = None) -> Figure:
+    """What one neighbour adds or takes by distance, and what the strongest neighbours are.
+
+    Args:
+        found: of many atoms.
+        path: where to write; None only draws.
+    """
+    figure = new_figure((11.0, 3.8))
+    axes: Any = figure.add_subplot(1, 3, (1, 2))
+    profile = found.profile
+    colours = {"whole": COLOURS[0], "shuffled": COLOURS[3]}
+    for kind, (middle, low, high) in ((k, v.numpy()) for k, v in profile.size.items()):
+        name = "the model" if kind == "whole" else "shuffled weights"
+        axes.plot(profile.distance, middle, color=colours[kind], label=name, zorder=3)
+        axes.fill_between(profile.distance, low, high, color=colours[kind], alpha=0.25, lw=0)
+    for peak in PEAKS:
+        axes.axvline(peak, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_yscale("log")
+    axes.set_xlim(2, float(profile.distance[-1]))
+    axes.set_xlabel("distance to the atom (Å); dotted: the paper's peaks")
+    axes.set_ylabel("a neighbour's share of all |value| (%)")
+    counts = axes.twinx()
+    counts.fill_between(profile.distance, profile.neighbours, color="0.6", alpha=0.25, step="mid")
+    counts.set_ylabel("neighbours in 0.2 Å (grey)")
+    axes.set_zorder(counts.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.legend(frameon=False)
+    own = [e for e in found.effects if e.null == "matched"]
+    _forest(figure.add_subplot(1, 3, 3), own)
     return write_figure(figure, path)
 
 

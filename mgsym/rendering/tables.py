@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from mgsym.evaluation.metrics import Scores, SplitScores
     from mgsym.explanation import Explanation
     from mgsym.explanation.faithfulness import Faithfulness
-    from mgsym.explanation.statistics import EdgeStatistics
+    from mgsym.explanation.neighbour_statistics import NeighbourStatistics
+    from mgsym.explanation.statistics import EdgeStatistics, Effect
     from mgsym.explanation.whole import Attribution
     from mgsym.uncertainty.reliability import Reliability
 
@@ -191,19 +192,43 @@ def faithfulness_medians(found: Faithfulness) -> Table:
 
 def effects(found: EdgeStatistics) -> Table:
     """Properties of selected edges against those of edges as far away."""
-    rows: list[list[Cell]] = [
-        [
-            f"{e.property} ({e.unit})" if e.unit else e.property,
-            e.group,
-            e.nodes,
-            f"{e.selected:.3f}",
-            f"{e.control:.3f}",
-            f"{e.difference:+.3f}",
-            None if e.low is None else f"{e.low:+.3f} … {e.high:+.3f}",
-            None if e.effect is None else f"{e.effect:+.2f}",
-        ]
-        for e in found.effects
-        if e.null == "matched"
-    ]
+    rows = [[_property(e), e.group, *_effect(e)] for e in found.effects if e.null == "matched"]
     names = ("property", "barriers", "atoms", "selected", "matched", "difference", "95 %", "effect")
     return names, rows
+
+
+BESIDE = {
+    "alike": "if all counted alike",
+    "flanks": "those a little off",
+    "matched": "others as far away",
+    "lowering": "of those that lower",
+    "shuffled": "shuffled model",
+}
+
+
+def neighbour_effects(found: NeighbourStatistics) -> Table:
+    """Where what acts is and what the strongest neighbours are, over all atoms."""
+    rows = [
+        [f"{_property(e)}{' of those that raise' if e.null == 'lowering' else ''}",
+         BESIDE[e.null], *_effect(e)]
+        for e in found.effects if e.group == "all"
+    ]  # fmt: skip
+    names = ("property", "beside", "atoms", "found", "control", "difference", "95 %", "effect")
+    return names, rows
+
+
+def _property(effect: Effect) -> str:
+    return f"{effect.property} ({effect.unit})" if effect.unit else effect.property
+
+
+def _effect(effect: Effect) -> list[Cell]:
+    """Atoms, both means, their difference with its interval, and Cohen's d."""
+    low, high = effect.low, effect.high
+    return [
+        effect.nodes,
+        f"{effect.selected:.3f}",
+        f"{effect.control:.3f}",
+        f"{effect.difference:+.3f}",
+        None if low is None else f"{low:+.3f} … {high:+.3f}",
+        None if effect.effect is None else f"{effect.effect:+.2f}",
+    ]

@@ -9,11 +9,14 @@ medians over atoms with 95 % bootstrap intervals, beside edges as far away, rand
 a model with shuffled weights. Then, for every k: in how many atoms the edges suffice better than
 random ones, whether the error falls from one k to the next, and how many times farther their loss
 moves the prediction than that of matched edges. Tables are printed after every batch of atoms.
+`--save FOLDER` keeps the explanations (their first edges) and what was measured; found there, an
+explanation is read instead of made.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +26,16 @@ from torch import Tensor
 
 from mgsym.cli.options import chosen_run
 from mgsym.data_tools.formats import parse_types
-from mgsym.data_tools.workflows.explanation_target import explained_system
-from mgsym.explanation.explain import DEFAULT
+from mgsym.data_tools.workflows.explanation_target import ExplainedSystem, explained_system
+from mgsym.explanation.explain import DEFAULT, explain_nodes
+from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.faithfulness import NodeFaithfulness, evaluate_explanations
 from mgsym.explanation.perturbations import PERTURBATIONS
 
 SIZES = (1, 2, 5, 10, 20, 30, 50, 70, 100)
 BATCH = 5
 RESAMPLED = 2000
+KEPT = 400  # edges of an explanation in a file
 
 
 def interval(values: Tensor) -> tuple[float, float, float]:
@@ -78,6 +83,24 @@ def table(nodes: Sequence[NodeFaithfulness]) -> None:
         print(f"agreement with the shuffled model: {interval(torch.tensor(shuffled).double())}")
 
 
+def explained(
+    system: ExplainedSystem, nodes: Sequence[int], method: str, folder: Path | None
+) -> list[Explanation]:
+    """Explanations of some atoms: read where they are, else made, and then kept."""
+    found = []
+    for node in nodes:
+        path = None if folder is None else folder / f"{system.graph.names[0]}-{node}.json"
+        if path is not None and path.exists():
+            found.append(Explanation.load(path))
+            continue
+        (made,) = explain_nodes(system.graph, system.model, [node], method)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.topk(KEPT).save(path)
+        found.append(made)
+    return found
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,6 +110,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=40)
     parser.add_argument("--method", default=DEFAULT)
     parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--save", type=Path)
     parser.add_argument("--perturbations", default=",".join(PERTURBATIONS))
     given = parser.parse_args()
     system = explained_system(chosen_run(given.run), given.structure, types=given.types)
@@ -95,9 +119,11 @@ def main() -> None:
     found: dict[str, list[NodeFaithfulness]] = {p: [] for p in given.perturbations.split(",")}
     start = time.process_time()
     for first in range(0, len(nodes), BATCH):
+        some = nodes[first : first + BATCH]
+        made = explained(system, some, given.method, given.save)
         for perturbation, measured in found.items():
             told = evaluate_explanations(
-                system.graph, system.model, nodes[first : first + BATCH], given.method,
+                system.graph, system.model, some, given.method, explanations=made,
                 sizes=SIZES, draws=given.draws, perturbation=perturbation,
                 shuffled=perturbation == "weakened",
             )  # fmt: skip
@@ -107,6 +133,10 @@ def main() -> None:
             print(f"{seconds:.0f} s of processor time in all")
             table(measured)
             print(flush=True)
+            if given.save is not None:
+                path = given.save / f"{system.graph.names[0]}-{perturbation}.jsonl"
+                with path.open("a") as file:
+                    file.writelines(json.dumps(vars(node)) + "\n" for node in told.nodes)
 
 
 if __name__ == "__main__":
