@@ -18,12 +18,13 @@ integrated-gradients, attention, leave-one-out, random"""
 @click.argument("structure", required=False, type=opt.FILE)
 @click.option("--node", type=int, help="The atom, by its row, counted from 0.")
 @click.option("--id", "atom_id", type=int, help="The atom, by its id in the file.")
-@click.option("--topk", type=click.IntRange(1), default=50, help="How many edges.  [default: 50]")
+@click.option("--topk", type=click.IntRange(1), default=50, help="How many edges.  [50]")
 @click.option("--method", default="weakening", show_default=True, help=f"One of {METHODS}.")
 @click.option("--steps", type=int, metavar="N", help="Steps of optimisation of a mask.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @opt.run_option
 @opt.types_option
+@click.option("--graphs", type=opt.FILE, help="Folder of the run's graphs, where it has moved.")
 @opt.out_option(what="Folder for the files  [default: explanations in the run's folder]")
 @click.option("--figure", type=opt.FILE, help="Draw the edges: .png, .pdf, .svg or .html (3-D).")
 @click.option("--local", type=opt.FILE, help="Draw the nearest atoms: .png, .pdf or .svg.")
@@ -39,13 +40,14 @@ def explain(
     structure: Path | None, node: int | None, atom_id: int | None, topk: int, method: str,
     steps: int | None, changes: tuple[str, ...], run: Path | None, types: dict[int, str] | None,
     out: Path | None, figure: Path | None, local: Path | None, ranking: Path | None,
-    exports: tuple[Path, ...], potential: Path | None, overwrite: bool, seed: int | None,
-    device: str, as_json: bool,
+    exports: tuple[Path, ...], graphs: Path | None, potential: Path | None, overwrite: bool,
+    seed: int | None, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Say which neighbours raise and lower the predicted barrier of one atom, and on which edges.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. The edges
-    are put to the proof: does the prediction stay with these alone, and change without them? Both
+    (a bond's two directions are two) are put to the proof: does the prediction stay with these
+    alone, and change without them? Both
     go to a .json and a .csv file; --export atoms.extxyz and edges.local (dump local) are for OVITO.
     """
     from mgsym.cli.explanation_views import explanation_view
@@ -61,7 +63,7 @@ def explain(
         how = Method(method, settings, topk, seed or 0, device, step)
         found = explain_atom(
             which, structure, node=node, atom_id=atom_id, method=how, out=output, types=types,
-            potential=potential,
+            graphs=graphs, potential=potential,
         )  # fmt: skip
     console.remarks(found)
     if as_json:

@@ -29,7 +29,10 @@ def explanation_view(found: Explained) -> None:
     masked = told.masked_prediction
     items = {
         "atom": f"{told.element}, id {told.node_id}",
-        "predicted": f"{told.prediction:.4f} eV",
+        "predicted": f"{told.prediction:.4f} eV"
+        if whole is None or whole.models == 1
+        else f"{whole.prediction:.4f} eV, mean of {whole.models} models "
+        f"({told.prediction:.4f} eV the one whose edges follow)",
         "these edges": None if masked is None else f"{masked:.4f} eV",
         "label": None if told.label is None else f"{told.label:.4f} eV",
         "method": told.method,

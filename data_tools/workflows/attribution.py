@@ -1,12 +1,14 @@
-"""The reference that a model's attributions are compared with: found, or made and kept.
+"""The references that models' attributions are compared with: found, or made and kept.
 
-It lies beside the checkpoint (``best-reference.json`` beside ``best.pt``), as it does for the
-model that ships with mgsym; it is made from the run's training graphs when first asked for.
+They lie beside the checkpoint (``best-reference.json`` beside ``best.pt``), as it does for the
+model that ships with mgsym; they are made from the run's training graphs when first
+asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,36 +22,39 @@ from mgsym.explanation.whole import (
     Reference,
     WholePrediction,
     attribute,
+    mean_attribution,
     reference_of,
 )
 from mgsym.graph import Graph
+from mgsym.graph.operations import graph_hash
 from mgsym.models.base import BarrierModel
-from mgsym.training.runs import run_graphs
+from mgsym.prediction.ensemble import Member
+from mgsym.training.runs import read_run, run_graphs
 from mgsym.utils.files import read_json, write_json
 from mgsym.utils.names import file_in
 from mgsym.utils.progress import Progress
 
 FORMAT = "mgsym-attribution-reference"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
-class FoundReference:
-    """A reference, and where it is from.
+class FoundReferences:
+    """The references of a run's models, and where they are from.
 
     Attributes:
-        reference: of the model.
+        references: one a model.
         notes: what was chosen for the caller.
         path: the file that was written; None where there was one, or none can be kept.
     """
 
-    reference: Reference
+    references: tuple[Reference, ...]
     notes: tuple[str, ...] = ()
     path: Path | None = None
 
 
 def reference_path(checkpoint: Path) -> Path:
-    """Where the reference of a checkpoint's (first) model lies."""
+    """Where the references of a run's models lie, beside its (first) checkpoint."""
     return checkpoint.with_name(f"{checkpoint.stem}-reference.json")
 
 
@@ -61,14 +66,19 @@ def model_hash(model: BarrierModel) -> str:
     return digest.hexdigest()
 
 
-def save_reference(path: Path, model: BarrierModel, reference: Reference) -> None:
-    """Write a model's reference as JSON."""
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "model": model_hash(model)}
-    write_json(path, {**content, **reference.as_dict()})
+def save_references(
+    path: Path, models: Sequence[BarrierModel], references: Sequence[Reference]
+) -> None:
+    """Write the references of models as JSON."""
+    each = [
+        {"model": model_hash(model), **reference.as_dict()}
+        for model, reference in zip(models, references, strict=True)
+    ]
+    write_json(path, {"format": FORMAT, "format_version": FORMAT_VERSION, "references": each})
 
 
-def load_reference(path: Path, model: BarrierModel) -> Reference | None:
-    """Read what `save_reference` wrote; None where there is no file, or one of another model.
+def load_references(path: Path, models: Sequence[BarrierModel]) -> tuple[Reference, ...] | None:
+    """Read what `save_references` wrote; None where there is no file, or it lacks a model.
 
     Raises:
         InputError: the file is damaged.
@@ -76,70 +86,100 @@ def load_reference(path: Path, model: BarrierModel) -> Reference | None:
     if not path.exists():
         return None
     content = read_json(path)
-    if (content.get("format"), content.get("format_version")) != (FORMAT, FORMAT_VERSION):
+    known = {1: [content], FORMAT_VERSION: content.get("references")}  # the first held one
+    kept = known.get(content.get("format_version", 0))
+    if content.get("format") != FORMAT or not isinstance(kept, list):
         raise InputError(
             f"expected {FORMAT} version {FORMAT_VERSION}: delete it, and it is made anew",
             path=path,
         )
-    if content.get("model") != model_hash(model):
-        return None
     try:
-        return Reference.from_dict(content)
+        of_model = {one["model"]: one for one in kept}
+        wanted = [of_model.get(model_hash(model)) for model in models]
+        found = tuple(Reference.from_dict(one) for one in wanted if one is not None)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"a damaged reference: {error!r}; delete it", path=path) from None
+    return found if len(found) == len(models) else None
 
 
-def find_reference(
+def find_references(
     system: ExplainedSystem,
     graphs: str | Path | None = None,
     progress: Progress | None = None,
-) -> FoundReference:
-    """The reference of the model explained: read, or made of its training graphs and kept.
+    models: int | None = None,
+) -> FoundReferences:
+    """The references of the run's models: read, or made of their training graphs and kept.
 
     Where neither file nor training graphs are left, the atoms of the structure itself stand in.
 
     Args:
-        system: the model and the structure.
+        system: the models and the structure.
         graphs: where the run's graphs are; None takes the folder it was trained on, or ``graphs``.
         progress: called with the atoms done and in all.
+        models: of how many of them, the first ones; None takes all.
 
     Raises:
         InputError: a file is damaged.
-        UsageError: the model has nothing to attribute to.
+        UsageError: a model has nothing to attribute to.
     """
-    path, model = reference_path(system.checkpoint), system.model
-    known = load_reference(path, model)
+    path, members = reference_path(system.checkpoint), system.members[:models]
+    every = [member.model for member in members]
+    known = load_references(path, every)
     if known is not None:
-        return FoundReference(known)
+        return FoundReferences(known)
     folder = Path(graphs or run_graphs(system.checkpoint.parent) or "graphs")
-    training = _training_graphs(system, folder)
-    with frozen_eval(model) as where:
-        chosen = [graph.to(where) for graph in training or [system.graph]]
-        found = reference_of(model, chosen, ENVIRONMENTS, progress)
-    if not training:
+    found, missing = [], ""
+    for member in members:
+        training = _training_graphs(system, member, folder)
+        missing = training if isinstance(training, str) else missing
+        with frozen_eval(member.model) as where:
+            chosen = [system.plain] if isinstance(training, str) else training
+            here = [graph.to(where) for graph in chosen]
+            found.append(reference_of(member.model, here, ENVIRONMENTS, progress))
+    if missing:
         note = (
-            f"The training graphs are not in {folder}: neighbours are compared with those of "
-            "other atoms of the structure itself"
+            f"{missing}: neighbours are compared with those of other atoms of the structure "
+            "itself (mgsym explain --graphs FOLDER names the training graphs, once)"
         )
-        return FoundReference(found, (note,))
+        return FoundReferences(tuple(found), (note,))
     try:
-        save_reference(path, model, found)
+        save_references(path, every, found)
     except (OSError, MgsymError):
-        return FoundReference(found)  # a folder that cannot be written to: made anew next time
-    return FoundReference(found, (), path)
+        return FoundReferences(tuple(found))  # a folder that cannot be written to: made anew
+    return FoundReferences(tuple(found), (), path)
 
 
-def _training_graphs(system: ExplainedSystem, folder: Path) -> list[Graph]:
-    """The graphs that the model was trained on; empty unless all are there."""
-    known = system.training_set
-    names = () if known is None else known.names
+def _training_graphs(system: ExplainedSystem, member: Member, folder: Path) -> list[Graph] | str:
+    """The graphs that a model was trained on; or, unless all are there as they were, what is not.
+
+    What a file was is known of a run that has its run.json beside the checkpoint.
+    """
+    names = () if member.metadata is None else member.metadata.training_set.names
     files = [file_in(folder, str(name), ".npz") for name in names]
-    if not files or not all(file.exists() for file in files):
-        return []
-    return list(read_graphs(files))
+    gone = [file.name for file in files if not file.exists()]
+    if not files or gone:
+        return f"The training graphs are not in {folder}"
+    training = list(read_graphs(files))
+    run = system.checkpoint.parent
+    hashes = read_run(run).get("graphs_sha256", {}) if (run / "run.json").exists() else {}
+    changed = [
+        str(file)
+        for name, file, graph in zip(names, files, training, strict=True)
+        if hashes.get(name, known := graph_hash(graph)) != known
+    ]
+    if changed:
+        return f"{', '.join(changed)}: changed since the run {run}"
+    return training
 
 
-def attribute_atom(system: ExplainedSystem, node: int, reference: Reference) -> Attribution:
-    """What the neighbours of one atom add to its prediction."""
-    with frozen_eval(system.model) as where:
-        return attribute(WholePrediction(system.model, system.graph.to(where)), node, reference)
+def attribute_atom(
+    system: ExplainedSystem, node: int, references: Sequence[Reference]
+) -> Attribution:
+    """What the neighbours of one atom add to its prediction, the mean over the run's models."""
+    found = []
+    for member, reference in zip(system.members, references, strict=True):
+        graph = system.graph if member.model is system.model else system.plain
+        with frozen_eval(member.model) as where:
+            whole = WholePrediction(member.model, graph.to(where))
+            found.append(attribute(whole, node, reference))
+    return mean_attribution(found, [member.weight for member in system.members])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mgsym.data_tools.workflows.attribution import attribute_atom, find_reference
+from mgsym.data_tools.workflows.attribution import attribute_atom, find_references
 from mgsym.data_tools.workflows.explanation_files import (
     check_export,
     export_explanation,
@@ -201,11 +201,15 @@ def _attribution(
 ) -> tuple[Attribution | None, tuple[str, ...], list[Path]]:
     """What neighbours add to the whole prediction; notes, and the files written for it."""
     try:
-        found = find_reference(system, graphs, progress)
+        found = find_references(system, graphs, progress)
     except UsageError as error:  # trees have no gradient, and no pairs of atoms
         return None, (f"What neighbours add to the prediction is not known: {error}",), []
     written = [] if found.path is None else [found.path]
-    return attribute_atom(system, node, found.reference), found.notes, written
+    notes = found.notes
+    if len(system.members) > 1:
+        many = len(system.members)
+        notes = (f"What neighbours add is the mean of the {many} models; edges are of one", *notes)
+    return attribute_atom(system, node, found.references), notes, written
 
 
 def _outputs(stem: Path, out: Output) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mgsym.data_tools.sample import sample_structures
-from mgsym.data_tools.workflows.attribution import find_reference
+from mgsym.data_tools.workflows.attribution import find_references
 from mgsym.data_tools.workflows.explanation_files import write_rows
 from mgsym.data_tools.workflows.explanation_target import (
     ExplainedSystem,
@@ -147,11 +147,11 @@ def _neighbours(
 ) -> tuple[NeighbourStatistics | None, tuple[str, ...], list[Path]]:
     """Statistics of neighbours; notes, and the files written for them."""
     try:
-        known = find_reference(system, None, method.progress)
+        known = find_references(system, None, method.progress, models=1)
     except UsageError as error:
         return None, (f"What neighbours add to the prediction is not known: {error}",), []
     found = neighbour_statistics(
-        system.model, system.graph, groups, known.reference, shuffled=shuffled,
+        system.model, system.graph, groups, known.references[0], shuffled=shuffled,
         seed=method.seed, progress=method.progress,
     )  # fmt: skip
     written = [] if known.path is None else [known.path]

@@ -21,7 +21,7 @@ from mgsym.explanation import method_settings, node_of_id
 from mgsym.graph import Graph
 from mgsym.graph.operations import graph_hash
 from mgsym.models.base import BarrierModel
-from mgsym.prediction.ensemble import read_ensemble
+from mgsym.prediction.ensemble import Member, read_ensemble
 from mgsym.structure import Column, Structure
 from mgsym.training.checkpoint import Metadata
 from mgsym.training.runs import read_run, run_checkpoints, run_graphs
@@ -66,9 +66,11 @@ class ExplainedSystem:
 
     Attributes:
         model, metadata: of the first model of the run.
-        graph: with the inputs that the model takes.
+        graph: with the inputs that the model takes, prepared for it.
         home: the folder that output goes to, unless told otherwise.
         checkpoint: the file that the model is from.
+        members: all models of the run, this one first.
+        plain: the graph as it was before it was prepared.
         rows: [n] int64, rows of the graph's atoms in the file; None where the graph is of all.
         notes: what was chosen for the caller.
         warnings: why the result may not be trusted.
@@ -79,6 +81,8 @@ class ExplainedSystem:
     graph: Graph
     home: Path
     checkpoint: Path
+    members: tuple[Member, ...]
+    plain: Graph
     rows: Tensor | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -159,10 +163,11 @@ def explained_system(
         )
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file
-    graph = member.model.prepare_whole(graph)  # once, not for each atom
+    prepared = member.model.prepare_whole(graph)  # once, not for each atom
     return ExplainedSystem(
-        member.model, member.metadata, graph, home, checkpoint, rows, notes, warnings
-    )
+        member.model, member.metadata, prepared, home, checkpoint, ensemble.members, graph, rows,
+        notes, warnings,
+    )  # fmt: skip
 
 
 def _one_system(path: Path, types: Mapping[int, str] | None) -> Structure | Graph:

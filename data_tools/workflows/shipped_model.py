@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mgsym.data_tools.shipped_model import NAME
-from mgsym.data_tools.workflows.attribution import reference_path, save_reference
+from mgsym.data_tools.workflows.attribution import reference_path, save_references
 from mgsym.data_tools.workflows.graphs import read_structures
 from mgsym.evaluation.label_noise import label_noise
 from mgsym.evaluation.metrics import SplitScores, score_graphs
@@ -92,11 +92,12 @@ def publish(ensemble: Ensemble, graphs: Sequence[Graph], out: Path, config: Conf
 
 def write_reference(ensemble: Ensemble, graphs: Sequence[Graph], path: Path) -> None:
     """Write what `mgsym explain` compares neighbours with, beside the ensemble at `path`."""
-    first = ensemble.members[0]
-    training = [graph for graph in graphs if first.was_trained_on(graph.names[0])]
-    with frozen_eval(first.model):
-        reference = reference_of(first.model, training)
-    save_reference(reference_path(path), first.model, reference)
+    found = []
+    for member in ensemble.members:
+        training = [graph for graph in graphs if member.was_trained_on(graph.names[0])]
+        with frozen_eval(member.model):
+            found.append(reference_of(member.model, training))
+    save_references(reference_path(path), ensemble.models, found)
 
 
 def _told(say: Say) -> Progress:

@@ -50,6 +50,7 @@ SHELLS = (3.8, 6.2, 8.6, 11.0, 13.4)  # Å; minima of g(r) of Cu-Zr glasses, and
 ENVIRONMENTS = 16  # of each element, behind a reference
 NEIGHBOUR_COLUMNS = (
     "rank", "atom", "id", "element", "distance_angstrom", "adds_eV", "network_eV", "regression_eV",
+    "spread_eV",
 )  # fmt: skip
 
 
@@ -72,6 +73,8 @@ class Attribution:
         network: [m] float64, eV: what each adds to the network's share of the prediction.
         regression: [m] float64, eV: to the regression's.
         shared_out: eV, what integrated gradients missed and was shared among the edges.
+        models: how many models this is the mean of.
+        spread: [m] float64, eV, standard deviation of the values over the models; None of one.
     """
 
     structure: str
@@ -90,6 +93,8 @@ class Attribution:
     network: Tensor
     regression: Tensor
     shared_out: float
+    models: int = 1
+    spread: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -117,6 +122,7 @@ class Attribution:
                 "adds_eV": round(float(value[i]), 9),
                 "network_eV": round(float(self.network[i]), 9),
                 "regression_eV": round(float(self.regression[i]), 9),
+                "spread_eV": None if self.spread is None else round(float(self.spread[i]), 9),
             }
             for i in range(len(self) if count is None else min(count, len(self)))
         ]
@@ -132,6 +138,7 @@ class Attribution:
             "reference_eV": self.reference,
             "environments": self.environments,
             "own_eV": self.own,
+            "models": self.models,
             "raised_eV": float(self.value.clamp(min=0).sum()),
             "lowered_eV": float(self.value.clamp(max=0).sum()),
             "shared_out_eV": self.shared_out,
@@ -426,6 +433,53 @@ def attribute(whole: WholePrediction, node: int, reference: Reference) -> Attrib
         network=network[order],
         regression=regression[order],
         shared_out=parts.shared_out,
+    )
+
+
+def mean_attribution(each: Sequence[Attribution], weights: Sequence[float]) -> Attribution:
+    """Average what several models tell of one atom; the sum is their mean prediction.
+
+    Args:
+        each: of the same atom, one a model, with references of their own.
+        weights: of the models; only ratios matter.
+    """
+    first = each[0]
+    if len(each) == 1:
+        return first
+    share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    rows = torch.cat([one.atoms for one in each]).unique()
+    parts = torch.zeros(len(each), 2, len(rows), dtype=torch.float64)
+    ids, types = torch.zeros(2, len(rows), dtype=torch.int64)
+    distance = torch.zeros(len(rows), dtype=torch.float64)
+    for mine, one in zip(parts, each, strict=True):
+        place = torch.searchsorted(rows, one.atoms)
+        mine[0, place], mine[1, place] = one.network, one.regression
+        kinds = torch.tensor([first.species.index(symbol) for symbol in one.species])
+        ids[place], types[place], distance[place] = one.ids, kinds[one.types], one.distance
+    network, regression = torch.einsum("m,mpn->pn", share, parts)
+    value = network + regression
+    spread = (share @ (parts.sum(1) - value).square()).sqrt()
+    order = value.abs().argsort(descending=True, stable=True)
+
+    def mean(name: str) -> float:
+        return float(
+            share @ torch.tensor([getattr(one, name) for one in each], dtype=torch.float64)
+        )
+
+    return replace(
+        first,
+        prediction=mean("prediction"),
+        reference=mean("reference"),
+        own=mean("own"),
+        shared_out=mean("shared_out"),
+        atoms=rows[order],
+        ids=ids[order],
+        types=types[order],
+        distance=distance[order],
+        network=network[order],
+        regression=regression[order],
+        models=len(each),
+        spread=spread[order],
     )
 
 

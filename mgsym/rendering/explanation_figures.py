@@ -125,7 +125,14 @@ def _label(figure: Figure, axes: Any, texts: Sequence[tuple[Sequence[float], str
     seen = [axes.get_proj() @ (*place, 1.0) for place, _ in texts]  # homogeneous coordinates
     projected = [(x / w, y / w) for x, y, _, w in seen]
     pixels = [tuple(axes.transData.transform(p)) for p in projected]
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in pixels]
+    (x0, y0, _, w0) = axes.get_proj() @ (0.0, 0.0, 0.0, 1.0)
+    here = axes.transData.transform((x0 / w0, y0 / w0))
+    bonds = [  # points on the lines from the explained atom to the others, itself first
+        tuple(float(h + (p - h) * step / 5) for h, p in zip(here, end, strict=True))
+        for end in pixels
+        for step in range(5)
+    ]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in (*pixels, *bonds)]
     for place, (x, y), (_, text) in zip(projected, pixels, texts, strict=True):
         half = 0.32 * LABEL * points * len(text), 0.7 * LABEL * points
         choices = [
@@ -339,7 +346,8 @@ def turning_figure(graph: Graph, explanation: Explanation) -> Any:
         title=(
             f"{escape(explanation.structure)}: {explanation.element} atom, "
             f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; "
-            f"{len(explanation)} edges by {explanation.method}"
+            f"{len(explanation)} edges on {len(one_line_each(explanation, places))} bonds by "
+            f"{explanation.method}"
         ),
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         legend={"itemsizing": "constant"},

@@ -144,7 +144,8 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
     axes.legend(frameon=False, loc="upper left")
     axes.set_title(
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
-        f"predicted {explanation.prediction:.2f} eV, {len(explanation)} edges"
+        f"predicted {explanation.prediction:.2f} eV, {len(explanation)} edges "
+        f"on {len(one_line_each(explanation, places))} bonds"
     )
     write_figure(figure, path)
 
@@ -188,7 +189,8 @@ def _bonds(
         )  # fmt: skip
     bar = figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.08)
     bar.ax.set_ylim(0, top)
-    bar.set_label("importance of an edge; the line's width grows with it")
+    unit = "" if explanation.value is None else " (eV)"
+    bar.set_label(f"importance of an edge{unit}; the line's width grows with it")
 
 
 def _surroundings(axes: Any, graph: Graph, node: int, far: float) -> None:

@@ -166,17 +166,17 @@ def neighbours(told: Attribution, count: int) -> Table:
                 f"{row['adds_eV']:+.4f}",
                 f"{row['network_eV']:+.4f}",
                 f"{row['regression_eV']:+.4f}",
+                *([] if told.spread is None else [f"{row['spread_eV']:.4f}"]),
                 f"{total:.4f}",
             ]
         )
     parts = [v[count:] for v in (told.value, told.network, told.regression)]
     if len(parts[0]):
         sums = [f"{float(part.sum()):+.4f}" for part in parts]
+        sums += [] if told.spread is None else [""]
         rows.append(["", f"{len(parts[0])} others", "", "", *sums, f"{told.prediction:.4f}"])
-    names = (
-        "rank", "neighbour (id)", "distance/Å", "", "adds/eV", "network", "regression", "sum/eV",
-    )  # fmt: skip
-    return names, rows
+    names = ("rank", "neighbour (id)", "distance/Å", "", "adds/eV", "network", "regression")
+    return (*names, *([] if told.spread is None else ["sd of models"]), "sum/eV"), rows
 
 
 def faithfulness_medians(found: Faithfulness) -> Table:

@@ -161,7 +161,8 @@ def test_a_damaged_reference_is_told_and_anothers_is_made_anew(
     content = {"format": "mgsym-attribution-reference", "format_version": 1, "model": "another"}
     kept.write_text(json.dumps(content))
     assert main(line) == 0
-    assert json.loads(kept.read_text())["model"] != "another"
+    (made,) = json.loads(kept.read_text())["references"]
+    assert made["model"] != "another"
 
 
 @pytest.mark.usefixtures("one_size")
@@ -175,6 +176,25 @@ def test_without_training_graphs_the_structure_itself_is_compared_with(
     assert "other atoms of the structure itself" in capsys.readouterr().err
     assert not Path("best-reference.json").exists()
     assert Path("bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("one_size")
+def test_training_graphs_that_changed_are_not_compared_with(
+    capsys: Captured, tmp_path: Path, workplace: Path
+) -> None:
+    run, graphs = tmp_path / "run", tmp_path / "graphs"
+    run.mkdir()
+    for name in ("best.pt", "run.json", "config.toml"):
+        shutil.copy(workplace / "runs/one" / name, run / name)
+    shutil.copytree(workplace / "graphs", graphs)
+    shutil.copy(graphs / "test.npz", graphs / "train_a.npz")
+    line = ["explain", "graphs/test.npz", "--run", str(run / "best.pt"), "--node", "1"]
+    line += ["--graphs", str(graphs), "--method", "random", "-o", str(tmp_path)]
+    assert main(line) == 0
+    notes = capsys.readouterr().err
+    assert f"{graphs / 'train_a.npz'}: changed since the run" in notes
+    assert "other atoms of the structure itself" in notes
+    assert not (run / "best-reference.json").exists()
 
 
 @pytest.mark.usefixtures("one_size")

@@ -11,6 +11,8 @@ import torch
 from mgsym.data_tools.sample import sample_structures
 from mgsym.errors import UsageError
 from mgsym.explanation.computation_graph import frozen_eval
+from mgsym.explanation.controls import shuffled_weights
+from mgsym.explanation.neighbour_statistics import neighbour_statistics
 from mgsym.explanation.ridge_pairs import RidgePairs
 from mgsym.explanation.whole import (
     Reference,
@@ -18,6 +20,7 @@ from mgsym.explanation.whole import (
     attribute,
     attributions,
     edge_values,
+    mean_attribution,
     reference_of,
 )
 from mgsym.graph import Graph, build_graph
@@ -125,6 +128,28 @@ def test_values_lead_from_the_reference_to_the_prediction(
     assert found.regression.abs().sum() > 0.01
 
 
+def test_the_mean_over_models_leads_to_their_mean_prediction(
+    model: BarrierModel, glass: Graph, reference: Reference
+) -> None:
+    other = shuffled_weights(model, torch.Generator().manual_seed(0))
+    with frozen_eval(model), frozen_eval(other):
+        one = attribute(WholePrediction(model, glass), 7, reference)
+        two = attribute(
+            WholePrediction(other, glass), 7, reference_of(other, [glass], environments=2)
+        )
+    found = mean_attribution([one, two], [3, 1])
+    assert found.prediction == pytest.approx(0.75 * one.prediction + 0.25 * two.prediction)
+    assert found.missing == pytest.approx(0, abs=1e-4)
+    assert found.models == 2
+    mine, theirs = (dict(zip(a.atoms.tolist(), a.value, strict=True)) for a in (one, two))
+    atom = int(found.atoms[0])
+    a, b = float(mine.get(atom, 0)), float(theirs.get(atom, 0))
+    assert float(found.value[0]) == pytest.approx(0.75 * a + 0.25 * b)
+    assert found.spread is not None
+    assert float(found.spread[0]) == pytest.approx(abs(a - b) * (0.75 * 0.25) ** 0.5)
+    assert mean_attribution([one], [1]) is one
+
+
 def test_typical_atoms_add_nothing_on_average(
     model: BarrierModel, glass: Graph, reference: Reference
 ) -> None:
@@ -208,3 +233,23 @@ def test_a_reference_survives_a_round_trip(reference: Reference) -> None:
     assert torch.equal(again.network, reference.network)
     with pytest.raises(ValueError, match="expected sums of"):
         Reference.from_dict({**reference.as_dict(), "network": [1.0]})
+
+
+def test_statistics_of_neighbours(
+    model: BarrierModel, glass: Graph, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgsym.explanation.neighbour_statistics.ENVIRONMENTS", 1)
+    groups = {"high": (1, 5), "low": (7, 42)}
+    found = neighbour_statistics(model, glass, groups, reference, strongest=8, draws=1)
+    effects = {(e.property, e.group, e.null): e for e in found.effects}
+    assert found.missing == ()
+    shares = [e for (_, group, null), e in effects.items() if group == "all" and null == "alike"]
+    assert sum(e.selected for e in shares) == pytest.approx(1)
+    assert sum(e.control for e in shares) == pytest.approx(1)
+    assert {"shuffled", "flanks", "matched", "lowering"} <= {null for _, _, null in effects}
+    both = (effects["share of Cu", "all", "matched"], effects["share of Zr", "all", "matched"])
+    assert sum(e.selected for e in both) == pytest.approx(1)
+    assert effects["faces", "low", "matched"].nodes == 2
+    assert effects["predicted barrier", "all", "matched"].unit == "eV"
+    acts = found.profile.size["whole"][0] * found.profile.neighbours
+    assert float(acts.nansum()) == pytest.approx(100, abs=5)  # %, but for what lies beyond 14 Å
