@@ -54,7 +54,7 @@ class CompiledSums:
     def of(cls, near: Neighborhoods, types: Tensor, species: int) -> CompiledSums | None:
         """Of float32 pairs on a CPU, if they are many; None means PyTorch."""
         vector = near.vector
-        few = len(vector) < _MANY or torch.is_grad_enabled() and vector.requires_grad
+        few = len(vector) < _MANY or (torch.is_grad_enabled() and vector.requires_grad)
         if few or near.weight is not None:
             return None
         if vector.device.type != "cpu" or vector.dtype != torch.float32:
