@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,10 @@ import pytest
 import torch
 
 import mgsym
+from mgsym.benchmark.trial import load_trial
 from mgsym.cli.main import main
+from mgsym.data_tools.workflows.predictions import _check_processes
+from mgsym.errors import UsageError
 from mgsym.structure import Structure
 
 # a program that is `mgsym`, with an engine that draws its events
@@ -111,35 +115,41 @@ def test_two_processes_make_the_searches_of_one(program: Path) -> None:
     assert not list(Path.cwd().glob("*process*"))
 
 
-def test_two_processes_predict_and_compare_as_one(
-    program: Path, trained_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Structures and trainings are shared out; the first process writes what they come to."""
+def test_two_processes_predict_as_one(program: Path, trained_folder: Path) -> None:
+    """The structures are shared out, and the first process writes them."""
     graphs = [str(trained_folder / "graphs" / f"{name}.npz") for name in "abc"]
     predict = ["predict", *graphs, "--run", str(trained_folder / "runs" / "first"), "-o"]
+    assert main([*predict, "one"]) == 0
+    ends = ended(start(program, *predict, "two"))
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert ends[1][1:] == ("", "")
+    for name in ("a.extxyz", "b.extxyz", "c.extxyz"):
+        assert Path("two", name).read_bytes() == Path("one", name).read_bytes()
+
+
+def test_one_structure_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="2 processes, but 1 structures: start 1 at most"):
+        _check_processes(1)
+
+
+def test_two_processes_share_the_trainings_of_a_benchmark(
+    program: Path, trained_folder: Path
+) -> None:
+    """Each training is done once, as one process does it, and all are in the table."""
     little = ("training.epochs=1", "model.ridge_share=0.0", "model.radial=4", "model.l_max=1")
     compare = ["benchmark", str(trained_folder / "graphs"), "--models", "fast", "--device", "cpu"]
     compare += [part for setting in little for part in ("--set", setting)]
-    assert main([*predict, "one"]) == 0
-    assert main([*compare, "--seeds", "0:2", "-o", "compared", "-q"]) == 0
-    capsys.readouterr()
-    Path("compared/trials/fast-a-seed1.json").unlink()  # the others are there: it is done again
-    ends = [
-        *ended(start(program, *predict, "two")),
-        *ended(start(program, "benchmark", "--resume", "compared", "--device", "cpu")),
-    ]
-    assert [code for code, *_ in ends] == [0] * 4, ends
-    assert [out + err for _, out, err in ends[1::2]] == ["", ""]
-    for name in "abc":
-        file = f"{name}.extxyz"
-        assert Path("two", file).read_bytes() == Path("one", file).read_bytes()
-    assert "fast" in ends[2][1]
-    assert len(list(Path("compared/trials").iterdir())) == 4
-    rows = Path("compared/table.csv").read_text(encoding="utf-8").splitlines()
-    assert len(rows) > 4
-    ends = ended(start(program, *predict[:2], *predict[4:], "few"))
-    assert len(complaints(ends)) == 1
-    assert "2 processes, but 1 structures: start 1 at most" in complaints(ends)[0]
+    compare += ["--glasses", "a", "--seeds"]
+    assert main([*compare, "1", "-o", "one", "-q"]) == 0
+    ends = ended(start(program, *compare, "0:2", "-o", "two"))
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert ends[1][1:] == ("", "")
+    names = [f"fast-a-seed{seed}.json" for seed in (0, 1)]
+    assert sorted(path.name for path in Path("two/trials").iterdir()) == names
+    one, two = (load_trial(Path(folder, "trials", names[1])) for folder in ("one", "two"))
+    assert one.scores == two.scores
+    assert json.loads(Path("two/table.json").read_text())["models"]["fast"]["done"] == 2
 
 
 def test_an_error_in_all_is_told_once(program: Path) -> None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, fields
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeAlias
-
-import torch
 
 from mgsym.data_tools.simulation.labelling.event_files import EventFile
 from mgsym.data_tools.simulation.labelling.saddle_files import SaddleFile
@@ -21,10 +15,11 @@ from mgsym.data_tools.simulation.saddle_search.events import Event
 from mgsym.errors import Interrupted, MgsymError
 from mgsym.structure import Structure
 from mgsym.utils.progress import Progress
+from mgsym.utils.workers import in_processes
 
 # run_searches(structure, potential, searches, settings, *, seed, slots, device, compile, saddles)
 Engine = Callable[..., Iterable[Event]]
-HEARTBEAT = 0.5  # s between looks at whether to stop
+LOST = "take fewer --jobs or --slots and go on with --resume; no finished search is lost"
 MANY = 60  # searches in one process from which on compiling pays
 
 
@@ -112,104 +107,20 @@ def run(pieces: Sequence[Piece], jobs: int = 1) -> Generator[tuple[int, Event | 
             part = schedule.part(i, jobs)
             if part.unfinished:  # turned by the place, as schedules may have one atom each
                 shares[(place + i) % jobs].append((place, task, part))
-    schedules = [schedule for _, schedule in pieces]
-    workers = [_Worker(share) for share in shares if share]
-    try:
-        with _interrupts_waiting():  # they are for the parent to hear, which ends the workers
-            for worker in workers:
-                worker.start()
-        yield from _collect(workers, schedules)
-    finally:
-        for worker in workers:
-            worker.end()
+    for message in in_processes(_search, [share for share in shares if share], lost=LOST):
+        if message is not None:
+            place, event = message
+            pieces[place][1].record(event)
+        yield message or (0, None)
 
 
-class _Worker:
-    """A process, and the pipe on which its events come."""
-
-    def __init__(self, parts: Sequence[_Part]) -> None:
-        context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
-        self.pipe, self._far = context.Pipe(duplex=False)
-        given = (parts, self._far)
-        self.process: BaseProcess = context.Process(target=_work, args=given, daemon=True)
-
-    def start(self) -> None:
-        self.process.start()
-        self._far.close()  # so that the pipe ends when the process does
-
-    def end(self) -> None:
-        if self.process.pid is not None:
-            self.process.kill()
-            self.process.join()
-        self.pipe.close()
-
-
-def _collect(
-    workers: list[_Worker], schedules: Sequence[Schedule]
-) -> Iterator[tuple[int, Event | None]]:
-    by_pipe = {worker.pipe: worker for worker in workers}
-    while by_pipe:
-        for pipe in wait(list(by_pipe), HEARTBEAT):
-            worker = by_pipe[pipe]  # type: ignore[index]
-            message = _receive(worker)
-            if message is None:
-                del by_pipe[worker.pipe]
-            elif isinstance(message, Exception):
-                raise message
-            else:
-                place, event = message
-                schedules[place].record(event)
-                yield place, event
-        yield 0, None
-
-
-def _receive(worker: _Worker) -> tuple[int, Event] | Exception | None:
-    """An event and its place, what a worker raised, or None when it is done."""
-    try:
-        message: tuple[int, Event] | Exception | None = worker.pipe.recv()
-        return message
-    except (EOFError, OSError):
-        worker.process.join()
-        return MgsymError(
-            f"a worker process died (exit code {worker.process.exitcode}; -9 is often a lack of "
-            "memory): take fewer --jobs or --slots and go on with --resume; no finished search "
-            "is lost"
-        )
-
-
-def _work(parts: Sequence[_Part], pipe: Connection) -> None:
-    """What a worker does: send each event, then None; or what went wrong."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    try:
-        for place, task, schedule in parts:
-            for event in task.events(schedule):
-                pipe.send((place, event))
-        pipe.send(None)
-    except BrokenPipeError:
-        pass  # the parent is gone
-    except Exception as error:
-        pipe.send(error)
-    finally:
-        pipe.close()
-
-
-@contextmanager
-def _interrupts_waiting() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait; processes started meanwhile, which inherit that, never hear them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    from multiprocessing import resource_tracker  # where there are signals to block
-
-    resource_tracker.ensure_running()  # its start, with the first worker, would let them through
-    numbers = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _search(
+    parts: Sequence[_Part], send: Callable[[tuple[int, Event]], None], stopped: Callable[[], bool]
+) -> None:
+    """What a process does. It is ended, not stopped: every finished search has been sent."""
+    for place, task, schedule in parts:
+        for event in task.events(schedule):
+            send((place, event))
 
 
 class SearchTarget(NamedTuple):

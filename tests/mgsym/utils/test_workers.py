@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 from multiprocessing import get_context
-from mgsym.data_tools.simulation.labelling.workers import _interrupts_waiting
+from mgsym.utils.workers import _interrupts_waiting
 
 SAY = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
 first, second = (get_context("spawn").Process(target=exec, args=(SAY,)) for _ in range(2))
