@@ -42,7 +42,8 @@ def test_statistics_and_faithfulness_of_a_few_atoms(capsys: Captured, tmp_path: 
     for group in ("all", "high", "middle", "low"):
         assert any(line.split()[2:3] == [group] for line in told.splitlines())
     assert "times better than edges as far away" in told
-    files = ["curves.png", "statistics.csv", "statistics.json", "statistics.png"]
+    files = ["curves.png", "neighbours.csv", "neighbours.png"]
+    files += ["statistics.csv", "statistics.json", "statistics.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     data = json.loads((tmp_path / "statistics.json").read_text())
     assert set(data["nodes"]) == {"high", "middle", "low"}
