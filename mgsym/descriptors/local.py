@@ -21,8 +21,11 @@ from torch.nn.functional import one_hot
 from mgsym.descriptors.neighborhoods import (
     GAUSSIAN_REACH,
     GaussianSums,
+    Neighborhoods,
+    Slab,
     gaussian_mean,
-    neighborhoods,
+    neighbors_of,
+    slabs,
 )
 from mgsym.descriptors.physical import PhysicalInputs, available_inputs, input_names
 from mgsym.descriptors.power_spectrum import Environment
@@ -30,6 +33,7 @@ from mgsym.errors import UsageError
 from mgsym.graph import Graph
 from mgsym.graph.prepared import Owner
 from mgsym.utils.progress import Progress
+from mgsym.utils.threads import thread_map
 
 DESCRIPTORS = "descriptors"  # what is prepared of a graph
 _ROWS = 256  # atoms whose inputs are multiplied at once: they fit the cache
@@ -232,19 +236,20 @@ class LocalInputs(nn.Module):
         own = weight.new_empty(graph.num_nodes, q)
         around = GaussianSums(graph, self.options.lengths, own)
         first, known, done = self._first(graph), self._known(graph), 0
-        for near in neighborhoods(graph, max(around.reach, self.environment.reach)):
+        reach = max(around.reach, self.environment.reach)
+
+        def projected(slab: Slab) -> tuple[Neighborhoods, Tensor]:
+            """Neighbours of its atoms, and these atoms' x · weight for each average."""
+            near = neighbors_of(graph, slab, reach)
             described = (
                 self.environment.of_many(graph, near) if known is None else known[near.nodes]
             )
-            parts = torch.cat(
-                [
-                    self._standardised(*few).to(weight) @ wide
-                    for few in zip(
-                        first[near.nodes].split(_ROWS), described.split(_ROWS), strict=True
-                    )
-                ]
-            )
-            own[near.nodes], *others = parts.view(-1, rows, q).unbind(1)
+            pieces = zip(first[near.nodes].split(_ROWS), described.split(_ROWS), strict=True)
+            parts = [self._standardised(*piece).to(weight) @ wide for piece in pieces]
+            return near, torch.cat(parts).view(-1, rows, q)
+
+        for near, parts in thread_map(projected, slabs(graph, reach), graph.positions.device):
+            own[near.nodes], *others = parts.unbind(1)
             around.add(near, others)
             done += len(near.nodes)
             if progress is not None:

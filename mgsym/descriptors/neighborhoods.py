@@ -74,30 +74,55 @@ def of_edges(graph: Graph, edge_weight: Tensor | None = None) -> Neighborhoods:
     return Neighborhoods(nodes, graph.destination, graph.source, graph.edge_vector, edge_weight)
 
 
-def neighborhoods(graph: Graph, cutoff: float) -> Iterator[Neighborhoods]:
-    """All atoms of a graph with their neighbours closer than `cutoff` (Å), part by part.
+class Slab(NamedTuple):
+    """Some atoms of one structure of a graph, and all that may be near them.
+
+    Attributes:
+        structure: its number.
+        around: [k] int64, ascending, the atoms and those near them.
+        own: [k] bool, which of these are in the slab.
+    """
+
+    structure: int
+    around: Tensor
+    own: Tensor
+
+
+def slabs(graph: Graph, cutoff: float) -> Iterator[Slab]:
+    """Cut the structures of a graph into slabs, for neighbours closer than `cutoff` (Å)."""
+    for i in range(graph.num_structures):
+        members = (graph.structure_index == i).nonzero().squeeze(1)
+        if len(members):
+            parts = _slabs(graph.positions[members], graph.cell[i], graph.periodic[i], cutoff)
+            for own, around in parts:
+                yield Slab(i, members[around], own)
+
+
+def neighbors_of(graph: Graph, slab: Slab, cutoff: float) -> Neighborhoods:
+    """The atoms of a slab with their neighbours closer than `cutoff` (Å).
 
     An atom that has images of itself within the cutoff has them among its neighbours.
     """
-    device = graph.positions.device
-    for i in range(graph.num_structures):
-        members = (graph.structure_index == i).nonzero().squeeze(1)
-        if len(members) == 0:
-            continue
-        first, second, third = graph.periodic[i].tolist()
-        positions, cell = graph.positions[members], graph.cell[i]
-        for own, around in _slabs(positions, cell, graph.periodic[i], cutoff):
-            nodes, place = members[around], own.cumsum(0) - 1
-            pairs = neighbor_pairs(
-                positions[around],
-                cell,
-                (first, second, third),
-                cutoff,
-                targets=own.nonzero().squeeze(1),
-                device=device,
-            )
-            source, owner = pairs.edge_index.to(device)
-            yield Neighborhoods(nodes[own], place[owner], nodes[source], pairs.vector.to(device))
+    first, second, third = graph.periodic[slab.structure].tolist()
+    pairs = neighbor_pairs(
+        graph.positions[slab.around],
+        graph.cell[slab.structure],
+        (first, second, third),
+        cutoff,
+        targets=slab.own.nonzero().squeeze(1),
+        device=graph.positions.device,
+    )
+    source, owner = pairs.edge_index.to(graph.positions.device)
+    place = slab.own.cumsum(0) - 1
+    return Neighborhoods(
+        slab.around[slab.own], place[owner], slab.around[source], pairs.vector.to(slab.own.device)
+    )
+
+
+def neighborhoods(graph: Graph, cutoff: float) -> Iterator[Neighborhoods]:
+    """All atoms of a graph with their neighbours closer than `cutoff` (Å), slab by slab."""
+    for slab in slabs(graph, cutoff):
+        yield neighbors_of(graph, slab, cutoff)
 
 
 def gaussian_mean(graph: Graph, values: Tensor, length: float) -> Tensor:
@@ -194,14 +219,14 @@ def _exact_square(graph: Graph, near: Neighborhoods, pairs: Tensor) -> Tensor:
 def _slabs(
     positions: Tensor, cell: Tensor, periodic: Tensor, cutoff: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut a large structure into slabs at least two cutoffs thick.
+    """Cut a large structure into slabs at least a cutoff thick.
 
     Yields:
         Of the atoms in or near a slab, which are in it [k] bool; and those atoms [k], ascending.
     """
     along, thickness, repeats = _coordinate(positions, cell, periodic)
     every = torch.arange(len(positions), device=positions.device)
-    count = max(1, min(int(thickness / (2 * cutoff)), -(-len(positions) // _SEARCH)))
+    count = max(1, min(int(thickness / cutoff), -(-len(positions) // _SEARCH)))
     if count == 1:
         yield torch.ones_like(every, dtype=torch.bool), every
         return

@@ -8,9 +8,9 @@ Batch norms use running statistics in evaluation, hence a slab gets what the who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from mgsym.graph import Graph
 from mgsym.graph.files import EDGE_FIELDS, NODE_FIELDS
 from mgsym.graph.operations import wrapped_positions
 from mgsym.utils.progress import Progress
+from mgsym.utils.threads import thread_map
 
+Result = TypeVar("Result")
 Done = Callable[[Tensor, Tensor], None]  # atoms [m], and their predictions [models, m] in eV
 
 
@@ -149,10 +151,11 @@ class Sweep:
     def _begin(self, number: int) -> _Slab:
         own = self.order[self.first[number] : self.first[number + 1]]
         nodes, part = self._part(own)
+        for model in self.models:
+            part = model.prepare(part)
         slab = _Slab(nodes, len(own), part, [])
-        for m, model in enumerate(self.models):
-            slab.part = model.prepare(slab.part)
-            hidden, edges = model.begin(slab.part, slab.count)
+        begun = self._each(lambda m: self.models[m].begin(part, slab.count))
+        for m, (hidden, edges) in enumerate(begun):
             slab.edges.append(edges)
             for i in range(len(edges)):
                 self._keep(m, i, 0, own, hidden)
@@ -162,9 +165,10 @@ class Sweep:
     def _advance(self, number: int, slab: _Slab, done: Done) -> None:
         own, level = slab.nodes[: slab.count], slab.level
         last = level + 1 == self.depth
-        found = []
-        for m, model in enumerate(self.models):
-            passes = []
+
+        def passes_of(m: int) -> list[Tensor]:
+            """One model's nodes after the layer, of each pass."""
+            model, passes = self.models[m], []
             for i, edges in enumerate(slab.edges[m]):
                 if level >= model.num_layers:  # it has fewer layers than another
                     passes.append(self.hidden[m, i, model.num_layers][own])
@@ -173,14 +177,29 @@ class Sweep:
                     level, self.hidden[m, i, level][slab.nodes], edges, slab.part
                 )
                 passes.append(nodes[: slab.count])
-                if not last:
-                    self._keep(m, i, level + 1, own, passes[-1])
+            return passes
+
+        found = []
+        for m, passes in enumerate(self._each(passes_of)):
             if last:
-                found.append(model.finish(passes, slab.part).float().cpu())
+                found.append(self.models[m].finish(passes, slab.part).float().cpu())
+                continue
+            for i, nodes in enumerate(passes):
+                self._keep(m, i, level + 1, own, nodes)
         slab.level += 1
         self.reached[number] = slab.level
         if last:
             done(own.cpu(), torch.stack(found))
+
+    def _each(self, work: Callable[[int], Result]) -> Iterable[Result]:
+        """What a function gives for the number of each model, which have a thread each.
+
+        Fewer models than threads come one after another, and each has all threads.
+        """
+        numbers = range(len(self.models))
+        if len(numbers) < torch.get_num_threads():
+            return map(work, numbers)
+        return thread_map(work, numbers, self.slab.device)
 
     def _keep(self, model: int, track: int, level: int, own: Tensor, values: Tensor) -> None:
         """Have hidden values of some atoms at hand for the slabs next to them."""
