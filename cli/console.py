@@ -226,7 +226,7 @@ class PlainProgress:
             parts[0] += f"/{total:g} ({100 * done / total:.0f} %)"
         parts += [f"{name} {_text(_cell(value))}" for name, value in info.items()]
         if total and 0 < done < total and now - self.start > 1:
-            parts.append(f"{_duration((now - self.start) * (total - done) / done)} left")
+            parts.append(f"{duration((now - self.start) * (total - done) / done)} left")
         click.echo(_visible(", ".join(parts)), err=True)
 
 
@@ -305,7 +305,8 @@ def _visible(text: str) -> str:
     return visible(text)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

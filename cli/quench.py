@@ -37,6 +37,7 @@ METHODS = click.Choice(["fire", "cg"])
 @opt.field_option
 @opt.out_option("glass.xyz", "file for all glasses, or a folder (no suffix) for one file each")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@opt.jobs_option
 @opt.overwrite_option
 @opt.device_option
 @opt.json_option
@@ -45,13 +46,14 @@ def quench(
     composition: str, atoms: int, rates: tuple[float, ...], glasses: int | None,
     seed: int | None, seeds: list[int], melt: float, temperature: float, final: float,
     timestep: float, pressure: float, density: float, method: Literal["fire", "cg"],
-    potential: Path | None, out: Path, resume: bool, overwrite: bool, device: str, as_json: bool,
+    potential: Path | None, out: Path, resume: bool, overwrite: bool,
+    jobs: int, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make glasses: melt random atoms, cool them at a constant rate, and relax what results."""
     from mgsym.cli.views import glasses_table
     from mgsym.data_tools.simulation.dynamics.recipe import Recipe, parse_composition
-    from mgsym.data_tools.workflows.quenching import quench
-    from mgsym.utils.devices import resolve_device
+    from mgsym.data_tools.workflows.quenching import expected_seconds, quench
+    from mgsym.utils.devices import device_for_jobs
 
     if seeds and (seed is not None or glasses is not None):
         clash = "--seed" if seed is not None else "--glasses"
@@ -64,10 +66,13 @@ def quench(
     )  # fmt: skip
     elements = list(parse_composition(recipe.composition))
     loaded = opt.chosen_field(potential, elements=elements)
+    where = device_for_jobs(device, jobs)
+    if not (resume or console.quiet()):
+        console.say(f"Expect {console.duration(expected_seconds(recipe, loaded, where, jobs))}")
     with console.progress("Quench") as step, console.interruptible() as should_stop:
         made, written = quench(
             recipe, loaded, out, method=method, resume=resume, overwrite=overwrite,
-            device=resolve_device(device), progress=step, should_stop=should_stop,
+            device=where, jobs=jobs, progress=step, should_stop=should_stop,
         )  # fmt: skip
     if as_json:
         console.emit_json({"glasses": [glass.facts() for glass in made], "written": written})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,22 @@ from mgsym.data_tools.simulation.dynamics.glass_structure import (
     mean_by_species,
     pair_distribution,
 )
-from mgsym.data_tools.simulation.dynamics.melt_quench import LogRow, Quenched, melt_quench
+from mgsym.data_tools.simulation.dynamics.melt_quench import (
+    LogRow,
+    Quenched,
+    melt_quench,
+    seconds_a_step,
+)
 from mgsym.data_tools.simulation.dynamics.recipe import Recipe
 from mgsym.data_tools.simulation.optimizers.minimize import Method
 from mgsym.data_tools.simulation.optimizers.relax import Relaxation, relax
 from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.units import GPA
+from mgsym.errors import Interrupted, UsageError
 from mgsym.structure import Structure
 from mgsym.utils.files import atomic_path, holds_output, refuse_existing
 from mgsym.utils.progress import Progress
+from mgsym.utils.workers import in_processes
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ def quench(
     out: str | Path,
     *,
     device: str | torch.device = "cpu",
+    jobs: int = 1,
     method: Method = "fire",
     resume: bool = False,
     overwrite: bool = False,
@@ -83,6 +92,8 @@ def quench(
         out: a structure file for all glasses, or (a name without a suffix) a folder for a file
             of each. The log goes beside it as ``.csv`` or into it.
         device: where to compute.
+        jobs: processes on a CPU, each of one thread, that share the glasses; 1 makes all glasses
+            in one batch. A glass made alone is that of the batch to rounding, which chaos enlarges.
         method: of the relaxation at the end, ``fire`` or ``cg``; see `relax`.
         resume: go on from the checkpoint that an interrupted run left; begin where there is none.
         overwrite: whether output, or an old checkpoint, may be replaced.
@@ -98,17 +109,30 @@ def quench(
     paths = OutputPaths.of(Path(out), recipe)
     for path in (*paths.structures, paths.log):
         refuse_existing(path, overwrite)
+    single = [replace(recipe, rates=(g.rate,), seeds=(g.seed,)) for g in recipe.glasses]
+    apart = [
+        _Alone(one, potential, paths.checkpoint.with_name(f"{paths.checkpoint.name}.{glass.name}"))
+        for one, glass in zip(single, recipe.glasses, strict=True)
+    ]
+    files = [paths.checkpoint, *(one.checkpoint for one in apart)]
     if not resume:
-        refuse_existing(paths.checkpoint, overwrite)
-    quenched, log = melt_quench(
-        recipe,
-        potential,
-        device=device,
-        checkpoint=paths.checkpoint,
-        resume=resume and paths.checkpoint.exists(),
-        progress=progress,
-        should_stop=should_stop,
-    )
+        for file in files:
+            refuse_existing(file, overwrite)
+            file.unlink(missing_ok=True)
+    if jobs > 1 and paths.checkpoint.exists():
+        raise UsageError(f"{paths.checkpoint} was made without --jobs: go on without it, too")
+    if jobs > 1 or any(one.checkpoint.exists() for one in apart):
+        quenched, log = _in_processes(apart, jobs, progress, should_stop)
+    else:
+        quenched, log = melt_quench(
+            recipe,
+            potential,
+            device=device,
+            checkpoint=paths.checkpoint,
+            resume=resume and paths.checkpoint.exists(),
+            progress=progress,
+            should_stop=should_stop,
+        )
     pressure = recipe.pressure / GPA
     atoms = [q.structure for q in quenched]
     rested = relax(
@@ -116,8 +140,101 @@ def quench(
     )
     glasses = [described(q, r) for q, r in zip(quenched, rested, strict=True)]
     paths.write(glasses, log, potential.name, overwrite)
-    paths.checkpoint.unlink(missing_ok=True)
+    for file in files:
+        file.unlink(missing_ok=True)
     return glasses, [*paths.structures, paths.log]
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A recipe of one glass, for a process of its own, and where it saves."""
+
+    recipe: Recipe
+    potential: Potential
+    checkpoint: Path
+
+    @property
+    def steps(self) -> int:
+        return _steps(self.recipe)[0]
+
+    def made(
+        self, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> tuple[list[Quenched], list[LogRow]]:
+        """Make it, or go on; what is finished is read."""
+        return melt_quench(
+            self.recipe, self.potential, checkpoint=self.checkpoint,
+            resume=self.checkpoint.exists(), progress=progress, should_stop=should_stop,
+        )  # fmt: skip
+
+
+def _steps(recipe: Recipe) -> list[int]:
+    return [recipe.melt_steps + recipe.quench_steps(glass.rate) for glass in recipe.glasses]
+
+
+def _dealt(steps: Sequence[int], jobs: int) -> list[list[int]]:
+    """Places of the glasses of each process: the longest first, to whoever has least to do."""
+    shares: list[list[int]] = [[] for _ in range(min(jobs, len(steps)))]
+    for place in sorted(range(len(steps)), key=lambda k: -steps[k]):
+        min(shares, key=lambda share: sum(steps[k] for k in share)).append(place)
+    return shares
+
+
+def _in_processes(
+    glasses: Sequence[_Alone],
+    jobs: int,
+    progress: Progress | None,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[list[Quenched], list[LogRow]]:
+    """Make each glass alone, in so many processes."""
+    dealt = _dealt([one.steps for one in glasses], jobs)
+    shares = [[(place, glasses[place]) for place in share] for share in dealt]
+    total = sum(one.steps * one.recipe.timestep / 1000 for one in glasses)
+    done: dict[int, float] = {}
+    with closing(in_processes(_cool, shares, should_stop, "go on with --resume")) as messages:
+        for message in messages:
+            if message is not None:
+                done[message[0]] = message[1]
+                if progress is not None:
+                    progress(sum(done.values()), total)
+    if should_stop is not None and should_stop():
+        raise Interrupted(
+            f"the quench was interrupted after {sum(done.values()):g} of {total:g} ps; go on with "
+            "the same command and --resume"
+        )
+    results = [one.made() for one in glasses]
+    rows = [row for _, log in results for row in log]
+    return [made[0] for made, _ in results], sorted(rows, key=lambda row: row.time_ps)
+
+
+def _cool(
+    share: Sequence[tuple[int, _Alone]],
+    send: Callable[[tuple[int, float]], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """What a process does."""
+    for place, glass in share:
+
+        def tell(done: float, total: float | None = None, *, at: int = place, **_: object) -> None:
+            send((at, done))
+
+        try:
+            glass.made(tell, stopped)
+        except Interrupted:
+            return  # it has saved
+
+
+def expected_seconds(
+    recipe: Recipe, potential: Potential, device: str | torch.device = "cpu", jobs: int = 1
+) -> float:
+    """How long a quench will take, s, from a few steps of the melt that are measured."""
+    steps = _steps(recipe)
+    if jobs > 1:
+        one = replace(recipe, rates=recipe.rates[:1], seeds=recipe.seeds[:1])
+        longest = max(sum(steps[k] for k in share) for share in _dealt(steps, jobs))
+        return longest * seconds_a_step(one, potential)
+    measured = seconds_a_step(recipe, potential, device)
+    on_cpu = torch.device(device).type == "cpu"  # a GPU takes as long for one as for several
+    return measured * (sum(steps) / len(steps) if on_cpu else max(steps))
 
 
 def described(quenched: Quenched, relaxation: Relaxation) -> Glass:

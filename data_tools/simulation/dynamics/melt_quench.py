@@ -45,6 +45,7 @@ SKIN = (
 )
 SAMPLE = 10  # steps between two looks at temperature and pressure
 SAVE_SECONDS = 60.0
+MEASURED = 50  # steps from which the time of a quench is foretold: two neighbour lists
 # how cells and atoms without a place show when neighbours are searched
 UNSTABLE = (InputError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 HOTTEST = 10.0  # times the melt's temperature: beyond it the run has exploded
@@ -118,6 +119,16 @@ def melt_quench(
             raise Interrupted(run.interrupted())
     run.save()
     return [run.finished[k] for k in range(len(run.glasses))], run.log
+
+
+def seconds_a_step(
+    recipe: Recipe, potential: Potential, device: str | torch.device = "cpu"
+) -> float:
+    """Measure how long a step of the melt of all glasses takes, s: over MEASURED steps or 3 s."""
+    require_stress(potential, "a quench at constant pressure")
+    run = _Run(recipe, potential, torch.device(device), None)
+    run.begin()
+    return run.timed()
 
 
 class _Run:
@@ -198,6 +209,19 @@ class _Run:
         self.state, self.step = state, end
         self._record(samples)
         self._retire()
+
+    def timed(self) -> float:
+        """Seconds of a step at the start, without the first, which may wait for a compiler."""
+        structures = [self._structure(place) for place in range(len(self.active))]
+        field = force_field(self.potential, structures, skin=SKIN, device=self.device)
+        dynamics, state = self._dynamics(field), self.state
+        state, forces = dynamics.step(state, dynamics.forces(state), self._target(1))
+        start, steps = time.monotonic(), 0
+        while steps < MEASURED and (steps == 0 or time.monotonic() - start < 3):
+            state, forces = dynamics.step(state, forces, self._target(1))
+            float(state.kinetic.sum())  # a GPU has to be done
+            steps += 1
+        return (time.monotonic() - start) / steps
 
     def _target(self, step: int) -> Tensor:
         """[b] K at a time."""
