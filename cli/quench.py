@@ -11,8 +11,6 @@ from mgsym.cli import console
 from mgsym.cli import options as opt
 from mgsym.errors import UsageError
 
-METHODS = click.Choice(["fire", "cg"])
-
 
 @click.command()
 @click.option("--composition", default="Cu64Zr36", show_default=True, help="Such as Cu64Zr36.")
@@ -24,16 +22,14 @@ METHODS = click.Choice(["fire", "cg"])
 @opt.seed_option
 @click.option("--seeds", metavar="0:4", callback=opt.parse_seeds, help="One glass per seed.")
 @click.option("--melt", type=float, default=50.0, show_default=True, help="Time of melting, ps.")
-@click.option(
-    "--temperature", type=float, default=2000.0, show_default=True, help="Of the melt, K."
-)
+@click.option("--temperature", type=float, default=2000.0, show_default=True, help="Melt, K.")
 @click.option("--final", type=float, default=1.0, show_default=True, help="Where cooling ends, K.")
 @click.option("--timestep", type=float, default=1.0, show_default=True, help="fs.")
 @click.option("--pressure", type=float, default=0.0, show_default=True, help="GPa.")
 @click.option(
     "--density", type=float, default=0.0, help="At the start, g/cm³.  [default: from the potential]"
 )
-@click.option("--method", type=METHODS, default="fire", help="Of the relaxation at the end.")
+@click.option("--method", type=click.Choice(["fire", "cg"]), default="fire", help="To relax by.")
 @opt.field_option
 @opt.out_option("glass.xyz", "file for all glasses, or a folder (no suffix) for one file each")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
@@ -43,11 +39,10 @@ METHODS = click.Choice(["fire", "cg"])
 @opt.json_option
 @opt.verbosity_options
 def quench(
-    composition: str, atoms: int, rates: tuple[float, ...], glasses: int | None,
-    seed: int | None, seeds: list[int], melt: float, temperature: float, final: float,
-    timestep: float, pressure: float, density: float, method: Literal["fire", "cg"],
-    potential: Path | None, out: Path, resume: bool, overwrite: bool,
-    jobs: int, device: str, as_json: bool,
+    composition: str, atoms: int, rates: tuple[float, ...], glasses: int | None, seed: int | None,
+    seeds: list[int], melt: float, temperature: float, final: float, timestep: float,
+    pressure: float, density: float, method: Literal["fire", "cg"], potential: Path | None,
+    out: Path, resume: bool, overwrite: bool, jobs: int, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Make glasses: melt random atoms, cool them at a constant rate, and relax what results."""
     from mgsym.cli.views import glasses_table

@@ -163,7 +163,7 @@ def test_slow_work_is_heard_of_but_does_not_fill_a_log(capsys: Captured) -> None
 
 @pytest.mark.parametrize(("seconds", "text"), [(12, "12 s"), (600, "10 min"), (9000, "2 h 30 min")])
 def test_durations(seconds: float, text: str) -> None:
-    assert console._duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 def test_a_terminal_gets_a_bar_with_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,19 @@ def test_several_glasses_and_json(capsys: Captured) -> None:
     assert err == ""
 
 
+def test_processes_make_the_glasses_of_one(plain: Path, capsys: Captured) -> None:
+    """Each glass in a process of its own; the time that it will take is said first."""
+    assert main([*FAST, "--glasses", "2", "--jobs", "2", "-o", "two"]) == 0
+    notes = capsys.readouterr().err
+    assert notes.index("Expect ") < notes.index("Quench")
+    first, second = (mgsym.read(f"two/Cu64Zr36_9.9e15_seed{seed}.xyz") for seed in (0, 1))
+    alone = mgsym.read(plain)
+    torch.testing.assert_close(first.positions, alone.positions, atol=1e-5, rtol=0)
+    assert not torch.allclose(first.positions, second.positions, atol=1e-1)
+    assert len(Path("two/quench.csv").read_text().splitlines()) > 2
+    assert not list(Path().glob("two/*.checkpoint*"))
+
+
 def test_an_interrupted_quench_says_how_to_go_on(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
