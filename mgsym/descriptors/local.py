@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from mgsym.descriptors.gaussian_sums import GaussianSums
 from mgsym.descriptors.neighborhoods import (
     GAUSSIAN_REACH,
-    GaussianSums,
     Neighborhoods,
     Slab,
     gaussian_mean,

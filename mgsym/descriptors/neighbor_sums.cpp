@@ -1,4 +1,4 @@
-// Sums over the neighbours of atoms: what `power_spectrum.py` and `neighborhoods.py` compute with
+// Sums over the neighbours of atoms: what `power_spectrum.py` and `gaussian_sums.py` compute with
 // PyTorch, fused. The formulas stand there; names here are theirs.
 //
 // An atom's neighbours within the cutoff are gathered first. Then eight of them fill a register

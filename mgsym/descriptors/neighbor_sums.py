@@ -1,6 +1,6 @@
 """Sums over the neighbours of very many atoms, compiled (neighbor_sums.cpp) if there is a compiler.
 
-What PyTorch computes in `mgsym.descriptors.power_spectrum` and `neighborhoods` comes out here to
+What PyTorch computes in `mgsym.descriptors.power_spectrum` and `gaussian_sums` comes out here to
 rounding: nothing of a pair is kept, and an atom is done before the next is begun. For float32 on a
 CPU without gradients or weights; the rest is PyTorch's.
 """
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mgsym.descriptors.neighborhoods import Neighborhoods
 from mgsym.utils.compilation import compiled_library
-
-if TYPE_CHECKING:
-    from mgsym.descriptors.neighborhoods import Neighborhoods
 
 _SOURCE = Path(__file__).with_name("neighbor_sums.cpp")
 _MANY = 300_000  # pairs whose sums gain more than compiling takes
