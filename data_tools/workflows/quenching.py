@@ -213,14 +213,19 @@ def _cool(
 ) -> None:
     """What a process does."""
     for place, glass in share:
-
-        def tell(done: float, total: float | None = None, *, at: int = place, **_: object) -> None:
-            send((at, done))
-
         try:
-            glass.made(tell, stopped)
+            glass.made(_teller(send, place), stopped)
         except Interrupted:
             return  # it has saved
+
+
+def _teller(send: Callable[[tuple[int, float]], None], place: int) -> Progress:
+    """Send on the ps that are done."""
+
+    def tell(done: float, total: float | None = None, **info: object) -> None:
+        send((place, done))
+
+    return tell
 
 
 def expected_seconds(
