@@ -115,6 +115,7 @@ def test_two_processes_make_the_searches_of_one(program: Path) -> None:
     assert not list(Path.cwd().glob("*process*"))
 
 
+@pytest.mark.slow
 def test_two_processes_predict_as_one(program: Path, trained_folder: Path) -> None:
     """The structures are shared out, and the first process writes them."""
     graphs = [str(trained_folder / "graphs" / f"{name}.npz") for name in "abc"]
@@ -133,6 +134,7 @@ def test_one_structure_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
         _check_processes(1)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_trainings_of_a_benchmark(
     program: Path, trained_folder: Path
 ) -> None:
