@@ -142,26 +142,26 @@ def load_plan(folder: str | Path) -> BenchmarkPlan:
 
 
 def make_plan(
-    asked: Mapping[str, Any], graphs: str = "", before: BenchmarkPlan | None = None
+    options: Mapping[str, Any], graphs: str = "", before: BenchmarkPlan | None = None
 ) -> BenchmarkPlan:
-    """The plan that some options ask for.
+    """Make the plan that some options ask for.
 
     Args:
-        asked: those of ``models``, ``preset``, ``changes`` (see `benchmark_models`), ``seeds``,
+        options: those of ``models``, ``preset``, ``changes`` (see `benchmark_models`), ``seeds``,
             ``protocol``, ``glasses`` and ``minutes`` that were given.
         graphs: where the graphs come from; empty: the sample.
         before: the plan of a benchmark to resume, to which models and seeds are added.
 
     Raises:
-        UsageError: a mistake in what is asked, or it would change what was begun.
+        UsageError: a mistake in the options, or it would change what was begun.
     """
-    settings = {key: asked[key] for key in ("preset", "changes") if key in asked}
-    kept = {key: asked[key] for key in ("protocol", "minutes") if key in asked}
+    settings = {key: options[key] for key in ("preset", "changes") if key in options}
+    kept = {key: options[key] for key in ("protocol", "minutes") if key in options}
     if "protocol" in kept:
         kept["protocol"] = RENAMED.get(kept["protocol"], kept["protocol"])
-    kept.update({key: tuple(asked[key]) for key in ("seeds", "glasses") if key in asked})
+    kept.update({key: tuple(options[key]) for key in ("seeds", "glasses") if key in options})
     if before is None:
-        models = benchmark_models(asked.get("models"), **settings)
+        models = benchmark_models(options.get("models"), **settings)
         return BenchmarkPlan(models, graphs=graphs, **kept)
     fixed = {key: value for key, value in kept.items() if key != "seeds"}
     if changed := [key for key, value in fixed.items() if value != getattr(before, key)]:
@@ -169,9 +169,9 @@ def make_plan(
             f"what is resumed was begun with {changed[0]} {getattr(before, changed[0])}: begin "
             "another benchmark to change it"
         )
-    if settings and "models" not in asked:
+    if settings and "models" not in options:
         raise UsageError("--preset and --set are for models that are added: name them, --models")
-    added = benchmark_models(asked["models"], **settings) if "models" in asked else {}
+    added = benchmark_models(options["models"], **settings) if "models" in options else {}
     seeds = tuple(sorted({*before.seeds, *kept.get("seeds", ())}))
     return replace(
         before, models={**before.models, **added}, seeds=seeds, graphs=graphs or before.graphs
@@ -219,8 +219,8 @@ def _config(name: str, preset_name: str | None) -> Config:
         base = load_config(preset_name=preset_name)
         own = preset_name is not None and base.model.name == name
         return base if own else replace(base, model=ModelConfig(name).complete())
-    known = ", ".join(dict.fromkeys((*MODELS, *PRESETS)))
-    raise UsageError(f"not in the registry, which has {known}; a file ends with .toml")
+    names = ", ".join(dict.fromkeys((*MODELS, *PRESETS)))
+    raise UsageError(f"not in the registry, which has {names}; a file ends with .toml")
 
 
 @dataclass(frozen=True)
@@ -283,5 +283,5 @@ def _plain(text: str) -> str:
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON gives them back: lists for tuples, and nothing for None."""
     kept = {key: value for key, value in values.items() if value is not None}
-    found: dict[str, Any] = json.loads(json.dumps(kept))
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain

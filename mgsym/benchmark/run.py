@@ -77,10 +77,10 @@ def latest_benchmark(folder: str | Path = BENCHMARKS) -> Path:
     Raises:
         UsageError: there is none.
     """
-    found = sorted(Path(folder).glob(f"*/{PLAN}"))
-    if not found:
+    plans = sorted(Path(folder).glob(f"*/{PLAN}"))
+    if not plans:
         raise UsageError(f"no benchmark in {folder}/: name its folder")
-    return found[-1].parent
+    return plans[-1].parent
 
 
 def run_benchmark(
@@ -130,13 +130,18 @@ def run_benchmark(
         waiting = [p for p in planned if finished_trial(_record(folder, p), p) is None]
         processes.barrier()  # all have read the same records
         for number in processes.taken(len(waiting), "trainings"):
-            one = waiting[number]
+            training = waiting[number]
             step = part(
-                progress, number, len(waiting), model=one.label, glass=one.fold.name, seed=one.seed
+                progress,
+                number,
+                len(waiting),
+                model=training.label,
+                glass=training.fold.name,
+                seed=training.seed,
             )
             try:
                 with processes.alone():
-                    _train(one, plan, folder, where, step, should_stop)
+                    _train(training, plan, folder, where, step, should_stop)
             except Interrupted as error:
                 done = len(_recorded(folder, planned))
                 raise Interrupted(
@@ -154,16 +159,16 @@ def run_benchmark(
 
 def _recorded(folder: Path, planned: Sequence[Planned]) -> list[Trial]:
     """The trainings that are over, those that failed among them."""
-    paths = [_record(folder, one) for one in planned]
+    paths = [_record(folder, training) for training in planned]
     return [load_trial(path) for path in paths if path.exists()]
 
 
-def _record(folder: Path, one: Planned) -> Path:
-    return folder / "trials" / f"{one.name}.json"
+def _record(folder: Path, training: Planned) -> Path:
+    return folder / "trials" / f"{training.name}.json"
 
 
 def _train(
-    one: Planned,
+    training: Planned,
     plan: BenchmarkPlan,
     folder: Path,
     device: torch.device,
@@ -171,10 +176,10 @@ def _train(
     should_stop: Callable[[], bool] | None,
 ) -> None:
     """Do one training and keep its record."""
-    run = folder / "runs" / one.name
+    run = folder / "runs" / training.name
     if should_stop is not None and should_stop():  # not every model asks it
         raise Interrupted("before a training")
-    run_trial(one, plan, run, device, progress, should_stop).save(_record(folder, one))
+    run_trial(training, plan, run, device, progress, should_stop).save(_record(folder, training))
     (run / "last.pt").unlink(missing_ok=True)  # the record is safe
 
 

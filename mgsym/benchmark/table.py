@@ -144,11 +144,11 @@ class Table:
         columns += ["parameters", "seconds", "GB", "rotated/eV", "budget", "device", "trainings"]
         rows = []
         for model in (*self.facts, *([CEILING] if self.ceiling else [])):
-            found = [self.value(model, "pearson"), self.value(model, "pearson", POOLED)]
-            found += [self.value(model, metric) for metric in METRICS[1:]]
-            found += [self.value(model, "pearson", of, role) for role, of in others]
+            figures = [self.value(model, "pearson"), self.value(model, "pearson", POOLED)]
+            figures += [self.value(model, metric) for metric in METRICS[1:]]
+            figures += [self.value(model, "pearson", of, role) for role, of in others]
             facts = _fact_cells(self.facts[model]) if model in self.facts else [MISSING] * 7
-            rows.append([model, *(MISSING if v is None else str(v) for v in found), *facts])
+            rows.append([model, *(MISSING if v is None else str(v) for v in figures), *facts])
         return columns, rows
 
     def details(self) -> tuple[list[str], list[list[str]]]:
@@ -157,18 +157,18 @@ class Table:
         rows = []
         for row in (*self.rows, *self.ceiling):
             values = [row.values.get(metric) for metric in METRICS]
-            told = [MISSING if v is None else str(v) for v in values]
-            rows.append([row.model, row.role, row.of, str(row.atoms), *told])
+            cells = [MISSING if v is None else str(v) for v in values]
+            rows.append([row.model, row.role, row.of, str(row.atoms), *cells])
         return columns, rows
 
     def notes(self) -> list[str]:
         """What must be known to read the figures, as sentences."""
         notes = [f"Protocol {self.protocol}. {PROTOCOLS[self.protocol]}"]
         seeds = {facts.seeds for facts in self.facts.values() if facts.seeds}
-        told = "; ".join(", ".join(map(str, s)) for s in sorted(seeds)) or "none yet"
+        seed_lists = "; ".join(", ".join(map(str, s)) for s in sorted(seeds)) or "none yet"
         notes.append(
-            f"Seeds: {told}; ± is the standard deviation over them. Pearson, Spearman and errors "
-            "are taken within each structure and averaged over a fold, then over the folds; "
+            f"Seeds: {seed_lists}; ± is the standard deviation over them. Pearson, Spearman and "
+            "errors are taken within each structure and averaged over a fold, then over the folds; "
             "pooled is over all atoms of a fold."
         )
         if self.noise:
@@ -198,8 +198,8 @@ class Table:
             for metric, value in row.values.items():
                 line.update({metric: value.mean, f"{metric}_sd": value.sd})
             if row.model in self.facts:
-                known = asdict(self.facts[row.model])
-                line.update({**known, "seeds": " ".join(map(str, known["seeds"]))})
+                model_facts = asdict(self.facts[row.model])
+                line.update({**model_facts, "seeds": " ".join(map(str, model_facts["seeds"]))})
             writer.writerow(line)
         return text.getvalue()
 
@@ -254,12 +254,12 @@ def _rows(label: str, trials: Sequence[Trial]) -> list[Row]:
     rows = []
     for role in ROLES:
         scored = [t for t in trials if role in t.scores]
-        of = dict.fromkeys(name for t in scored for name in t.scores[role]["structures"])
+        structures = dict.fromkeys(name for t in scored for name in t.scores[role]["structures"])
         # records of older versions lack some figures
-        known = [m for m in METRICS if all(m in t.scores[role]["pooled"] for t in scored)]
-        for what in (STRUCTURES, POOLED, *of) if scored else ():
-            values = {metric: _value(scored, role, what, metric) for metric in known}
-            rows.append(Row(label, role, what, _atoms(scored, role, what), values))
+        metrics = [m for m in METRICS if all(m in t.scores[role]["pooled"] for t in scored)]
+        for of in (STRUCTURES, POOLED, *structures) if scored else ():
+            values = {metric: _value(scored, role, of, metric) for metric in metrics}
+            rows.append(Row(label, role, of, _atoms(scored, role, of), values))
     return rows
 
 
@@ -279,8 +279,8 @@ def _figures(scores: Mapping[str, Any], of: str, metric: str) -> list[float]:
     nothing = 0.5 if metric.startswith("auc") else 0.0
     if of == STRUCTURES:
         return [fmean(s[metric] or nothing for s in scores["structures"].values())]
-    found = scores["pooled"] if of == POOLED else scores["structures"].get(of)
-    return [] if found is None else [found[metric] or nothing]
+    figures = scores["pooled"] if of == POOLED else scores["structures"].get(of)
+    return [] if figures is None else [figures[metric] or nothing]
 
 
 def _atoms(trials: Sequence[Trial], role: str, of: str) -> int:
@@ -319,8 +319,8 @@ def _facts(
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return fmean(found) if found else None
+    numbers = list(values)
+    return fmean(numbers) if numbers else None
 
 
 def _fact_cells(facts: Facts) -> list[str]:
@@ -357,35 +357,35 @@ def _ceiling_rows(plan: BenchmarkPlan, folds: Sequence[Fold]) -> tuple[list[Row]
     ]
     rows += [
         _ceiling_row(role, g.names[0], [[c]])
-        for members, found in zip(scored, single, strict=True)
-        for g, c in zip(members, found, strict=True)
+        for members, ceilings in zip(scored, single, strict=True)
+        for g, c in zip(members, ceilings, strict=True)
     ]
     return rows, _how_noise_is_known(graphs, variance)
 
 
 def _ceiling_row(role: str, of: str, folds: Sequence[Sequence[Ceiling | None]]) -> Row:
-    known = [[c for c in fold if c is not None] for fold in folds]
+    ceilings = [[c for c in fold if c is not None] for fold in folds]
 
     def mean(name: str) -> float:
-        return fmean(fmean(getattr(c, name) for c in fold) for fold in known)
+        return fmean(fmean(getattr(c, name) for c in fold) for fold in ceilings)
 
     pearson = Value(mean("pearson"), low=mean("low"), high=mean("high"))
     values = {"pearson": pearson, "rmse": Value(mean("rmse"))}
-    atoms = sum(c.atoms for fold in known for c in fold)
+    atoms = sum(c.atoms for fold in ceilings for c in fold)
     kept = {metric: value for metric, value in values.items() if not math.isnan(value.mean)}
     return Row(CEILING, role, of, atoms, kept)
 
 
 def _how_noise_is_known(graphs: Sequence[Any], variance: float | None) -> str:
-    told = []
+    sources = []
     if any(not bool(g.target_stderr[g.labelled].isnan().all()) for g in graphs):
-        told.append("the labels' standard errors")
+        sources.append("the labels' standard errors")
     if variance is not None:
         pairs = [" and ".join(pair.names) for pair in repeated_labels(graphs)]
-        told.append(
+        sources.append(
             f"{', '.join(pairs)}, one glass labelled twice (noise variance {variance:.4f} eV²)"
         )
-    return "from " + " and, where there are none, ".join(told)
+    return "from " + " and, where there are none, ".join(sources)
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

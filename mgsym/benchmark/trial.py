@@ -171,10 +171,10 @@ def _check_figures(trial: Trial, path: Path) -> None:
                 (f"scores.{role}.{name}.{key}", figures.get(key, "nothing") or 0.0)
                 for key in ("pearson", "spearman")
             ]
-    for what, value in needed:
+    for figure, value in needed:
         if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
             raise InputError(
-                f"{what[:120]} is {short(value)}, expected a number: it is damaged, delete "
+                f"{figure[:120]} is {short(value)}, expected a number: it is damaged, delete "
                 "it, and its training is done again",
                 path=path,
             )
@@ -262,10 +262,10 @@ def run_trial(
 
 
 def _scores(trained: TrainedRun, protocol: str) -> dict[str, Any]:
-    found = {role: scores.as_dict() for role, scores in trained.scores.items()}
+    by_role = {role: scores.as_dict() for role, scores in trained.scores.items()}
     if protocol == "published-code":
-        found[CHOSEN_ON_TEST] = found.pop("validation")
-    return found
+        by_role[CHOSEN_ON_TEST] = by_role.pop("validation")
+    return by_role
 
 
 def _rotation(trained: TrainedRun, fold: Fold, count: int) -> dict[str, Any]:
