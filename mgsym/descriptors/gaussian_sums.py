@@ -39,7 +39,7 @@ class GaussianSums:
         """Take in values [m, k], for each length, of the atoms of `near`, which reaches as far."""
         compiled = CompiledSums.of(near, self.graph.types, len(self.graph.species))
         square = near.vector.double().square_().sum(1) if self.lengths else None
-        for length, given, sums, weights in zip(
+        for length, value, sums, weights in zip(
             self.lengths, values, self.sums, self.weights, strict=True
         ):
             assert square is not None
@@ -47,15 +47,15 @@ class GaussianSums:
             # a weight ends at a step of 1 %: which pairs are beyond it float32 cannot tell
             doubtful = ((square - cutoff**2).abs() < 1e-5 * cutoff**2).nonzero().squeeze(1)
             square[doubtful] = _exact_square(self.graph, near, doubtful)
-            sums[near.nodes] += given
-            if compiled is not None and given.dtype == torch.float32:
-                compiled.gaussian_sums(length, cutoff, square, given, sums, weights)
+            sums[near.nodes] += value
+            if compiled is not None and value.dtype == torch.float32:
+                compiled.gaussian_sums(length, cutoff, square, value, sums, weights)
                 continue
             pairs = (square < cutoff**2).nonzero().squeeze(1)
             source, owner = near.source[pairs], near.owner[pairs]
-            weight = torch.exp(-0.5 * square[pairs] / length**2).to(given)
+            weight = torch.exp(-0.5 * square[pairs] / length**2).to(value)
             weights.index_add_(0, source, weight)
-            sums.index_add_(0, source, weight[:, None] * given[owner])
+            sums.index_add_(0, source, weight[:, None] * value[owner])
 
     def means(self) -> list[Tensor]:
         """[n, k] of each length, when all atoms were taken in."""

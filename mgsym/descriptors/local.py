@@ -148,10 +148,12 @@ class LocalInputs(nn.Module):
 
     def described(self, graph: Graph) -> dict[str, Tensor]:
         """What can be prepared of a graph: the descriptors of its atoms, [n, count]."""
-        found = graph.edge_vector.new_empty(graph.num_nodes, self.environment.count(self.species))
+        descriptors = graph.edge_vector.new_empty(
+            graph.num_nodes, self.environment.count(self.species)
+        )
         for nodes, described in self.environment.describe(graph):
-            found[nodes] = described.to(found)
-        return {DESCRIPTORS: found}
+            descriptors[nodes] = described.to(descriptors)
+        return {DESCRIPTORS: descriptors}
 
     def fit(self, graphs: Sequence[Graph]) -> None:
         """Take mean and standard deviation of each input from training structures.
@@ -179,8 +181,8 @@ class LocalInputs(nn.Module):
         """Some atoms [m] and their standardised inputs x [m, count], until all had their turn."""
         first = self._first(graph)
         parts = self.environment.describe(graph)
-        if (known := self._known(graph)) is not None:
-            parts = iter([(torch.arange(graph.num_nodes, device=graph.types.device), known)])
+        if (prepared := self._prepared(graph)) is not None:
+            parts = iter([(torch.arange(graph.num_nodes, device=graph.types.device), prepared)])
         for nodes, described in parts:
             yield nodes, self._standardised(first[nodes], described)
 
@@ -191,10 +193,10 @@ class LocalInputs(nn.Module):
             own.append(self.physical(graph))
         return torch.cat(own, dim=1)
 
-    def _known(self, graph: Graph) -> Tensor | None:
+    def _prepared(self, graph: Graph) -> Tensor | None:
         """[n, count] descriptors that were prepared."""
-        known = graph.prepared_for(self.owner)
-        return None if known is None else known.from_positions[DESCRIPTORS]
+        prepared = graph.prepared_for(self.owner)
+        return None if prepared is None else prepared.from_positions[DESCRIPTORS]
 
     def _standardised(self, first: Tensor, described: Tensor) -> Tensor:
         """[m, count] inputs."""
@@ -235,14 +237,14 @@ class LocalInputs(nn.Module):
         wide = full.transpose(0, 1).flatten(1)  # [count, rows · q]
         own = weight.new_empty(graph.num_nodes, q)
         around = GaussianSums(graph, self.options.lengths, own)
-        first, known, done = self._first(graph), self._known(graph), 0
+        first, prepared, done = self._first(graph), self._prepared(graph), 0
         reach = max(around.reach, self.environment.reach)
 
         def projected(slab: Slab) -> tuple[Neighborhoods, Tensor]:
             """Neighbours of its atoms, and these atoms' x · weight for each average."""
             near = neighbors_of(graph, slab, reach)
             described = (
-                self.environment.of_many(graph, near) if known is None else known[near.nodes]
+                self.environment.of_many(graph, near) if prepared is None else prepared[near.nodes]
             )
             pieces = zip(first[near.nodes].split(_ROWS), described.split(_ROWS), strict=True)
             parts = [self._standardised(*piece).to(weight) @ wide for piece in pieces]

@@ -26,9 +26,9 @@ CAGE_RANKS = (0, 3, 8, 16, 24, 36, 47)  # of 48 directions
 CAGE_DEGREES = (1, 2, 3, 4)
 CAGE_SOFTNESS = (0.3, 1.0, 3.0)  # eV
 CAGE_INPUTS = tuple(
-    f"cage_{distance:g}_{what}_{value:g}"
+    f"cage_{distance:g}_{kind}_{value:g}"
     for distance in CAGE_DISTANCES
-    for what, values in (
+    for kind, values in (
         ("rank", CAGE_RANKS),
         ("degree", CAGE_DEGREES),
         ("soft", CAGE_SOFTNESS),
@@ -63,8 +63,8 @@ def available_inputs(option: Sequence[str] | None, graphs: Sequence[Graph] = ())
         graphs: the training graphs; a model made without any has no more than what is named.
     """
     names = (AVAILABLE,) if option is None else tuple(option)
-    found = [n for n in PHYSICAL_INPUTS if graphs and all(n in g.node_features for g in graphs)]
-    more = found if AVAILABLE in names else []
+    common = [n for n in PHYSICAL_INPUTS if graphs and all(n in g.node_features for g in graphs)]
+    more = common if AVAILABLE in names else []
     return tuple(dict.fromkeys([*(n for n in names if n != AVAILABLE), *more]))
 
 
@@ -119,9 +119,9 @@ class PhysicalInputs(nn.Module):
             InputError: the graph lacks a feature.
         """
         own = self.standardised(graph)
-        found = [own]
-        found += [edge_average(graph, own, length, edge_weight) for length in self.lengths]
-        return torch.cat(found, dim=1)
+        blocks = [own]
+        blocks += [edge_average(graph, own, length, edge_weight) for length in self.lengths]
+        return torch.cat(blocks, dim=1)
 
     def standardised(self, graph: Graph) -> Tensor:
         """[n, names], with mean 0 and standard deviation 1 among the atoms of an element.
@@ -142,7 +142,7 @@ class PhysicalInputs(nn.Module):
         own = self.standardised(graph)
         means = [own[graph.types == kind].mean(0).abs() for kind in graph.types.unique()]
         far = torch.stack(means).amax(0) > UNUSUAL
-        return [name for name, found in zip(self.names, far.tolist(), strict=True) if found]
+        return [name for name, is_far in zip(self.names, far.tolist(), strict=True) if is_far]
 
     def _features(self, graph: Graph) -> Tensor:
         """[n, names], as the graph has them."""

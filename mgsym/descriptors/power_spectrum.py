@@ -85,10 +85,10 @@ class Environment:
         species = len(graph.species)
         compiled = CompiledSums.of(near, graph.types, species)
         if compiled is None or self.radial > MOST_RADIAL:
-            found = [near.vector.new_empty(0, self.count(species))]
+            pieces = [near.vector.new_empty(0, self.count(species))]
             for piece in near.pieces(piece_size(graph)):
-                found.append(self.of_neighbours(graph, piece))
-            return torch.cat(found)
+                pieces.append(self.of_neighbours(graph, piece))
+            return torch.cat(pieces)
         result = near.vector.new_empty(len(near.nodes), self.count(species))
         if self.wide_radial:
             compiled.radial_densities(self.wide_cutoff, self.wide_radial, result)
@@ -101,14 +101,14 @@ class Environment:
 
         Radial densities are linear in the neighbours' weights, the power spectrum quadratic.
         """
-        found = []
+        blocks = []
         if self.wide_radial:
             inner = near.closer(self.wide_cutoff)
-            found.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
+            blocks.append(radial_densities(graph, inner, self.wide_cutoff, self.wide_radial))
         inner = near.closer(self.cutoff)
         c = expansion(graph, inner, self.cutoff, self.radial, self.l_max)
-        found.append(power_spectrum(c, self.l_max))
-        return torch.cat(found, dim=1)
+        blocks.append(power_spectrum(c, self.l_max))
+        return torch.cat(blocks, dim=1)
 
 
 def piece_size(graph: Graph) -> int:
@@ -157,12 +157,12 @@ def power_spectrum(c: Tensor, l_max: int) -> Tensor:
         [m, channels (channels + 1) / 2 · (l_max + 1)].
     """
     a, b = torch.triu_indices(c.shape[1], c.shape[1], device=c.device)
-    found = []
+    powers = []
     for degree in range(l_max + 1):
         block = c[..., degree**2 : (degree + 1) ** 2]
         power = block @ block.transpose(1, 2) * (4 * math.pi / (2 * degree + 1))
-        found.append(power[:, a, b])
-    return torch.cat(found, dim=1)
+        powers.append(power[:, a, b])
+    return torch.cat(powers, dim=1)
 
 
 def _radial(length: Tensor, cutoff: float, radial: int) -> Tensor:
@@ -199,10 +199,10 @@ def local_descriptors(
     whole = of_edges(graph, edge_weight)
     compiled = CompiledSums.of(whole, graph.types, species)
     if compiled is not None and radial <= MOST_RADIAL:
-        found = own.new_empty(len(own), species + width)
-        found[:, :species] = own
-        compiled.power_spectra(graph.cutoff, radial, l_max, found[:, species:], rooted=True)
-        return found
+        descriptors = own.new_empty(len(own), species + width)
+        descriptors[:, :species] = own
+        compiled.power_spectra(graph.cutoff, radial, l_max, descriptors[:, species:], rooted=True)
+        return descriptors
     pieces = [graph.edge_vector.new_zeros(0, width)]  # of a graph without atoms
     for near in whole.pieces(piece_size(graph)):
         if len(near.owner) == 0:  # such as atoms of a part that only send messages
@@ -216,14 +216,14 @@ def local_descriptors(
 def _invariants(c: Tensor, l_max: int) -> Tensor:
     """[nodes, …] from c [nodes, species, radial, (l_max + 1)²]."""
     species = c.shape[1]
-    found = [c[..., 0].flatten(1) * math.sqrt(4 * math.pi)]
+    invariants = [c[..., 0].flatten(1) * math.sqrt(4 * math.pi)]
     for degree in range(1, l_max + 1):
         block = c[..., degree * degree : (degree + 1) ** 2]
         for s in range(species):
             for t in range(s, species):
                 power = (block[:, s] * block[:, t]).sum(-1) * (4 * math.pi / (2 * degree + 1))
-                found.append(_signed_root(power))
-    return torch.cat(found, dim=1)
+                invariants.append(_signed_root(power))
+    return torch.cat(invariants, dim=1)
 
 
 def _signed_root(power: Tensor) -> Tensor:
