@@ -76,9 +76,9 @@ def _within(stderr: Tensor, events: Tensor) -> tuple[Tensor, Tensor]:
     """[n] degrees of freedom and sums of squares about the mean; 0 where there are none."""
     count = events.double()
     squares = stderr.double().square() * count * (count - 1)
-    known = torch.isfinite(squares) & (count > 1)
+    defined = torch.isfinite(squares) & (count > 1)
     zero = torch.zeros_like(squares)
-    return torch.where(known, count - 1, zero), torch.where(known, squares, zero)
+    return torch.where(defined, count - 1, zero), torch.where(defined, squares, zero)
 
 
 SAME_PLACE = 0.3  # Å; the atoms of a glass relaxed twice mostly move by some hundredths of it
@@ -111,21 +111,21 @@ def repeated_labels(graphs: Sequence[Graph]) -> list[RepeatedLabels]:
     Args:
         graphs: one structure each.
     """
-    found = []
+    pairs = []
     for first, second in combinations(graphs, 2):
         difference = _differences(first, second) if glass_of(first) == glass_of(second) else None
         if difference is not None and len(difference) > 1:
             variance = float(difference.var()) / 2
             names = (first.names[0], second.names[0])
-            found.append(RepeatedLabels(names, len(difference), variance))
-    return found
+            pairs.append(RepeatedLabels(names, len(difference), variance))
+    return pairs
 
 
 def label_variance(graphs: Sequence[Graph]) -> float | None:
     """eV², the noise of one label as glasses labelled twice tell it; None without any."""
-    found = repeated_labels(graphs)
-    atoms = sum(pair.atoms for pair in found)
-    return math.fsum(pair.atoms * pair.variance for pair in found) / atoms if atoms else None
+    pairs = repeated_labels(graphs)
+    atoms = sum(pair.atoms for pair in pairs)
+    return math.fsum(pair.atoms * pair.variance for pair in pairs) / atoms if atoms else None
 
 
 def label_noise(graphs: Sequence[Graph]) -> float | None:
@@ -167,8 +167,8 @@ def ceiling(graphs: Sequence[Graph], variance: float | None = None) -> Ceiling |
         stderr = torch.where(torch.isnan(stderr), math.sqrt(variance), stderr)
     if bool(torch.isnan(stderr).all()):
         return None
-    found = noise_ceiling(target, stderr)
-    return Ceiling(len(target), found.pearson, found.rmse, found.low, found.high)
+    bounds = noise_ceiling(target, stderr)
+    return Ceiling(len(target), bounds.pearson, bounds.rmse, bounds.low, bounds.high)
 
 
 def same_atoms(first: Graph, second: Graph) -> tuple[Tensor, Tensor] | None:
@@ -179,16 +179,18 @@ def same_atoms(first: Graph, second: Graph) -> tuple[Tensor, Tensor] | None:
     """
     if first.num_nodes != second.num_nodes or first.num_nodes == 0:
         return None
-    one, other = first.ids.argsort(), second.ids.argsort()
+    first_rows, second_rows = first.ids.argsort(), second.ids.argsort()
     elements = [[g.species[t] for t in g.types.tolist()] for g in (first, second)]
-    same = all(elements[0][i] == elements[1][j] for i, j in zip(one, other, strict=True))
-    if not same or not torch.equal(first.ids[one], second.ids[other]):
+    same = all(
+        elements[0][i] == elements[1][j] for i, j in zip(first_rows, second_rows, strict=True)
+    )
+    if not same or not torch.equal(first.ids[first_rows], second.ids[second_rows]):
         return None
-    moved = _displacement(first, one, second, other)
+    moved = _displacement(first, first_rows, second, second_rows)
     near = moved < SAME_PLACE
     if float(near.double().mean()) < SAME_SHARE:
         return None
-    return one[near], other[near]
+    return first_rows[near], second_rows[near]
 
 
 def _differences(first: Graph, second: Graph) -> Tensor | None:
@@ -200,11 +202,11 @@ def _differences(first: Graph, second: Graph) -> Tensor | None:
     return difference[~torch.isnan(difference)]
 
 
-def _displacement(first: Graph, one: Tensor, second: Graph, other: Tensor) -> Tensor:
+def _displacement(first: Graph, first_rows: Tensor, second: Graph, second_rows: Tensor) -> Tensor:
     """[n] Å, how far apart the atoms are, to the nearest image and without a change of the cell."""
     fractions = [
         fractional(graph.positions[order], graph.cell[0])
-        for graph, order in ((first, one), (second, other))
+        for graph, order in ((first, first_rows), (second, second_rows))
     ]
     step = (fractions[1] - fractions[0]) @ first.cell[0]
     return nearest_image(step, first.cell[0], first.periodic[0]).norm(dim=1)

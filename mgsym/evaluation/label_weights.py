@@ -29,14 +29,14 @@ def with_label_weights(graphs: Sequence[Graph], kind: str, floor: float) -> list
     """
     if kind == "none":
         return list(graphs)
-    known = torch.cat([g.labelled for g in graphs])
-    target = torch.cat([g.target for g in graphs])[known].double()
-    stderr = torch.cat([g.target_stderr for g in graphs])[known].double()
+    labelled = torch.cat([g.labelled for g in graphs])
+    target = torch.cat([g.target for g in graphs])[labelled].double()
+    stderr = torch.cat([g.target_stderr for g in graphs])[labelled].double()
     relative = stderr / target.std(correction=0).clamp(min=1e-6)
     typical = relative.nanmedian()
     relative = relative.nan_to_num(nan=0.0 if bool(typical.isnan()) else float(typical))
-    weights = torch.zeros(len(known), dtype=torch.float64)
-    weights[known] = 1 / (relative.square() + floor**2).clamp(min=1e-6)
-    weights = (weights / weights[known].mean()).float()
+    weights = torch.zeros(len(labelled), dtype=torch.float64)
+    weights[labelled] = 1 / (relative.square() + floor**2).clamp(min=1e-6)
+    weights = (weights / weights[labelled].mean()).float()
     parts = weights.split([g.num_nodes for g in graphs])
     return [g.replace(label_weight=part) for g, part in zip(graphs, parts, strict=True)]

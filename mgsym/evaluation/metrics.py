@@ -229,9 +229,9 @@ def noise_ceiling(target: Tensor, stderr: Tensor) -> NoiseCeiling:
     influence = (mean * square / variance - noise) / variance
     freedom = n - 1
     share = 1 - mean / variance
-    found = 2 * math.sqrt(max(share, 0.0)) * (1 - share)  # its scatter in r², times √n
+    sampling = 2 * math.sqrt(max(share, 0.0)) * (1 - share)  # its scatter in r², times √n
     quantile = 1.96 + 2.37 / freedom + 2.82 / freedom**2  # of Student's t, Abramowitz 26.7.5
-    reach = quantile * math.hypot(float(influence.std(correction=1)), found) / math.sqrt(n)
+    reach = quantile * math.hypot(float(influence.std(correction=1)), sampling) / math.sqrt(n)
     low, middle, high = (
         math.sqrt(value) if value >= 0 else NAN for value in (share - reach, share, share + reach)
     )
@@ -241,13 +241,13 @@ def noise_ceiling(target: Tensor, stderr: Tensor) -> NoiseCeiling:
 
 def _noise(stderr: Tensor) -> Tensor | None:
     """[n] eV², of every label; None where fewer than two standard errors are known."""
-    known = ~torch.isnan(stderr)
-    count = int(known.sum())
+    has_stderr = ~torch.isnan(stderr)
+    count = int(has_stderr.sum())
     if count < 2:
         return None
     square = stderr.double().square()
-    worst = square[known].sort().values[-max(count // 10, 1) :].mean()
-    return torch.where(known, square, worst)
+    worst = square[has_stderr].sort().values[-max(count // 10, 1) :].mean()
+    return torch.where(has_stderr, square, worst)
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def _marked_roles(
 
 
 def _matching(graphs: Sequence[Graph], patterns: Sequence[str] | None, role: str) -> set[int]:
-    found: set[int] = set()
+    matches: set[int] = set()
     for pattern in patterns or ():
         hits = {
             i
@@ -154,8 +154,8 @@ def _matching(graphs: Sequence[Graph], patterns: Sequence[str] | None, role: str
         for i in hits:
             if not _has_labels(graphs[i]):
                 raise InputError(f"{graphs[i].names[0]} has no labels, so it cannot be {role}")
-        found |= hits
-    return found
+        matches |= hits
+    return matches
 
 
 def _hold_out(graphs: Sequence[Graph], roles: list[str], role: str, least: int) -> None:
@@ -177,12 +177,12 @@ def _refuse_straddling(
     for i, graph in enumerate(graphs):
         if roles[i] == "unused":
             continue
-        other = first.setdefault(glass_of(graph), i)
-        if roles[other] != roles[i]:
+        earlier = first.setdefault(glass_of(graph), i)
+        if roles[earlier] != roles[i]:
             raise error(
-                f"{graphs[other].names[0]} ({roles[other]}) and {graph.names[0]} ({roles[i]}) are "
-                f"one glass, {glass_of(graph)!r}: its atoms would be on both sides of the split; "
-                "name the glass instead, so that it goes to one side"
+                f"{graphs[earlier].names[0]} ({roles[earlier]}) and {graph.names[0]} ({roles[i]}) "
+                f"are one glass, {glass_of(graph)!r}: its atoms would be on both sides of the "
+                "split; name the glass instead, so that it goes to one side"
             )
 
 
