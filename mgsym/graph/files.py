@@ -116,25 +116,25 @@ def _misshapen(arrays: Mapping[str, np.ndarray]) -> str:
     for name, (kind, shape) in _ARRAYS.items():
         if name not in arrays:
             continue
-        found = arrays[name]
-        if (found.dtype.kind != "U") if kind == "text" else (found.dtype.name != kind):
-            return f"array {name} is of type {found.dtype.name}, expected {kind}"
+        array = arrays[name]
+        if (array.dtype.kind != "U") if kind == "text" else (array.dtype.name != kind):
+            return f"array {name} is of type {array.dtype.name}, expected {kind}"
         # the first array of a size says what it is
-        if len(found.shape) == len(shape):
-            for size, count in zip(shape, found.shape, strict=True):
+        if len(array.shape) == len(shape):
+            for size, count in zip(shape, array.shape, strict=True):
                 sizes.setdefault(size, size if isinstance(size, int) else count)
-        wanted = [sizes.get(size, size) for size in shape]
-        if list(found.shape) != wanted:
-            return f"array {name} is {list(found.shape)}, expected {wanted}"
-    for name, found in arrays.items():
-        what = f"array {name} is {found.dtype.name} {list(found.shape)}"
+        expected = [sizes.get(size, size) for size in shape]
+        if list(array.shape) != expected:
+            return f"array {name} is {list(array.shape)}, expected {expected}"
+    for name, array in arrays.items():
+        actual = f"array {name} is {array.dtype.name} {list(array.shape)}"
         if name.startswith(_FEATURE):
-            if found.dtype.kind not in "iufb" or found.ndim not in (1, 2):
-                return f"{what}, expected one number, or a row of them, for each atom"
-            if len(found) != sizes["n"]:
-                return f"{what}, expected one row for each of {sizes['n']} atoms"
-        if name.startswith(_UNIT) and (found.dtype.kind != "U" or found.shape != ()):
-            return f"{what}, expected a text"
+            if array.dtype.kind not in "iufb" or array.ndim not in (1, 2):
+                return f"{actual}, expected one number, or a row of them, for each atom"
+            if len(array) != sizes["n"]:
+                return f"{actual}, expected one row for each of {sizes['n']} atoms"
+        if name.startswith(_UNIT) and (array.dtype.kind != "U" or array.shape != ()):
+            return f"{actual}, expected a text"
     return ""
 
 
@@ -150,9 +150,9 @@ def _out_of_range(arrays: Mapping[str, np.ndarray]) -> str:
         ("structure_index", structures),
         ("edge_index", nodes),
     ):
-        found = arrays[name]
-        if found.size and not 0 <= found.min() <= found.max() < count:
-            worst = found.min() if found.min() < 0 else found.max()
+        values = arrays[name]
+        if values.size and not 0 <= values.min() <= values.max() < count:
+            worst = values.min() if values.min() < 0 else values.max()
             return f"array {name} holds {worst}, expected 0 … {count - 1}"
     if not (np.diff(arrays["edge_index"][1]) >= 0).all():
         return "array edge_index is not sorted by target"

@@ -117,9 +117,9 @@ class Graph:
         return ~torch.isnan(self.target)
 
     def __repr__(self) -> str:
-        what = self.names[0] if self.num_structures == 1 else f"{self.num_structures} structures"
+        title = self.names[0] if self.num_structures == 1 else f"{self.num_structures} structures"
         return (
-            f"Graph({what or 'unnamed'}: {self.num_nodes} atoms, {self.num_edges} edges, "
+            f"Graph({title or 'unnamed'}: {self.num_nodes} atoms, {self.num_edges} edges, "
             f"cutoff {self.cutoff:g} Å)"
         )
 
@@ -334,18 +334,18 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     )
 
 
-def _check_alike(first: Graph, other: Graph) -> None:
-    for what, ours, theirs in (
-        ("species", first.species, other.species),
-        ("cutoff", first.cutoff, other.cutoff),
-        ("node features", sorted(first.node_features), sorted(other.node_features)),
-        ("label weights", _weighted(first), _weighted(other)),
-        ("units of node features", dict(first.feature_units), dict(other.feature_units)),
+def _check_alike(first: Graph, second: Graph) -> None:
+    for quantity, ours, theirs in (
+        ("species", first.species, second.species),
+        ("cutoff", first.cutoff, second.cutoff),
+        ("node features", sorted(first.node_features), sorted(second.node_features)),
+        ("label weights", _weighted(first), _weighted(second)),
+        ("units of node features", dict(first.feature_units), dict(second.feature_units)),
     ):
         if ours != theirs:
             raise InputError(
-                f"{what} differ between graphs: {first.names[0]} has {ours}, "
-                f"{other.names[0]} has {theirs}; build them alike"
+                f"{quantity} differ between graphs: {first.names[0]} has {ours}, "
+                f"{second.names[0]} has {theirs}; build them alike"
             )
 
 

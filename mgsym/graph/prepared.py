@@ -49,28 +49,29 @@ class Prepared:
     @staticmethod
     def joined(several: Sequence[Prepared | None]) -> Prepared | None:
         """Of graphs side by side; None unless one owner has prepared them all alike."""
-        known = [one for one in several if one is not None]
-        first = known[0] if known else None
-        if first is None or len(known) < len(several):
+        present = [prepared for prepared in several if prepared is not None]
+        first = present[0] if present else None
+        if first is None or len(present) < len(several):
             return None
-        parts: list[dict[str, Tensor]] = []
+        joined: list[dict[str, Tensor]] = []
         for kind in ("from_positions", "from_edges"):
-            names, each = getattr(first, kind).keys(), [getattr(one, kind) for one in known]
-            if any(one.keys() != names for one in each):
+            parts = [getattr(prepared, kind) for prepared in present]
+            names = parts[0].keys()
+            if any(part.keys() != names for part in parts):
                 return None
-            parts.append({name: torch.cat([one[name] for one in each]) for name in names})
-        if not all(same_owner(first.owner, one.owner) for one in known[1:]):
+            joined.append({name: torch.cat([part[name] for part in parts]) for name in names})
+        if not all(same_owner(first.owner, prepared.owner) for prepared in present[1:]):
             return None
-        return Prepared(first.owner, *parts)
+        return Prepared(first.owner, *joined)
 
 
-def same_owner(one: Owner, other: Owner) -> bool:
+def same_owner(a: Owner, b: Owner) -> bool:
     """Whether both would prepare a graph to the same bits."""
-    return len(one) == len(other) and all(map(_same, one, other))
+    return len(a) == len(b) and all(map(_same, a, b))
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        alike = one.dtype == other.dtype and one.shape == other.shape
-        return one is other or (alike and torch.equal(one, other.to(one.device)))
-    return type(one) is type(other) and bool(one == other)
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        alike = a.dtype == b.dtype and a.shape == b.shape
+        return a is b or (alike and torch.equal(a, b.to(a.device)))
+    return type(a) is type(b) and bool(a == b)
