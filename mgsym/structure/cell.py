@@ -86,10 +86,10 @@ def nearest_image(vector: Tensor, cell: Tensor, periodic: Periodic) -> Tensor:
     counts = (torch.arange(-int(m), int(m) + 1) for m in most.tolist())
     first = best
     for shift in torch.cartesian_prod(*counts).to(cell) @ cell:
-        other = first + shift
-        distance = other.norm(dim=1)
+        image = first + shift
+        distance = image.norm(dim=1)
         nearer = distance < length - NEARER
-        best = torch.where(nearer[:, None], other, best)
+        best = torch.where(nearer[:, None], image, best)
         length = torch.where(nearer, distance, length)
     return best
 

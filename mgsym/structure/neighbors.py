@@ -234,12 +234,14 @@ def _columns(images: Images, targets: Tensor, reach: float) -> Iterator[_Candida
         near = product < limit.index_select(0, atom).view(-1, BLOCK, 1)
         itself = torch.searchsorted(image, home.index_select(0, atom).view(-1, BLOCK))
         near.scatter_(2, itself.clamp_(max=size - 1)[:, :, None], False)
-        counts, found = true_in_rows(near.view(-1, size))
+        counts, columns = true_in_rows(near.view(-1, size))
         # the rows of a block share its candidates
         row = torch.arange(len(counts), device=place.device)
-        found -= torch.repeat_interleave((row - row // BLOCK) * size, counts)
+        columns -= torch.repeat_interleave((row - row // BLOCK) * size, counts)
         real = atom < n
-        yield _Candidates(targets[atom[real]], counts[real], image.flatten().index_select(0, found))
+        yield _Candidates(
+            targets[atom[real]], counts[real], image.flatten().index_select(0, columns)
+        )
 
 
 def _alike(blocks: _Blocks, chunk: int) -> Iterator[Tensor]:

@@ -74,9 +74,9 @@ class Structure:
         self._check_columns()
         if self.split not in SPLITS:
             raise InputError(f"split is {self.split[:40]!r}, expected train, validation or test")
-        for what, text in (("name", self.name), ("glass", self.glass)):
+        for name, text in (("name", self.name), ("glass", self.glass)):
             if not _is_text(text):
-                raise InputError(f"the {what} {text[:40]!r} is not text (UTF-8)")
+                raise InputError(f"the {name} {text[:40]!r} is not text (UTF-8)")
 
     def _normalise(self) -> None:
         """Bring every field to its type; the only place that writes to a frozen field."""
@@ -89,8 +89,8 @@ class Structure:
         put("types", _tensor(self.types, torch.int64, "types"))
         put("origin", _tensor(self.origin, torch.float64, "origin"))
         count = self.positions.shape[0] if self.positions.dim() else 0
-        given = getattr(self, "ids", None)
-        ids = torch.arange(1, count + 1) if given is None else given
+        ids = getattr(self, "ids", None)
+        ids = torch.arange(1, count + 1) if ids is None else ids
         put("ids", _tensor(ids, torch.int64, "ids"))
         put("species", tuple(self.species))
         put("periodic", tuple(bool(p) for p in self.periodic))
@@ -207,8 +207,8 @@ class Structure:
         symbols = atoms.get_chemical_symbols()
         species, types = index_species(symbols)
         arrays = {k: np.asarray(v) for k, v in atoms.arrays.items()}
-        known = {f.name for f in fields(cls)} & {"name", "glass", "split"}
-        info = {k: str(v) for k, v in atoms.info.items() if k in known}
+        settable = {f.name for f in fields(cls)} & {"name", "glass", "split"}
+        info = {k: str(v) for k, v in atoms.info.items() if k in settable}
         ids = arrays.pop("id", None)
         columns = {
             name: Column(torch.as_tensor(values))

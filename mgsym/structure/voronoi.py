@@ -69,14 +69,14 @@ def voronoi_polyhedra(
     while True:
         images = periodic_images(positions, cell.double().cpu().numpy(), periodic, reach)
         try:
-            found = Voronoi(images.place.T.numpy())
+            diagram = Voronoi(images.place.T.numpy())
         except (QhullError, ValueError) as error:
             raise InputError(
                 f"{len(positions)} atoms have no Voronoi polyhedra: they do not fill space"
             ) from error
         owner = np.full(images.place.shape[1], -1)
         owner[images.home.numpy()] = np.arange(len(positions))
-        faces = _faces(found, owner)
+        faces = _faces(diagram, owner)
         # an atom beyond the images could cut a corner that lies so far away
         far = float(np.nanmax(faces.corner, initial=0.0))
         if 2 * far <= reach or reach >= FARTHEST or not any(periodic):
@@ -95,10 +95,10 @@ class _Faces:
     corner: np.ndarray  # Å, to the farthest corner
 
 
-def _faces(found: object, owner: np.ndarray) -> _Faces:
+def _faces(diagram: object, owner: np.ndarray) -> _Faces:
     """The faces of those polyhedra that are an atom's own, not those of an image."""
-    points, corners = found.points, found.vertices  # type: ignore[attr-defined]
-    ends, rings = found.ridge_points, found.ridge_vertices  # type: ignore[attr-defined]
+    points, corners = diagram.points, diagram.vertices  # type: ignore[attr-defined]
+    ends, rings = diagram.ridge_points, diagram.ridge_vertices  # type: ignore[attr-defined]
     length = np.array([len(ring) for ring in rings])
     parts = []
     for number in np.unique(length):
