@@ -93,7 +93,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.known = True
+        self.measurable = True
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
@@ -101,14 +101,14 @@ class PeakMemory:
             # 5 sets the peak back to what is resident now (man 5 proc)
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
-            self.known = False
+            self.measurable = False
 
     def gigabytes(self) -> float | None:
         """10⁹ bytes; None where the system does not tell."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e9
-        if not self.known:
+        if not self.measurable:
             return None
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(found[1]) * 1024 / 1e9 if found else None
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(match[1]) * 1024 / 1e9 if match else None

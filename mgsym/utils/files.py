@@ -312,19 +312,19 @@ def read_arrays(
         check_sizes(source)
         with np.load(source, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        found = str(arrays.get("format", "nothing"))[:80]
-        found_version = int(arrays.get("format_version", 0))
+        file_kind = str(arrays.get("format", "nothing"))[:80]
+        file_version = int(arrays.get("format_version", 0))
     except FileNotFoundError:
         raise
     except MemoryError as error:
         raise InputError("there is not enough memory for its arrays") from error
     except Exception as error:  # damaged bytes make zipfile raise nearly anything
         raise InputError(f"not an .npz file of mgsym's, or damaged: {remedy}") from error
-    if found != kind:
-        raise InputError(f"format says {found}, expected {kind}: {remedy}")
-    if found_version != version:
+    if file_kind != kind:
+        raise InputError(f"format says {file_kind}, expected {kind}: {remedy}")
+    if file_version != version:
         raise InputError(
-            f"{kind} version {found_version}, this mgsym reads version {version}: {remedy}"
+            f"{kind} version {file_version}, this mgsym reads version {version}: {remedy}"
         )
     missing = sorted(set(needed) - set(arrays))
     if missing:
@@ -434,16 +434,18 @@ def load_safely(
         raise InputError(f"damaged, or not written by mgsym: {hint}", path=path) from error
     except Exception as error:  # a hostile or garbled pickle can make the reader raise anything
         raise InputError(f"cannot be read safely: {hint}", path=path) from error
-    found = content.get("format") if isinstance(content, dict) else None
-    found = found[:80] if isinstance(found, str) else None
-    if found is not None and found in others:
-        raise InputError(others[found], path=path)
-    if found not in (kind, or_kind) or found is None:
-        raise InputError(f"holds {found or 'something else'}, expected {kind}: {hint}", path=path)
+    file_kind = content.get("format") if isinstance(content, dict) else None
+    file_kind = file_kind[:80] if isinstance(file_kind, str) else None
+    if file_kind is not None and file_kind in others:
+        raise InputError(others[file_kind], path=path)
+    if file_kind not in (kind, or_kind) or file_kind is None:
+        raise InputError(
+            f"holds {file_kind or 'something else'}, expected {kind}: {hint}", path=path
+        )
     if content.get("format_version") != version:
         raise InputError(
-            f"{found} version {content.get('format_version')}, this mgsym reads version {version}: "
-            "use the mgsym that wrote it, or make it again",
+            f"{file_kind} version {content.get('format_version')}, this mgsym reads version "
+            f"{version}: use the mgsym that wrote it, or make it again",
             path=path,
         )
     return dict(content)

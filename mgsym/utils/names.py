@@ -38,8 +38,8 @@ def file_in(folder: str | Path, name: str, ending: str = "") -> Path:
     leads_elsewhere = name.startswith(".") or bool(set(name) & set("/\\"))
     # what is hidden includes halves of characters, which no name could be made of
     if not name or leads_elsewhere or visible(name) != name or "\n" in name:
-        told = name if len(name) <= 60 else f"{name[:57]}..."
-        raise InputError(f"a structure is called {told!r}, which cannot be a file name")
+        shortened = name if len(name) <= 60 else f"{name[:57]}..."
+        raise InputError(f"a structure is called {shortened!r}, which cannot be a file name")
     if len(os.fsencode(name)) > LONGEST:
         raise InputError(
             f"a structure is called {name[:40]}..., which is too long for a file name: expected "

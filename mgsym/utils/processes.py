@@ -68,7 +68,7 @@ def joined(device: torch.device | None = None) -> Iterator[None]:
     if count() == 1 or distributed.is_initialized():
         yield
         return
-    with _told():
+    with _refusing_lost_processes():
         distributed.init_process_group(
             "nccl" if device is not None and device.type == "cuda" else "gloo",
             timeout=_UNTIL_DONE if device is None else _PATIENCE,
@@ -103,10 +103,10 @@ def gathered(item: T) -> list[T]:
     """What each process has, in their order; empty in all but the first."""
     if count() == 1:
         return [item]
-    found: list[Any] | None = [None] * count() if rank() == 0 else None
-    with _told():
-        distributed.gather_object(item, found)
-    return found or []
+    items: list[Any] | None = [None] * count() if rank() == 0 else None
+    with _refusing_lost_processes():
+        distributed.gather_object(item, items)
+    return items or []
 
 
 def total(values: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def total(values: Tensor) -> Tensor:
     summed = values.detach().clone()
     if distributed.get_backend() == "nccl":
         summed = summed.cuda()
-    with _told():
+    with _refusing_lost_processes():
         distributed.all_reduce(summed)
     return summed.to(values.device)
 
@@ -151,7 +151,7 @@ def meet() -> None:
         _NOTES = PrefixStore("mgsym", store)
 
 
-def taken(items: int, what: str) -> Iterator[int]:
+def taken(items: int, kind: str) -> Iterator[int]:
     """Places of things to do, one after the other, none of which another process has taken."""
     if count() == 1:
         yield from range(items)
@@ -159,8 +159,8 @@ def taken(items: int, what: str) -> Iterator[int]:
     meet()
     assert _NOTES is not None
     while True:
-        with _told():
-            place = _NOTES.add(f"taken {what}", 1) - 1
+        with _refusing_lost_processes():
+            place = _NOTES.add(f"taken {kind}", 1) - 1
         if place >= items:
             return
         yield place
@@ -266,7 +266,7 @@ def sum_gradients(parameters: Iterator[torch.nn.Parameter]) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _refusing_lost_processes() -> Iterator[None]:
     """One line where another process is gone."""
     try:
         yield

@@ -44,7 +44,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def _key_of_long_number(text: str) -> str:
     """The key that stands before the longest run of digits."""
-    digits = max(re.finditer(r"[\d_]+", text), key=lambda found: found.end() - found.start())
+    digits = max(re.finditer(r"[\d_]+", text), key=lambda match: match.end() - match.start())
     before = text[: digits.start()]
     keys = re.findall(r"^[ \t]*([\w.\"'-]+)[ \t]*=", before, re.MULTILINE)
     tables = re.findall(r"^[ \t]*\[([\w.\"'-]+)\]", before, re.MULTILINE)

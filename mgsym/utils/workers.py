@@ -75,8 +75,8 @@ class _Worker(Generic[Share]):
     def __init__(self, work: Work[Share], share: Share, stopping: Event) -> None:
         context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
         self.pipe, self._far = context.Pipe(duplex=False)
-        given = (work, share, self._far, stopping)
-        self.process: BaseProcess = context.Process(target=_work, args=given, daemon=True)
+        arguments = (work, share, self._far, stopping)
+        self.process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
 
     def start(self) -> None:
         self.process.start()
