@@ -58,10 +58,10 @@ def _column(
     field: ErrorCovariance, best: int, near: Tensor, columns: dict[int, tuple[Tensor, Tensor]]
 ) -> Tensor:
     """[k] eV²: the covariance of `near` with the atom `best`, given the atoms chosen before."""
-    found = field.covariance(near, torch.tensor([best])).squeeze(1)
+    column = field.covariance(near, torch.tensor([best])).squeeze(1)
     for before in [atom for atom in near.tolist() if atom in columns]:
         rows, values = columns[before]
         where = torch.searchsorted(rows, near).clamp(max=len(rows) - 1)
         own = values[torch.searchsorted(rows, best)]
-        found -= torch.where(rows[where] == near, values[where], 0.0) * own
-    return found
+        column -= torch.where(rows[where] == near, values[where], 0.0) * own
+    return column

@@ -191,21 +191,21 @@ class Calibration:
         Raises:
             InputError: no atom has a label.
         """
-        given: Sequence[Features] = [{}] * len(graphs) if features is None else features
-        cases = zip(means, spreads, graphs, given, strict=True)
-        known = [_Residuals.of(*case, noise) for case in cases]
-        known = [case for case in known if len(case.error)]
-        if not known:
+        of_graphs: Sequence[Features] = [{}] * len(graphs) if features is None else features
+        inputs = zip(means, spreads, graphs, of_graphs, strict=True)
+        cases = [_Residuals.of(*case, noise) for case in inputs]
+        cases = [case for case in cases if len(case.error)]
+        if not cases:
             raise InputError("no atom has a label to calibrate with: give labelled structures")
-        error = torch.cat([case.error for case in known])
-        spread = torch.cat([case.spread for case in known])
-        variance = torch.cat([case.noise for case in known]).square()
+        error = torch.cat([case.error for case in cases])
+        spread = torch.cat([case.spread for case in cases])
+        variance = torch.cat([case.noise for case in cases]).square()
         scale2, floor2 = _variances(error.square(), spread.square(), variance)
         plain = cls(
             math.sqrt(scale2), math.sqrt(floor2), math.sqrt(variance.mean()), atoms=len(error)
         )
-        plain = _with_features(known, plain)
-        return replace(plain, **_correlation(known, plain))
+        plain = _with_features(cases, plain)
+        return replace(plain, **_correlation(cases, plain))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and text, in dicts and lists, for files."""
@@ -271,24 +271,24 @@ class _Residuals:
         )
 
 
-def _with_features(known: Sequence[_Residuals], plain: Calibration) -> Calibration:
+def _with_features(cases: Sequence[_Residuals], plain: Calibration) -> Calibration:
     """The calibration with whatever else foretells the errors."""
-    shared = set.intersection(*(set(case.features) for case in known))
-    names = [name for name in known[0].features if name in shared]
+    shared = set.intersection(*(set(case.features) for case in cases))
+    names = [name for name in cases[0].features if name in shared]
     if not names:
         return plain
-    spread = torch.cat([case.spread for case in known])
+    spread = torch.cat([case.spread for case in cases])
     residuals = Residuals(
-        torch.cat([case.error for case in known]).square(),
+        torch.cat([case.error for case in cases]).square(),
         plain.std(spread).square(),
-        torch.cat([case.noise for case in known]).square(),
+        torch.cat([case.noise for case in cases]).square(),
         folds(
-            [case.graph for case in known],
-            [glass_of(case.graph) for case in known],
-            [case.rows for case in known],
+            [case.graph for case in cases],
+            [glass_of(case.graph) for case in cases],
+            [case.rows for case in cases],
         ),
     )
-    values = {name: torch.cat([case.features[name] for case in known]) for name in names}
+    values = {name: torch.cat([case.features[name] for case in cases]) for name in names}
     features, factor = choose_features(values, residuals)
     root = math.sqrt(factor)
     return replace(plain, scale=plain.scale * root, floor=plain.floor * root, features=features)
@@ -303,8 +303,8 @@ def _variances(error2: Tensor, spread2: Tensor, noise2: Tensor) -> tuple[float, 
     basis = torch.stack([spread2, torch.ones_like(spread2)], dim=1)
     best = basis.new_tensor([0.0, max(float((error2 - noise2).mean()), _LEAST_FLOOR**2)])
 
-    def surprise(found: Tensor) -> Tensor:
-        variance = basis @ found + noise2
+    def surprise(parameters: Tensor) -> Tensor:
+        variance = basis @ parameters + noise2
         return (variance.log() + error2 / variance).mean()
 
     for _ in range(100):
@@ -329,14 +329,14 @@ def _not_negative(basis: Tensor, wanted: Tensor) -> Tensor:
     alone = (basis * wanted[:, None]).sum(0) / basis.square().sum(0).clamp(min=1e-300)
     candidates = [torch.stack([alone[0].clamp(min=0), least[1]]), torch.stack([least[0], alone[1]])]
     candidates = [torch.maximum(candidate, least) for candidate in candidates]
-    return min(candidates, key=lambda found: float((basis @ found - wanted).square().sum()))
+    return min(candidates, key=lambda candidate: float((basis @ candidate - wanted).square().sum()))
 
 
-def _correlation(known: Sequence[_Residuals], plain: Calibration) -> dict[str, Any]:
+def _correlation(cases: Sequence[_Residuals], plain: Calibration) -> dict[str, Any]:
     """Kernel, fraction, length and common share of the correlation, by least squares on bins."""
     products, counts = torch.zeros(2, _BINS, dtype=torch.float64)
     common = pairs = 0.0
-    for case in known:
+    for case in cases:
         errors = case.error / plain.std(case.spread, case.features)
         both, number = _products_by_distance(case, errors)
         products, counts = products + both, counts + number

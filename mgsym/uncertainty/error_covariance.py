@@ -79,11 +79,11 @@ class ErrorCovariance:
 
     def covariance(self, a: Tensor, b: Tensor) -> Tensor:
         """[a, b] eV²: of the errors of two lists of atoms, without the common error."""
-        found = torch.empty(len(a), len(b), dtype=torch.float64)
-        for rows, part in zip(a.split(_ROWS), found.split(_ROWS), strict=True):
+        covariance = torch.empty(len(a), len(b), dtype=torch.float64)
+        for rows, part in zip(a.split(_ROWS), covariance.split(_ROWS), strict=True):
             part.copy_(self._kernel(self.fractional[rows, None] - self.fractional[b]))
-        found *= self.calibration.fraction * self.std[a, None] * self.std[b]
-        return torch.where(a[:, None] == b, self.own[a, None], found)
+        covariance *= self.calibration.fraction * self.std[a, None] * self.std[b]
+        return torch.where(a[:, None] == b, self.own[a, None], covariance)
 
     def near(self, nodes: Tensor, lengths: float) -> Tensor:
         """[n] bool: atoms within some correlation lengths of the box around `nodes`."""

@@ -84,13 +84,15 @@ class Residuals(NamedTuple):
     fold: Tensor
 
 
-def error_features(graph: Graph, mean: Tensor, known: TrainingSet | None) -> dict[str, Tensor]:
+def error_features(
+    graph: Graph, mean: Tensor, training_set: TrainingSet | None
+) -> dict[str, Tensor]:
     """What may foretell how wrong the prediction for an atom is.
 
     Args:
         graph: one structure.
         mean: [n] eV, the prediction.
-        known: what the models were trained on; None where that is not known.
+        training_set: what the models were trained on; None where that is not known.
 
     Returns:
         [n] float64 each: the predicted barrier in eV; its standard deviation among the atom's
@@ -107,13 +109,13 @@ def error_features(graph: Graph, mean: Tensor, known: TrainingSet | None) -> dic
 
     centred = value - value.mean()
     rough = (around(centred.square()) - around(centred).square()).clamp(min=0).sqrt()
-    found = {PREDICTED: value, ROUGHNESS: rough}
-    if known is not None and known.surroundings is not None:
-        around_training = known.surroundings
+    features = {PREDICTED: value, ROUGHNESS: rough}
+    if training_set is not None and training_set.surroundings is not None:
+        around_training = training_set.surroundings
         own = narrowed(graph, around_training.cutoff)
-        found[DISTANCE] = around_training.distance(own).double()
+        features[DISTANCE] = around_training.distance(own).double()
     types = graph.types.cpu()
-    return found | {s: (types == i).double() for i, s in enumerate(graph.species) if i > 0}
+    return features | {s: (types == i).double() for i, s in enumerate(graph.species) if i > 0}
 
 
 def variance_factor(features: Sequence[ErrorFeature], values: Features | None) -> Tensor | float:
@@ -146,12 +148,12 @@ def folds(graphs: Sequence[Graph], glasses: Sequence[str], rows: Sequence[Tensor
     if len(names) >= FEWEST_GLASSES:
         parts = [torch.full_like(r, names.index(g)) for g, r in zip(glasses, rows, strict=True)]
         return torch.cat(parts)
-    found = []
+    octants = []
     for i, (graph, own) in enumerate(zip(graphs, rows, strict=True)):
         place = fractional(graph.positions[own], graph.cell[0])
         half = (place - place.floor() >= 0.5).long()
-        found.append(8 * i + 4 * half[:, 0] + 2 * half[:, 1] + half[:, 2])
-    return torch.cat(found)
+        octants.append(8 * i + 4 * half[:, 0] + 2 * half[:, 1] + half[:, 2])
+    return torch.cat(octants)
 
 
 def choose_features(
@@ -168,8 +170,8 @@ def choose_features(
         without features is to be multiplied by.
     """
     share = float((residuals.variance / (residuals.variance + residuals.noise2)).mean())
-    known = {n: _described(n, x) for n, x in values.items()}
-    left = {n: f for n, f in known.items() if f is not None} if share > _SMALLEST else {}
+    candidates = {n: _described(n, x) for n, x in values.items()}
+    left = {n: f for n, f in candidates.items() if f is not None} if share > _SMALLEST else {}
     columns = {n: feature.standardised(values[n]) for n, feature in left.items()}
     taken: list[str] = []
     tested: dict[str, tuple[float, float]] = {}
@@ -206,8 +208,8 @@ def _described(name: str, values: Tensor) -> ErrorFeature | None:
 
 def _matrix(names: Sequence[str], columns: Mapping[str, Tensor], count: int) -> Tensor:
     """[m, 1 + features], a one and the features of every atom."""
-    one = torch.ones(count, dtype=torch.float64)
-    return torch.stack([one, *(columns[name] for name in names)], dim=1)
+    ones = torch.ones(count, dtype=torch.float64)
+    return torch.stack([ones, *(columns[name] for name in names)], dim=1)
 
 
 def _gain(
@@ -223,9 +225,9 @@ def _gain(
             x = _matrix(several, columns, len(out))
             both.append(float(_surprise(_fit(x[~out], rest), x[out], own)))
         gains.append(both[0] - both[1])
-    found = torch.tensor(gains, dtype=torch.float64)
-    spread = float(found.std()) if len(found) > 1 else 0.0
-    return float(found.mean()), spread / math.sqrt(len(found))
+    gain = torch.tensor(gains, dtype=torch.float64)
+    spread = float(gain.std()) if len(gain) > 1 else 0.0
+    return float(gain.mean()), spread / math.sqrt(len(gain))
 
 
 def _beyond_chance(gain: float, error: float, count: int) -> bool:

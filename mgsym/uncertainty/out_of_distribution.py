@@ -80,8 +80,8 @@ class MahalanobisReference:
         Args:
             graph: one structure or several, with this cutoff.
         """
-        known = tuple(dict.fromkeys([*self.species, *graph.species]))
-        sample = _Sample.of(match_species(graph, known), len(self.species))
+        species = tuple(dict.fromkeys([*self.species, *graph.species]))
+        sample = _Sample.of(match_species(graph, species), len(self.species))
         return sample.distances(self.mean, self.factor)
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,16 +105,16 @@ class _Sample:
     def of(cls, graph: Graph, species: int | None = None) -> _Sample:
         """The first `species` of the graph's count as known, and only they are neighbours."""
         count = len(graph.species)
-        known = count if species is None else species
-        if known < count:
-            graph = graph.with_edges(graph.types[graph.source] < known)
-            seen = graph.replace(types=graph.types.clamp(max=known - 1))
-            seen = seen.replace(species=graph.species[:known])
+        num_known = count if species is None else species
+        if num_known < count:
+            graph = graph.with_edges(graph.types[graph.source] < num_known)
+            seen = graph.replace(types=graph.types.clamp(max=num_known - 1))
+            seen = seen.replace(species=graph.species[:num_known])
         else:
             seen = graph
         with torch.no_grad():
-            values = local_descriptors(seen, RADIAL, L_MAX)[:, known:]
-        return cls(values, torch.where(graph.types < known, graph.types, -1))
+            values = local_descriptors(seen, RADIAL, L_MAX)[:, num_known:]
+        return cls(values, torch.where(graph.types < num_known, graph.types, -1))
 
     @classmethod
     def of_some(cls, graph: Graph) -> _Sample:
@@ -135,12 +135,12 @@ class _Sample:
 
     def distances(self, mean: Tensor, factor: Tensor) -> Tensor:
         """[n] float32 from each species' mean along its axes; infinite where there is none."""
-        found = torch.full((len(self.types),), float("inf"))
+        distances = torch.full((len(self.types),), float("inf"))
         for kind in range(len(mean)):
             rows = self.types == kind
             if bool(mean[kind].isfinite().all()):
-                found[rows] = ((self.values[rows] - mean[kind]) @ factor[kind]).norm(dim=1)
-        return found
+                distances[rows] = ((self.values[rows] - mean[kind]) @ factor[kind]).norm(dim=1)
+        return distances
 
 
 def _joined(samples: Sequence[_Sample]) -> _Sample:
@@ -223,13 +223,13 @@ class TrainingSet:
         Atoms are those of the largest set.
         """
         ranges = {
-            name: _range([value for one in sets for value in getattr(one, name)])
+            name: _range([value for s in sets for value in getattr(s, name)])
             for name in ("number_density", "shortest_distance", "neighbors")
         }
         return cls(
-            names=tuple(dict.fromkeys(name for one in sets for name in one.names)),
-            atoms=max((one.atoms for one in sets), default=0),
-            surroundings=next((one.surroundings for one in sets if one.surroundings), None),
+            names=tuple(dict.fromkeys(name for s in sets for name in s.names)),
+            atoms=max((s.atoms for s in sets), default=0),
+            surroundings=next((s.surroundings for s in sets if s.surroundings), None),
             **ranges,
         )
 
@@ -246,8 +246,8 @@ class TrainingSet:
             TypeError, ValueError, KeyError: it is not.
         """
         around = content.get("surroundings")
-        known = None if around is None else MahalanobisReference.from_dict(around)
-        return cls(**{**content, "surroundings": known})
+        surroundings = None if around is None else MahalanobisReference.from_dict(around)
+        return cls(**{**content, "surroundings": surroundings})
 
 
 def number_density(graph: Graph) -> float | None:
@@ -291,43 +291,43 @@ class OODReport:
     warnings: tuple[str, ...] = ()
 
 
-def ood_report(graph: Graph, known: TrainingSet | None) -> OODReport:
+def ood_report(graph: Graph, training_set: TrainingSet | None) -> OODReport:
     """Compare a structure with the training set.
 
     Args:
         graph: one structure, with the model's cutoff or a larger one.
-        known: what the model was trained on; without any nothing is known.
+        training_set: what the model was trained on; None gives an empty report.
 
     Returns:
         With one warning for each of: number density more than 5 % outside the training
         structures' range, shortest distance more than 0.15 Å outside it, more than 15 % of the
         atoms farther than 95 % of the training atoms. (An unknown element is an error.)
     """
-    if known is None:
+    if training_set is None:
         return OODReport()
     name = graph.names[0] or "the structure"
-    found = [_density_warning(graph, known), _distance_warning(graph, known)]
-    around = known.surroundings
+    problems = [_density_warning(graph, training_set), _distance_warning(graph, training_set)]
+    around = training_set.surroundings
     if around is None or graph.num_nodes == 0:
-        return OODReport(warnings=tuple(f"{name} {text}" for text in found if text))
+        return OODReport(warnings=tuple(f"{name} {text}" for text in problems if text))
     distance = around.distance(narrowed(graph, around.cutoff))
     ordered = distance.sort().values
     median, upper = (float(ordered[int(q * (len(ordered) - 1))]) for q in (0.5, 0.95))
     ood_fraction = float((distance > around.quantiles[1]).double().mean())
     if ood_fraction > OOD_FRACTION:
-        found.append(
+        problems.append(
             f"has {ood_fraction:.0%} of its atoms in surroundings farther from the training set "
             "than 95 % of the training atoms: predictions may be far off"
         )
-    warnings = tuple(f"{name} {text}" for text in found if text)
+    warnings = tuple(f"{name} {text}" for text in problems if text)
     return OODReport(distance, median, upper, ood_fraction, warnings)
 
 
-def _density_warning(graph: Graph, known: TrainingSet) -> str:
+def _density_warning(graph: Graph, training_set: TrainingSet) -> str:
     density = number_density(graph)
-    if density is None or not known.number_density:
+    if density is None or not training_set.number_density:
         return ""
-    low, high = known.number_density
+    low, high = training_set.number_density
     if low * (1 - DENSITY_TOLERANCE) <= density <= high * (1 + DENSITY_TOLERANCE):
         return ""
     return (
@@ -336,10 +336,10 @@ def _density_warning(graph: Graph, known: TrainingSet) -> str:
     )
 
 
-def _distance_warning(graph: Graph, known: TrainingSet) -> str:
-    if not graph.num_edges or not known.shortest_distance:
+def _distance_warning(graph: Graph, training_set: TrainingSet) -> str:
+    if not graph.num_edges or not training_set.shortest_distance:
         return ""
-    low, high = known.shortest_distance
+    low, high = training_set.shortest_distance
     shortest = float(graph.edge_length.min())
     if low - DISTANCE_TOLERANCE <= shortest <= high + DISTANCE_TOLERANCE:
         return ""

@@ -153,10 +153,10 @@ def _check(mean: Tensor, observed: Observed) -> None:
             f"{len(rows.unique())} distinct of {len(rows)} atoms, {len(values)} values, "
             f"{len(variances)} variances: expected as many of each"
         )
-    for name, found, good in (
+    for name, numbers, good in (
         ("prediction", mean, torch.isfinite(mean)),
         ("barrier found by searches", values, torch.isfinite(values)),
         ("variance of a barrier", variances, torch.isfinite(variances) & (variances > 0)),
     ):
         if not bool(good.all()):
-            raise InputError(f"a {name} is {found[~good][0]:g}, expected a finite number")
+            raise InputError(f"a {name} is {numbers[~good][0]:g}, expected a finite number")

@@ -83,19 +83,19 @@ def reliability(
     Returns:
         None where nothing is predicted of the error: one model without a calibration.
     """
-    known = calibration or Calibration()
+    error_model = calibration or Calibration()
     labelled = torch.cat([graph.labelled for graph in graphs])
     residual = (torch.cat([graph.target for graph in graphs]) - torch.cat([*means]))[labelled]
     own = torch.cat([graph.target_stderr for graph in graphs])[labelled].double()
-    error = own.nan_to_num(known.noise) if noise is None else torch.full_like(own, noise)
+    error = own.nan_to_num(error_model.noise) if noise is None else torch.full_like(own, noise)
     residual, spread = residual.double(), torch.cat([*spreads])[labelled].double()
     if len(residual) == 0 or (calibration is None and not bool((spread > 0).any())):
         return None
     of_atoms = {
-        feature.name: torch.cat([one[feature.name] for one in features or ()])[labelled]
-        for feature in known.used
+        feature.name: torch.cat([columns[feature.name] for columns in features or ()])[labelled]
+        for feature in error_model.used
     }
-    std = known.label_std(spread, error, of_atoms).clamp(min=1e-6)
+    std = error_model.label_std(spread, error, of_atoms).clamp(min=1e-6)
     z = residual / std
     return Reliability(
         count=len(z),
