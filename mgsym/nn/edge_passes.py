@@ -115,9 +115,9 @@ class CompiledEdges:
         moment = self.edges.new_zeros(self.threads, self.heads, self.width, self.width)
         summed = self.edges.new_zeros(self.threads, self.width)
         d_a = self.edges.new_zeros(self.threads, self.heads, self.width)
-        given = (_contiguous(d_logits), _contiguous(d_new))
+        inputs = (_contiguous(d_logits), _contiguous(d_new))
         self.library.egat_moments(
-            self._layer, *map(_at, given), _at(moment), _at(summed), _at(d_a)
+            self._layer, *map(_at, inputs), _at(moment), _at(summed), _at(d_a)
         )  # fmt: skip
         return d_a.sum(0), moment.sum(0).transpose(0, 1).flatten(1), summed.sum(0)
 
@@ -138,13 +138,13 @@ class CompiledEdges:
         if projection is not None:
             by_head = projection.view(self.width, self.heads, self.width)
             projection = by_head.transpose(0, 1).contiguous()
-        given = (
+        inputs = (
             _contiguous(d_logits), _contiguous(d_new), projection, self.a,
             nothing if slope is None else slope, nothing if constant is None else constant,
             self.w_e.contiguous(),
         )  # fmt: skip
-        found = (d_p, d_q, d_edges, d_w_e)
-        self.library.egat_backward(self._layer, *map(_at, given), *map(_at, found))
+        outputs = (d_p, d_q, d_edges, d_w_e)
+        self.library.egat_backward(self._layer, *map(_at, inputs), *map(_at, outputs))
         return {"p": _total(d_p), "q": _total(d_q), "edges": d_edges, "w_e": d_w_e.sum(0)}
 
 
@@ -285,9 +285,9 @@ class Encode(torch.autograd.Function):
         d_first = x.new_zeros(threads, *first.shape)
         d_second = x.new_zeros(threads, len(first), *second.shape)
         d_constant = x.new_zeros(threads, len(first), len(second))
-        given = (second.T.contiguous(), second.contiguous(), constant, grad.contiguous())
-        found = (d_first, d_second, d_constant)
-        ctx.library.encoder_encode_backward(encoder, *map(_at, given), *map(_at, found))
+        inputs = (second.T.contiguous(), second.contiguous(), constant, grad.contiguous())
+        outputs = (d_first, d_second, d_constant)
+        ctx.library.encoder_encode_backward(encoder, *map(_at, inputs), *map(_at, outputs))
         return (
             None,
             None,

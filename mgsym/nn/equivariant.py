@@ -69,13 +69,13 @@ class VectorCoupling(nn.Module):
         """[lm, n, features] from densities [n, lm, b, 3 c] of c vectors (in the order of Y_1m)."""
         counts = [2 * d + 1 for d in range(self.degree + 1)]
         blocks = density.unflatten(-1, (-1, 3)).split(counts, dim=1)
-        found: list[Tensor | None] = [None] * (self.degree + 1)
+        by_degree: list[Tensor | None] = [None] * (self.degree + 1)
         gaunt = _coupling(self.degree, density.dtype, density.device)
         for (first, last), weight in zip(self.paths, self.weight, strict=True):
             coupling = gaunt[block(first), :, block(last)]
             mixed = torch.einsum("nsbci,sit->tnbc", blocks[first], coupling).flatten(2) @ weight
-            found[last] = mixed if found[last] is None else found[last] + mixed
-        return torch.cat([part for part in found if part is not None])
+            by_degree[last] = mixed if by_degree[last] is None else by_degree[last] + mixed
+        return torch.cat([part for part in by_degree if part is not None])
 
 
 class EquivariantNorm(nn.Module):

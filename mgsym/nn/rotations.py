@@ -241,8 +241,8 @@ class Transforms(nn.Module):
 
 def learned_transforms(model: nn.Module) -> Transforms | None:
     """The transforms of a model whose distributions it learns; None where it has none."""
-    found = (part for part in model.modules() if isinstance(part, Transforms) and part.learned)
-    return next(found, None)
+    candidates = (part for part in model.modules() if isinstance(part, Transforms) and part.learned)
+    return next(candidates, None)
 
 
 def distributions_of(model: nn.Module) -> dict[str, float]:

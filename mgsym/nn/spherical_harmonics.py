@@ -47,14 +47,14 @@ def spherical_harmonics(direction: Tensor, l_max: int) -> Tensor:
 def _legendre(z: Tensor, m: int, l_max: int) -> list[tuple[int, Tensor]]:
     """(l, P_l^m(z) / ρᵐ) for l = m … l_max, where ρ = √(1 − z²)."""
     double_factorial = math.prod(range(1, 2 * m, 2))
-    found = [(m, torch.full_like(z, float(double_factorial)))]
+    polynomials = [(m, torch.full_like(z, float(double_factorial)))]
     if l_max > m:
-        found.append((m + 1, (2 * m + 1) * z * found[0][1]))
+        polynomials.append((m + 1, (2 * m + 1) * z * polynomials[0][1]))
     for degree in range(m + 2, l_max + 1):
-        before, last = found[-2][1], found[-1][1]
+        before, last = polynomials[-2][1], polynomials[-1][1]
         value = ((2 * degree - 1) * z * last - (degree + m - 1) * before) / (degree - m)
-        found.append((degree, value))
-    return found
+        polynomials.append((degree, value))
+    return polynomials
 
 
 def sphere_grid(degree: int) -> tuple[Tensor, Tensor]:
