@@ -41,50 +41,50 @@ def calibrated(
     """
     ensemble = load_ensemble(models, device)
     graphs = [graph for graph in graphs if bool(graph.labelled.any())]
-    found, features = [], []
+    predictions, features = [], []
     for i, graph in enumerate(graphs):
-        others = ensemble.without(graph.names[0])
-        if others is None:
+        untrained = ensemble.without(graph.names[0])
+        if untrained is None:
             raise InputError(
                 f"{graph.names[0]} was trained on, so its errors are too small to calibrate "
                 "with: name structures that were not"
             )
-        found += predict_with_spread([graph], others)
-        features.append(error_features(graph, found[-1].mean, others.training_set))
+        predictions += predict_with_spread([graph], untrained)
+        features.append(error_features(graph, predictions[-1].mean, untrained.training_set))
         if progress is not None:
             progress(i + 1, len(graphs))
-    means, spreads = [one.mean for one in found], [one.std for one in found]
+    means, spreads = [p.mean for p in predictions], [p.std for p in predictions]
     fit = Calibration.fit(means, spreads, graphs, noise, features)
     return replace(ensemble, calibration=fit)
 
 
-def features_of(found: Prediction, graph: Graph, ensemble: Ensemble) -> Features:
+def features_of(prediction: Prediction, graph: Graph, ensemble: Ensemble) -> Features:
     """What the calibration of an ensemble asks of every atom beside the spread.
 
     Args:
-        found: what the ensemble predicts for the graph.
+        prediction: the ensemble's, for the graph.
         graph: one structure, with the ensemble's cutoff.
         ensemble: whose.
     """
     calibration = ensemble.calibration
     if calibration is None or not calibration.used:
         return {}
-    return error_features(graph, found.mean, ensemble.training_set)
+    return error_features(graph, prediction.mean, ensemble.training_set)
 
 
-def barrier_std(found: Prediction, graph: Graph, ensemble: Ensemble) -> Tensor:
+def barrier_std(prediction: Prediction, graph: Graph, ensemble: Ensemble) -> Tensor:
     """[n] eV, standard deviation of the true barrier; without a calibration that of the models.
 
     Args:
-        found, graph, ensemble: as for `features_of`.
+        prediction, graph, ensemble: as for `features_of`.
 
     Raises:
         InputError: the calibration asks for something that is not known of these atoms.
     """
     if ensemble.calibration is None:
-        return found.std
+        return prediction.std
     try:
-        return ensemble.calibration.std(found.std, features_of(found, graph, ensemble))
+        return ensemble.calibration.std(prediction.std, features_of(prediction, graph, ensemble))
     except ValueError as error:
         raise InputError(
             f"{error}, which is not known of {graph.names[0] or 'the structure'}: calibrate with "

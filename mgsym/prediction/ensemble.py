@@ -90,10 +90,11 @@ class Ensemble:
     @property
     def metadata(self) -> Metadata | None:
         """That of the first model, with the training structures of all."""
-        known = [member.metadata for member in self.members if member.metadata is not None]
-        if not known:
+        metadata = [member.metadata for member in self.members if member.metadata is not None]
+        if not metadata:
             return None
-        return replace(known[0], training_set=TrainingSet.union([m.training_set for m in known]))
+        together = TrainingSet.union([m.training_set for m in metadata])
+        return replace(metadata[0], training_set=together)
 
     @property
     def training_set(self) -> TrainingSet | None:
@@ -133,8 +134,10 @@ def save_ensemble(path: str | Path, ensemble: Ensemble, overwrite: bool = True) 
     for member in ensemble.members:
         if member.metadata is None:
             raise UsageError("a model that was never saved cannot join a file: save it first")
-        known = member.metadata
-        content = checkpoint_content(member.model, known.model, known.training_set, known.extra)
+        metadata = member.metadata
+        content = checkpoint_content(
+            member.model, metadata.model, metadata.training_set, metadata.extra
+        )
         members.append({"name": member.name, "weight": member.weight, "checkpoint": content})
     _share_surroundings([member["checkpoint"]["training_set"] for member in members])
     calibration = ensemble.calibration
@@ -158,10 +161,10 @@ def read_ensemble(run: str | Path, device: str | torch.device = "cpu") -> Ensemb
     """
     merged = Path(run) / ENSEMBLE
     paths = [merged] if merged.exists() else run_checkpoints(run)
-    found = [_read(path, device) for path in paths]
-    if len(found) == 1:
-        return found[0]
-    return Ensemble(tuple(member for one in found for member in one.members))
+    ensembles = [_read(path, device) for path in paths]
+    if len(ensembles) == 1:
+        return ensembles[0]
+    return Ensemble(tuple(member for ensemble in ensembles for member in ensemble.members))
 
 
 def merge(ensembles: Sequence[Ensemble], weights: Sequence[float] | None = None) -> Ensemble:
@@ -177,9 +180,9 @@ def merge(ensembles: Sequence[Ensemble], weights: Sequence[float] | None = None)
     if weights is not None and len(weights) != len(ensembles):
         raise UsageError(f"{len(weights)} weights for {len(ensembles)} runs: give one for each")
     members = []
-    for i, one in enumerate(ensembles):
-        total = sum(member.weight for member in one.members)
-        for member in one.members:
+    for i, ensemble in enumerate(ensembles):
+        total = sum(member.weight for member in ensemble.members)
+        for member in ensemble.members:
             weight = 1.0 if weights is None else weights[i] * member.weight / total
             members.append(replace(member, weight=weight))
     return Ensemble(tuple(members))
@@ -217,8 +220,8 @@ def _member(part: Mapping[str, Any], path: Path, device: str | torch.device) -> 
 def _share_surroundings(sets: Sequence[dict[str, Any]]) -> None:
     """Training sets that are alike hold the same tensors, which a file then stores once."""
     first: dict[tuple[str, ...], dict[str, Any]] = {}
-    for one in sets:
-        other = first.setdefault(tuple(one["names"]), one)["surroundings"]
-        own = one["surroundings"]
-        if own is not None and other is not None and torch.equal(own["mean"], other["mean"]):
-            one["surroundings"] = other
+    for training_set in sets:
+        shared = first.setdefault(tuple(training_set["names"]), training_set)["surroundings"]
+        own = training_set["surroundings"]
+        if own is not None and shared is not None and torch.equal(own["mean"], shared["mean"]):
+            training_set["surroundings"] = shared

@@ -147,20 +147,20 @@ def _predict_each(
     saved: SavedPredictions | None,
 ) -> Tensor:
     """What each model predicts, [models, n]; those of the same inputs compute these once."""
-    found = torch.empty(len(models), graph.num_nodes)
+    barriers = torch.empty(len(models), graph.num_nodes)
     groups = _alike(models)
     for i, rows in enumerate(groups):
         step = part(progress, i, len(groups))
         together, own = [models[row] for row in rows], narrowed(graph, models[rows[0]].cutoff)
         if own.num_edges > max_edges and isinstance(together[0], Layered):
-            found[rows] = _predict_by_slabs(together, own, max_edges, step, saved, i)
+            barriers[rows] = _predict_by_slabs(together, own, max_edges, step, saved, i)
             continue
         for n, model in enumerate(together):
             own = model.prepare_whole(own.to(device_of(model)))
-            found[rows[n]] = predict_graph(model, own, max_edges)
+            barriers[rows[n]] = predict_graph(model, own, max_edges)
             if step is not None:
                 step(n + 1, len(together))
-    return found
+    return barriers
 
 
 def _alike(models: Sequence[BarrierModel]) -> list[list[int]]:
@@ -188,20 +188,20 @@ def _predict_by_slabs(
 ) -> Tensor:
     """What models that are alike predict, layer by layer: [models, n] eV."""
     device, first = device_of(models[0]), models[0]
-    known = None if saved is None else saved.predictions(key)
-    found = torch.full((len(models), graph.num_nodes), torch.nan) if known is None else known
-    remaining = found[0].isnan()
+    kept = None if saved is None else saved.predictions(key)
+    barriers = torch.full((len(models), graph.num_nodes), torch.nan) if kept is None else kept
+    remaining = barriers[0].isnan()
     # preparing takes about as long as the layers
     preparing, passing = part(progress, 0, 2), part(progress, 1, 2)
 
     def step(done: float, total: float | None = None, **info: object) -> None:
         if saved is not None:
-            saved.keep(key, found)
+            saved.keep(key, barriers)
         if passing is not None:
             passing(done, total, **info)
 
     def fill(nodes: Tensor, values: Tensor) -> None:
-        found[:, nodes] = values
+        barriers[:, nodes] = values
 
     with ExitStack() as stack, torch.no_grad():
         for model in models:
@@ -216,7 +216,7 @@ def _predict_by_slabs(
         if bool(remaining.any()):
             layered = [model for model in models if isinstance(model, Layered)]
             Sweep(layered, graph, -(-max_edges // 3), remaining.to(device)).run(fill, step)
-    return found
+    return barriers
 
 
 def load_ensemble(models: Models, device: str | torch.device = "auto") -> Ensemble:

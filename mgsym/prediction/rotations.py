@@ -43,6 +43,7 @@ def rotated_predictions(
     ensemble = load_ensemble(models)
     # one after the other: each has edges of its own
     each = [
-        predict_with_spread([other], ensemble)[0].mean for other in turned(graph, count, generator)
+        predict_with_spread([rotated], ensemble)[0].mean
+        for rotated in turned(graph, count, generator)
     ]
     return torch.stack(each).double()

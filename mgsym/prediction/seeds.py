@@ -94,11 +94,11 @@ def _train_seeds(
     try:
         for i, seed in enumerate(seeds):
             folder = run / f"seed{seed}"
-            one = replace(config, seed=seed)
+            seed_config = replace(config, seed=seed)
             going_on = resume and (folder / "run.json").exists()
             step = part(progress, i, len(seeds), alike=True, seed=seed)
             results.append(
-                train(graphs, one, run=folder, resume=going_on, progress=step, **options)
+                train(graphs, seed_config, run=folder, resume=going_on, progress=step, **options)
             )
     except Interrupted as error:
         raise Interrupted(
@@ -145,8 +145,8 @@ def _remembered(folder: Path, options: TrainOptions) -> TrainOptions:
     """What was asked when the seeds began, for those that start only now."""
     saved = read_summary(folder)
     kept = {key: saved.get(key) for key in ("validation", "test", "start_from")}
-    given = {key: value for key, value in options.items() if value is not None}
-    return cast(TrainOptions, {**kept, **given})
+    chosen = {key: value for key, value in options.items() if value is not None}
+    return cast(TrainOptions, {**kept, **chosen})
 
 
 def _plain(value: str | Path | Sequence[str] | None) -> str | list[str] | None:

@@ -108,12 +108,12 @@ class Sweep:
         """How many layers each slab must go through; −1 where it is not needed at all."""
         levels = [self.depth] * self.slabs
         if wanted is not None:
-            asked = torch.bincount(self.slab[wanted], minlength=self.slabs).tolist()
-            levels = [self.depth if number else -1 for number in asked]
+            counts = torch.bincount(self.slab[wanted], minlength=self.slabs).tolist()
+            levels = [self.depth if number else -1 for number in counts]
         for _ in range(self.depth):
             for slab, level in enumerate(list(levels)):
-                for other in self.senders[slab] if level > 0 else ():
-                    levels[other] = max(levels[other], level - 1)
+                for sender in self.senders[slab] if level > 0 else ():
+                    levels[sender] = max(levels[sender], level - 1)
         return levels
 
     def run(self, done: Done, progress: Progress | None = None) -> None:
@@ -145,7 +145,7 @@ class Sweep:
 
     def _can_advance(self, number: int, slab: _Slab) -> bool:
         level = slab.level
-        ready = all(self.reached[other] >= level for other in self.senders[number])
+        ready = all(self.reached[sender] >= level for sender in self.senders[number])
         return level < self.levels[number] and ready
 
     def _begin(self, number: int) -> _Slab:
@@ -179,17 +179,17 @@ class Sweep:
                 passes.append(nodes[: slab.count])
             return passes
 
-        found = []
+        barriers = []
         for m, passes in enumerate(self._each(passes_of)):
             if last:
-                found.append(self.models[m].finish(passes, slab.part).float().cpu())
+                barriers.append(self.models[m].finish(passes, slab.part).float().cpu())
                 continue
             for i, nodes in enumerate(passes):
                 self._keep(m, i, level + 1, own, nodes)
         slab.level += 1
         self.reached[number] = slab.level
         if last:
-            done(own.cpu(), torch.stack(found))
+            done(own.cpu(), torch.stack(barriers))
 
     def _each(self, work: Callable[[int], Result]) -> Iterable[Result]:
         """What a function gives for the number of each model, which have a thread each.
@@ -256,10 +256,10 @@ def slab_numbers(graph: Graph, most_edges: int) -> Tensor:
 
 def _senders(graph: Graph, slab: Tensor, slabs: int) -> list[list[int]]:
     """The slabs from which edges lead to each slab, itself included."""
-    found = [torch.arange(slabs, device=slab.device) * (slabs + 1)]
+    pairs = [torch.arange(slabs, device=slab.device) * (slabs + 1)]
     for ends in graph.edge_index.split(1 << 22, dim=1):
-        found.append(torch.unique(slab[ends[1]] * slabs + slab[ends[0]]))
+        pairs.append(torch.unique(slab[ends[1]] * slabs + slab[ends[0]]))
     senders: list[list[int]] = [[] for _ in range(slabs)]
-    for pair in torch.cat(found).unique().tolist():
+    for pair in torch.cat(pairs).unique().tolist():
         senders[pair // slabs].append(pair % slabs)
     return senders
