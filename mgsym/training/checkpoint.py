@@ -179,20 +179,20 @@ def _refuse_wrong_fields(content: Mapping[str, Any]) -> None:
     _refuse_wrong_training_set(content["training_set"])
 
 
-def _refuse_wrong_training_set(told: Mapping[str, Any]) -> None:
-    names = told.get("names", ())
+def _refuse_wrong_training_set(content: Mapping[str, Any]) -> None:
+    names = content.get("names", ())
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError("training_set.names is no list of names")
-    atoms = told.get("atoms", 0)
+    atoms = content.get("atoms", 0)
     if type(atoms) is not int or atoms < 0:
         raise ValueError(f"training_set.atoms is {atoms!r}, expected a count")
     for name in ("number_density", "shortest_distance", "neighbors"):
-        values = told.get(name, ())
+        values = content.get(name, ())
         if not isinstance(values, list | tuple) or len(values) not in (0, 2):
             raise ValueError(f"training_set.{name} is {values!r}, expected two numbers or none")
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
             raise ValueError(f"training_set.{name} is {values!r}, expected finite numbers")
-    for name, values in (told.get("surroundings") or {}).items():
+    for name, values in (content.get("surroundings") or {}).items():
         if isinstance(values, Tensor) and not bool(torch.isfinite(values).all()):
             raise ValueError(f"training_set.surroundings.{name} has NaN or infinite numbers")
 

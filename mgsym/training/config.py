@@ -207,8 +207,8 @@ class ModelConfig:
         """
         model_options(name)  # tells of a model that is gone before it tells of its options
         kept = without_removed({f"model.{key}": value for key, value in options.items()})
-        given = {key.removeprefix("model."): value for key, value in kept.items()}
-        return cls(name, with_current_names(name, given, warn=False)).complete()
+        options = {key.removeprefix("model."): value for key, value in kept.items()}
+        return cls(name, with_current_names(name, options, warn=False)).complete()
 
     def for_graphs(self, graphs: Sequence[Graph]) -> ModelConfig:
         """Write out every option for these training graphs: all physical inputs named."""

@@ -48,10 +48,10 @@ def latest_run(folder: str | Path = RUNS) -> Path:
     Raises:
         UsageError: there is none.
     """
-    found = [*Path(folder).glob("*/run.json"), *Path(folder).glob("*/seed*/run.json")]
-    if not found:
+    records = [*Path(folder).glob("*/run.json"), *Path(folder).glob("*/seed*/run.json")]
+    if not records:
         raise UsageError(f"no run in {folder}/: train one with mgsym train, or name one with --run")
-    latest = max(found, key=lambda path: (read_run(path.parent).get("started", ""), str(path)))
+    latest = max(records, key=lambda path: (read_run(path.parent).get("started", ""), str(path)))
     run = latest.parent
     nested = run.parent != Path(folder) and not (run.parent / "run.json").exists()
     return run.parent if nested else run
@@ -71,11 +71,11 @@ def run_checkpoints(run: str | Path) -> list[Path]:
         return [run]
     if (run / "best.pt").exists():
         return [run / "best.pt"]
-    found = sorted(run.glob("seed*/best.pt"), key=lambda path: _seed_of(path.parent))
-    if not found:
-        what = "has no best.pt" if run.is_dir() else "no such run"
-        raise InputError(f"{what}: expected a folder that mgsym train wrote", path=run)
-    return found
+    checkpoints = sorted(run.glob("seed*/best.pt"), key=lambda path: _seed_of(path.parent))
+    if not checkpoints:
+        problem = "has no best.pt" if run.is_dir() else "no such run"
+        raise InputError(f"{problem}: expected a folder that mgsym train wrote", path=run)
+    return checkpoints
 
 
 def only_checkpoint(run: str | Path) -> Path:
@@ -95,8 +95,8 @@ def run_home(run: str | Path) -> Path | None:
     """The folder of a run, also of one named by its best.pt or ensemble.pt; None without one."""
     run = Path(run)
     home = run.parent if run.name in ("best.pt", ENSEMBLE) else run
-    known = (home / "run.json").exists() or any(home.glob("seed*/run.json"))
-    return home if known and home.is_dir() else None
+    is_run = (home / "run.json").exists() or any(home.glob("seed*/run.json"))
+    return home if is_run and home.is_dir() else None
 
 
 def run_seeds(run: str | Path) -> list[int]:
@@ -114,8 +114,8 @@ def run_config(run: str | Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found = [Path(run) / "config.toml", *sorted(Path(run).glob("seed*/config.toml"))]
-    for path in found:
+    candidates = [Path(run) / "config.toml", *sorted(Path(run).glob("seed*/config.toml"))]
+    for path in candidates:
         if path.exists():
             return path
     raise InputError("no such run: expected a folder that mgsym train wrote", path=run)
@@ -220,10 +220,10 @@ def check_kinds(content: Mapping[str, Any], kinds: Kinds, path: Path) -> None:
     Raises:
         InputError: the key is named.
     """
-    for key, (wanted, holds) in kinds.items():
+    for key, (expected, holds) in kinds.items():
         if key in content and not holds(content[key]):
-            found = short(content[key])
-            raise InputError(f"{key} is {found}, expected {wanted}: it is damaged", path=path)
+            value = short(content[key])
+            raise InputError(f"{key} is {value}, expected {expected}: it is damaged", path=path)
 
 
 def _is_text(value: Any) -> bool:

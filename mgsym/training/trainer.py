@@ -378,7 +378,7 @@ class Trainer:
         graph = next(g for role in ("test", "validation", "train") for g in self.graphs[role])
         self.model.eval()
         with torch.no_grad():
-            each = [self.model(other).double() for other in turned(graph, ORIENTATIONS)]
+            each = [self.model(rotated).double() for rotated in turned(graph, ORIENTATIONS)]
         return spread_of(torch.stack(each), float(self.model.label_scale)).rms
 
     # ---- what is said and written ----
