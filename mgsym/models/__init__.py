@@ -127,11 +127,11 @@ def with_current_names(
         if now in options:
             raise UsageError(f"model.{before} is the old name of model.{now}: give one of the two")
     if old and warn:
-        which = ", ".join(
+        renamings = ", ".join(
             f"model.{before} is now called model.{now}" for before, now in old.items()
         )
         place = f"{source}: " if source else ""
-        text = f"{place}{which}; the old name is understood for one more release"
+        text = f"{place}{renamings}; the old name is understood for one more release"
         warnings.warn(text, FutureWarning, stacklevel=2)
     return {old.get(key, key): value for key, value in options.items()}
 

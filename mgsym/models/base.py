@@ -98,8 +98,8 @@ class BarrierModel(nn.Module):
         own = self.prepared_of(graph)
         if own is None or own.from_edges:
             return graph
-        found = self.from_edges(graph)
-        return graph.replace(prepared=replace(own, from_edges=found)) if found else graph
+        from_edges = self.from_edges(graph)
+        return graph.replace(prepared=replace(own, from_edges=from_edges)) if from_edges else graph
 
     @torch.no_grad()
     def prepare_whole(self, graph: Graph, progress: Progress | None = None) -> Graph:

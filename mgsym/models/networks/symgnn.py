@@ -140,16 +140,17 @@ class SymGNN(NetworkWithRidge):
         self, layer: int, nodes: Tensor, edges: Tensor, part: Graph
     ) -> tuple[Tensor, Tensor]:
         """Nodes and edges after a layer."""
-        found: tuple[Tensor, Tensor] = self.layers[layer](
+        updated: tuple[Tensor, Tensor] = self.layers[layer](
             nodes, edges, part, last=layer == len(self.layers) - 1
         )
-        return found
+        return updated
 
     def finish(self, passes: Sequence[Tensor], part: Graph) -> Tensor:
         """Barriers in eV of the part's first atoms."""
         shares = [1.0] if len(passes) == 1 else self._shares()
         decoded = [self.decoder(nodes).squeeze(-1) for nodes in passes]
-        own = torch.stack([one * share for one, share in zip(decoded, shares, strict=True)]).sum(0)
+        weighted = [values * share for values, share in zip(decoded, shares, strict=True)]
+        own = torch.stack(weighted).sum(0)
         return self.label_mean + self.label_scale * self.with_ridge(own, part)
 
     def _shares(self) -> list[float]:
@@ -162,8 +163,8 @@ class SymGNN(NetworkWithRidge):
         if self.options.edge_input != "vector":
             basis = radial_basis(graph.edge_length, self.cutoff, self.options.radial)
         if self.transforms is None:
-            one = basis.new_ones(1)
-            return [(self.edge_encoder(basis, torch.eye(basis.shape[1]).to(basis)[None], one), one)]
+            share, identity = basis.new_ones(1), torch.eye(basis.shape[1]).to(basis)[None]
+            return [(self.edge_encoder(basis, identity, share), share)]
         matrices, shares = self.transforms()
         if self.options.edge_input == "polar":
             vector = torch.cat([basis, vector / graph.edge_length[:, None]], dim=1)

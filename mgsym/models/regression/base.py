@@ -87,18 +87,18 @@ class DirectModel(BarrierModel):
             graphs: labelled.
             tell: called with the number of structures done.
         """
-        found: dict[str, Moments] = {}
+        by_glass: dict[str, Moments] = {}
         for i, graph in enumerate(graphs):
-            known = graph.labelled
+            labelled = graph.labelled
             own = Moments.of(
-                self.inputs.features(graph)[known],
-                self.standard_target(graph)[known],
+                self.inputs.features(graph)[labelled],
+                self.standard_target(graph)[labelled],
                 labels_weigh(graph),
             )
             glass = glass_of(graph)
-            found[glass] = Moments.sum([found[glass], own]) if glass in found else own
+            by_glass[glass] = Moments.sum([by_glass[glass], own]) if glass in by_glass else own
             tell(i + 1)
-        return found
+        return by_glass
 
     def standard_target(self, graph: Graph) -> Tensor:
         """[n], the label in units of its standard deviation, mean subtracted."""
@@ -124,8 +124,8 @@ def refuse_start(model: BarrierModel, name: str) -> None:
         )
 
 
-def strength_for(asked: float, glasses: Sequence[Moments]) -> float:
+def strength_for(strength: float, glasses: Sequence[Moments]) -> float:
     """The ridge strength asked for, or for 0 the one that leaving out glasses in turn favours."""
-    if asked > 0:
-        return asked
+    if strength > 0:
+        return strength
     return choose_strength(glasses, STRENGTHS) if len(glasses) > 1 else USUAL_STRENGTH

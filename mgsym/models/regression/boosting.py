@@ -155,17 +155,17 @@ class Boosting(DirectModel):
         self.edges.copy_(bin_edges(torch.cat(parts), self.options.bins))
 
     def _samples(self, graph: Graph) -> Samples:
-        known = graph.labelled
-        target = self.standard_target(graph)[known]
-        return Samples(self._bins(graph)[known], target, labels_weigh(graph))
+        labelled = graph.labelled
+        target = self.standard_target(graph)[labelled]
+        return Samples(self._bins(graph)[labelled], target, labels_weigh(graph))
 
     def _bins(self, graph: Graph) -> Tensor:
         """[n, features] uint8, one block of features after another: they need far more memory."""
-        found, start = [], 0
+        blocks, start = [], 0
         for block in self.inputs.blocks(graph):
-            found.append(binned(block, self.edges[start : start + block.shape[1]]))
+            blocks.append(binned(block, self.edges[start : start + block.shape[1]]))
             start += block.shape[1]
-        return torch.cat(found, dim=1)
+        return torch.cat(blocks, dim=1)
 
     def _keep(self, trees: Sequence[Tree]) -> None:
         self.grown.fill_(len(trees))
@@ -287,8 +287,8 @@ def _gains(
 
     def histogram(values: Tensor) -> Tensor:
         spread = values.double()[:, None].expand(-1, q).flatten()
-        found = spread.new_zeros(q * leaves * size).index_add_(0, place, spread)
-        return found.view(q, leaves, size).cumsum(2)
+        totals = spread.new_zeros(q * leaves * size).index_add_(0, place, spread)
+        return totals.view(q, leaves, size).cumsum(2)
 
     sums, number = histogram(pull), histogram(weight)
     left, right = sums[..., :-1], sums[..., -1:] - sums[..., :-1]

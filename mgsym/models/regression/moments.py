@@ -114,8 +114,8 @@ def choose_strength(groups: Sequence[Moments], strengths: Sequence[float] = STRE
     scores = torch.zeros(len(strengths))
     for i, left_out in enumerate(groups):
         rest = Moments.sum([*groups[:i], *groups[i + 1 :]])
-        found = ridge_weights(rest, strengths)
-        scores += torch.tensor([left_out.pearson(weight) for weight in found])
+        weights = ridge_weights(rest, strengths)
+        scores += torch.tensor([left_out.pearson(weight) for weight in weights])
     return strengths[int(scores.argmax())]
 
 
