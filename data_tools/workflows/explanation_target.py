@@ -41,10 +41,11 @@ class Method:
     Attributes:
         name: of the method, see `mgsym.explanation.METHODS`.
         settings: of the method.
-        topk: how many edges of each atom are kept; methods with a budget get it as that.
+        topk: how many bonds of each atom are kept; methods with a budget get it as that.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with the steps, or atoms, done and in all.
+        directed: whether each direction of a bond counts by itself.
     """
 
     name: str = "weakening"
@@ -53,6 +54,7 @@ class Method:
     seed: int = 0
     device: str | torch.device = "auto"
     progress: Progress | None = None
+    directed: bool = False
 
     def all_settings(self) -> dict[str, Any]:
         """The settings with the budget, where the method has one and was given none."""

@@ -89,6 +89,7 @@ class NodeFaithfulness:
         agreement: between initialisations; None of a method without.
         perturbation: what was done to edges: ``weakened``, ``replaced`` or ``deleted``.
         shuffled_agreement: with the explanation of the shuffled model, where there is one.
+        counted: what k counts: ``bonds``, or directed ``edges``.
     """
 
     node: int
@@ -105,6 +106,7 @@ class NodeFaithfulness:
     agreement: float | None
     shuffled_agreement: float | None
     perturbation: str = "deleted"
+    counted: str = "bonds"
 
     @property
     def rows(self) -> tuple[FaithfulnessRow, ...]:
@@ -150,6 +152,7 @@ class NodeFaithfulness:
         ]
         return {
             "perturbation": self.perturbation,
+            "counted": self.counted,
             "label_scale_eV": self.label_scale,
             "draws": self.draws,
             "rows": rows,
@@ -369,6 +372,7 @@ def _measure(
             else rank_agreement(explanation.importance, control.importance, k)
         ),
         perturbation=perturbation,
+        counted=explanation.counted,
     )
 
 
