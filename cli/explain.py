@@ -41,8 +41,8 @@ def explain(
     structure: Path | None, node: int | None, atom_id: int | None, topk: int, directed: bool,
     method: str, steps: int | None, changes: tuple[str, ...], run: Path | None,
     types: dict[int, str] | None, out: Path | None, figure: Path | None, local: Path | None,
-    ranking: Path | None, exports: tuple[Path, ...], graphs: Path | None, potential: Path | None, overwrite: bool,
-    seed: int | None, device: str, as_json: bool,
+    ranking: Path | None, exports: tuple[Path, ...], graphs: Path | None, potential: Path | None,
+    overwrite: bool, seed: int | None, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Say which neighbours raise and lower the predicted barrier of one atom, and on which bonds.
 
