@@ -208,10 +208,11 @@ def _attribution(
     notes = found.notes
     if len(system.members) > 1:
         many = len(system.members)
-        notes = (
-            f"What neighbours add is the mean of the {many} models; bonds are of the first",
-            *notes,
+        told = (
+            f"What neighbours add is the mean of the {many} models; bonds are of the first, as "
+            "their proof is the prediction of one model"
         )
+        notes = (told, *notes)
     return attribute_atom(system, node, found.references), notes, written
 
 
