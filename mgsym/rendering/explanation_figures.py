@@ -206,8 +206,8 @@ def curves_figure(nodes: Sequence[NodeFaithfulness], path: str | Path | None = N
     figure = new_figure((7.2, 3.2))
     sizes = min((node.sizes for node in nodes), key=len)
     parts = (
-        ("these edges alone", [node.insertion for node in nodes]),
-        ("without these edges", [node.deletion for node in nodes]),
+        (f"these {nodes[0].counted} alone", [node.insertion for node in nodes]),
+        (f"without these {nodes[0].counted}", [node.deletion for node in nodes]),
     )
     for place, (title, curves) in enumerate(parts, start=1):
         axes = figure.add_subplot(1, 2, place)
