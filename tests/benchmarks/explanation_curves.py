@@ -4,13 +4,14 @@
         --types 1=Cu,2=Zr --run shipped --nodes 40
 
 Atoms are drawn at random; k counts bonds. For each perturbation (mgsym.explanation.perturbations)
-the change of the prediction with the first k bonds alone and without them, in standard deviations of
-the label: medians over atoms with 95 % bootstrap intervals, beside bonds as far away, random ones
-and those of a model with shuffled weights. Then, for every k: in how many atoms the bonds suffice
-better than random ones, whether the error falls from one k to the next, and how many times farther their
-loss moves the prediction than that of matched bonds. Tables are printed after every batch of atoms.
-`--save FOLDER` keeps the explanations (their first bonds) and what was measured; found there, an
-explanation is read instead of made. `--figure FILE` draws the curves of the first perturbation.
+the change of the prediction with the first k bonds alone and without them, in standard deviations
+of the label: medians over atoms with 95 % bootstrap intervals, beside bonds as far away, random
+ones and those of a model with shuffled weights. Then, for every k: in how many atoms the bonds
+suffice better than random ones, whether the error falls from one k to the next, and how many times
+farther their loss moves the prediction than that of matched bonds. Tables are printed after every
+batch of atoms. `--save FOLDER` keeps the explanations (their first bonds) and what was measured;
+found there, an explanation is read instead of made. `--figure FILE` draws the curves of the first
+perturbation.
 """
 
 from __future__ import annotations
