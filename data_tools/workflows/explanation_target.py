@@ -160,8 +160,8 @@ def explained_system(
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
     if member.model.edges_share < 1:
         notes.append(
-            f"The network on edges makes {member.model.edges_share:.0%} of this prediction; the rest "
-            "is a regression on positions, which the method weakening alone explains, too"
+            f"The network on edges makes {member.model.edges_share:.0%} of this prediction; the "
+            "rest is a regression on positions, which the method weakening alone explains, too"
         )
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file
