@@ -1,9 +1,9 @@
-"""Explain a prediction: which edges does the barrier of an atom rest on?
+"""Explain a prediction: which bonds does the barrier of an atom rest on?
 
     structure → graph → model → explanation
 
 `explain` cuts out what the prediction can depend on (computation_graph.py), lets a method weigh
-the edges, and returns an Explanation; faithfulness.py measures what it is worth. Add a method by
+the bonds, and returns an Explanation; faithfulness.py measures what it is worth. Add a method by
 writing one function that returns an Explanation, and one line in METHODS.
 """
 
@@ -80,7 +80,7 @@ def explain(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Explanation:
-    """Find the edges on which the predicted barrier of one atom rests.
+    """Find the bonds on which the predicted barrier of one atom rests.
 
     Args:
         graph: one structure or a batch.
@@ -125,7 +125,7 @@ def explain_nodes(
     on its own. Progress is told per node when there are several.
     """
     if topk is not None and topk < 1:
-        raise UsageError(f"asked for the {topk} most important edges, expected at least 1")
+        raise UsageError(f"asked for the {topk} most important bonds, expected at least 1")
     if topk is not None and "budget" in method_settings(method):
         settings.setdefault("budget", topk)  # look for as many edges as are asked for
     complete = method_settings(method, settings)
