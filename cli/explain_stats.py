@@ -36,11 +36,11 @@ def explain_stats(
     types: dict[int, str] | None, potential: Path | None, out: Path | None, figures: bool,
     overwrite: bool, seed: int | None, device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Explain many atoms and compare their edges with others as far away from the atom.
+    """Explain many atoms and compare their bonds with others as far away from the atom.
 
     STRUCTURE is a structure or graph file; by default the test structure of the run. A number of
     --nodes takes a third each of the highest, middle and lowest predicted barriers. Compared are
-    lengths, distances, hops, angles, elements, coordination and cycles of edges; and of neighbours,
+    lengths, distances, hops, angles, elements, coordination and cycles of bonds; and of neighbours,
     by what they add to the whole prediction, distances, elements and Voronoi polyhedra (extra
     ase); with effect sizes and 95 % intervals over atoms. Written are statistics.json, tables
     (.csv) and figures.

@@ -32,8 +32,8 @@ def explanation_view(found: Explained) -> None:
         "predicted": f"{told.prediction:.4f} eV"
         if whole is None or whole.models == 1
         else f"{whole.prediction:.4f} eV, mean of {whole.models} models "
-        f"({told.prediction:.4f} eV the one whose edges follow)",
-        "these edges": None if masked is None else f"{masked:.4f} eV",
+        f"({told.prediction:.4f} eV the one whose {told.counted} follow)",
+        f"these {told.counted}": None if masked is None else f"{masked:.4f} eV",
         "label": None if told.label is None else f"{told.label:.4f} eV",
         "method": told.method,
         "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
@@ -45,10 +45,14 @@ def explanation_view(found: Explained) -> None:
     console.facts(f"{told.structure}: node {told.node}", items)
     if whole is not None:
         attribution_view(whole)
-    title = "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
+    title = (
+        "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
+        if told.reverse is None
+        else "Bonds by importance; those of hop 1 are the atom's, of hop 2 a neighbour's"
+    )
     console.table(title, *tables.edges(told))
     _hop_table(told)
-    _near_table(found.near)
+    _near_table(found.near, told.reverse is None)
     for one in (worth, *found.otherwise):
         _worth_table(one)
 
@@ -73,7 +77,7 @@ def _worth_table(worth: NodeFaithfulness) -> None:
         for row in worth.in_label_sd()
     ]
     what = worth.perturbation
-    names = ("edges", "these alone", "random alone", f"these {what}", f"random {what}")
+    names = (worth.counted, "these alone", "random alone", f"these {what}", f"random {what}")
     title = f"Change of the prediction in label sd ({worth.label_scale:.3f} eV): {WHOLE[what]}"
     console.table(title, names, rows)
 
@@ -92,31 +96,32 @@ def attribution_view(told: Attribution) -> None:
 
 
 def _hop_table(told: Explanation) -> None:
-    """How many of the edges arrive how many edges away from the atom."""
+    """How many of the bonds lie how many hops away from the atom."""
     rows: list[list[console.Cell]] = []
     for hop in sorted(set(told.hop.tolist())):
         own = told.hop == hop
         share = float(told.importance[own].sum() / told.importance.sum().clamp(min=1e-30))
         length = float(told.distance[own].mean())
         rows.append([hop, int(own.sum()), f"{length:.3f}", f"{100 * share:.0f} %"])
-    names = ("hop", "edges", "mean distance/Å", "of all importance")
+    names = ("hop", told.counted, "mean distance/Å", "of all importance")
     console.table("Hop by hop", names, rows)
 
 
-def _near_table(near: Sequence[NearAtom]) -> None:
-    """The nearest atoms, and which of their edges were selected."""
+def _near_table(near: Sequence[NearAtom], directed: bool) -> None:
+    """The nearest atoms, and which of their bonds were selected."""
     rows: list[list[console.Cell]] = [
         [
             f"{atom.element} {atom.node_id}",
             f"{atom.distance:.3f}",
             "no" if atom.to_atom is None else f"{atom.to_atom:.3g}",
-            "no" if atom.from_atom is None else f"{atom.from_atom:.3g}",
+            *(["no" if atom.from_atom is None else f"{atom.from_atom:.3g}"] if directed else []),
             atom.selected,
         ]
         for atom in near
     ]
-    names = ("nearest (id)", "distance/Å", "edge to the atom", "edge from it", "selected in all")
-    title = "The nearest atoms: are the edges that join them to the atom selected?"
+    joined = ("edge to the atom", "edge from it") if directed else ("bond with the atom",)
+    names = ("nearest (id)", "distance/Å", *joined, "selected in all")
+    title = "The nearest atoms: are they joined to the atom by what is selected?"
     console.table(title, names, rows)
 
 
@@ -127,7 +132,7 @@ def planted_view(found: PlantedScores) -> None:
         for name, value in found.precision_at_k.items()
     ]
     title = (
-        f"{found.structure}: share of planted edges among the k most important, "
+        f"{found.structure}: share of planted bonds among the k most important, "
         f"{len(found.nodes)} atoms, k = {min(found.k)} to {max(found.k)}"
     )
     console.table(title, ("method", "precision at k", "worst atom"), rows)
@@ -144,7 +149,7 @@ def faithfulness_view(found: Faithfulness) -> None:
     console.table(title, *tables.faithfulness_medians(found))
     for measure, values in found.ratios().items():
         console.result(
-            f"{measure}: {median(values):.2f} times better than edges as far away "
+            f"{measure}: {median(values):.2f} times better than bonds as far away "
             f"(median; {min(values):.2f} … {max(values):.2f})"
         )
     if (agreement := found.agreement()) is not None:
@@ -156,8 +161,8 @@ def statistics_view(found: EdgeStatistics) -> None:
     from mgsym.rendering import tables
 
     title = (
-        f"The {found.k} edges of each atom by {found.method} against others as far away; "
-        f"effect in standard deviations (Cohen's d); {found.missing:.1f} edges an atom unmatched"
+        f"The {found.k} bonds of each atom by {found.method} against others as far away; "
+        f"effect in standard deviations (Cohen's d); {found.missing:.1f} bonds an atom unmatched"
     )
     console.table(title, *tables.effects(found))
 

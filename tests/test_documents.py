@@ -213,7 +213,7 @@ def test_the_readme(tmp_path: Path, page_runner: Runner) -> None:
         "build-graph", "train", "explain --node 42 --topk 50",
     ]  # fmt: skip
     shown, space = page_runner("README.md")
-    assert "Edges by importance" in shown
+    assert "Bonds by importance" in shown
     assert len(list(tmp_path.glob("graphs/*.npz"))) == 5
     (first,) = tmp_path.glob("runs/2*")
     assert (first / "explanations" / "test-node42.csv").read_text().count("\n") == 51

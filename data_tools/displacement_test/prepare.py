@@ -58,7 +58,7 @@ class Request:
     Attributes:
         nodes: which rows, or how many: a third each of highest, middle and lowest prediction.
         method, settings: of the explanation.
-        topk: edges of each explanation.
+        topk: bonds of each explanation.
         atoms: how many neighbours to displace.
         displace: Å, the first length tried.
         repeats: draws of displacements for each node, and of matched atoms.

@@ -1,4 +1,4 @@
-"""What a report says of explanations: a few atoms in detail, and statistics of their edges."""
+"""What a report says of explanations: a few atoms in detail, and statistics of their bonds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROOF = {
     "replaced": "For a proof the others, or these, are replaced by those of other atoms:",
     "deleted": "For a proof the others, or these, are deleted:",
 }
-HOPS = "An edge of hop 1 arrives at the atom itself, one of hop 2 at a neighbour, and so on."
+HOPS = "A bond of hop 1 is one of the atom itself, one of hop 2 of a neighbour, and so on."
 
 
 def explanations(found: ReportFacts) -> list[Html]:
@@ -28,17 +28,17 @@ def explanations(found: ReportFacts) -> list[Html]:
     which = f" Of the {len(found.ensemble)} models the first was explained." if several else ""
     text = (
         f"Atoms of “{found.shown.name}” with the highest, middle and lowest predicted barriers. "
-        f"For each the method {found.settings.method} found the {k} edges on which the prediction "
+        f"For each the method {found.settings.method} found the {k} bonds on which the prediction "
         f"rests.{which} {PROOF[told.faithfulness.perturbation]} the prediction should stay "
-        "where it is with these edges alone (small is good), and move without them (large is "
-        "good), more than with as many other edges as far away from the atom."
+        "where it is with these bonds alone (small is good), and move without them (large is "
+        "good), more than with as many other bonds as far away from the atom."
     )
     caption = f"Changes of the prediction in standard deviations of the label ({scale:.3f} eV)."
     parts = [paragraph(text), table(*_atoms(told), caption)]
     ratios = {name: sorted(values) for name, values in told.faithfulness.ratios().items()}
     medians = table(
         *tables.faithfulness_medians(told.faithfulness),
-        f"Medians over {len(told.explanations)} atoms, in label sd. Against edges as far away the "
+        f"Medians over {len(told.explanations)} atoms, in label sd. Against bonds as far away the "
         f"explained ones are {_median(ratios['sufficiency']):.1f} times better alone and "
         f"{_median(ratios['necessity']):.1f} times more missed (medians).",
     )
@@ -68,7 +68,7 @@ def _atoms(told: ExplainedNodes) -> tables.Table:
             None if explanation.agreement is None else f"{explanation.agreement:.3f}",
         ])  # fmt: skip
     names = (
-        "atom (id)", "node", "barrier", "predicted/eV", "label/eV", "edges", "these alone",
+        "atom (id)", "node", "barrier", "predicted/eV", "label/eV", "bonds", "these alone",
         "others alone", "without these", "without others", "agreement",
     )  # fmt: skip
     return names, rows
@@ -86,17 +86,17 @@ def _examples(told: ExplainedNodes) -> list[Html]:
         what = "" if group == "all" else f"{group} barrier: "
         parts.append(heading(f"{what}{one.element} atom, id {one.node_id}"))
         caption = (
-            "How far the prediction moves with so many of the best edges alone (left) and "
-            "without them (right): the explained edges, others as far away (matched), and random "
+            "How far the prediction moves with so many of the best bonds alone (left) and "
+            "without them (right): the explained bonds, others as far away (matched), and random "
             "ones. The explained curve should be low on the left and high on the right."
         )
         parts.append(picture(curves_figure([measured]), caption, "Insertion and deletion curves"))
-        parts.append(folded(f"The {len(one)} edges", table(*tables.edges(one), HOPS)))
+        parts.append(folded(f"The {len(one)} {one.counted}", table(*tables.edges(one), HOPS)))
         if place == 0:
             caption = (
-                "The atom (diamond), the edges behind its prediction (the darker, the more "
+                "The atom (diamond), the bonds behind its prediction (the darker, the more "
                 "important) and their atoms. Hollow marks are periodic images, drawn where the "
-                "edge really goes. Drag to turn; the pointer shows each atom and edge."
+                "bond really goes. Drag to turn; the pointer shows each atom and bond."
             )
             parts.append(view(turning_figure(told.graph, one), caption, "view-edges"))
     return parts
@@ -109,10 +109,10 @@ def statistics(found: ReportFacts) -> list[Html]:
         return [paragraph(f"{_unexplained(found)} So there are no statistics of them.")]
     count = len(told.explanations)
     caption = (
-        "Left and middle: how far from the atom the explained edges lie and how long they are, "
-        "beside edges as far away (matched, so that their distances agree by construction) and any "
+        "Left and middle: how far from the atom the explained bonds lie and how long they are, "
+        "beside bonds as far away (matched, so that their distances agree by construction) and any "
         "others (random). Right: effects against "
-        "matched edges in standard deviations, with 95 % intervals over atoms; an interval that "
+        "matched bonds in standard deviations, with 95 % intervals over atoms; an interval that "
         "leaves out 0 is a difference that these atoms share."
     )
     few = (
@@ -126,7 +126,7 @@ def statistics(found: ReportFacts) -> list[Html]:
     more = folded("By group: high, middle and low barriers", table(names, rows))
     return [
         paragraph(few),
-        picture(statistics_figure(told.statistics), caption, "Statistics of explained edges"),
+        picture(statistics_figure(told.statistics), caption, "Statistics of explained bonds"),
         table(names, everyone, "Means over atoms, and Cohen's d of the difference."),
         more,
     ]

@@ -52,7 +52,7 @@ class ReportSettings:
     Attributes:
         nodes: how many atoms are explained: from three on a third each of high, middle and low
             barriers; 0 explains none.
-        topk: edges of each explanation.
+        topk: bonds of each explanation.
         method: which explainer.
         rotations: orientations in which a structure is predicted; at least 2.
         seed: of everything random.

@@ -52,7 +52,7 @@ class Explained:
     """What `explain_atom` found and wrote.
 
     Attributes:
-        explanation: the edges asked for, most important first.
+        explanation: the bonds asked for, most important first.
         faithfulness: what they are worth when edges are weakened, or, of a method that seeks
             edges to delete, deleted.
         otherwise: the same when other things are done to edges
@@ -157,7 +157,7 @@ def explain_atom(
     paths = _outputs(stem, out)
     full = explain(
         graph, model, row, method.name, device=method.device, seed=method.seed,
-        progress=method.progress, **method.all_settings(),
+        progress=method.progress, directed=method.directed, **method.all_settings(),
     )  # fmt: skip
     sizes = (*SIZES, method.topk)
     usual = usual_perturbation(method.name)
@@ -208,7 +208,11 @@ def _attribution(
     notes = found.notes
     if len(system.members) > 1:
         many = len(system.members)
-        notes = (f"What neighbours add is the mean of the {many} models; edges are of one", *notes)
+        told = (
+            f"What neighbours add is the mean of the {many} models; bonds are of the first, as "
+            "their proof is the prediction of one model"
+        )
+        notes = (told, *notes)
     return attribute_atom(system, node, found.references), notes, written
 
 

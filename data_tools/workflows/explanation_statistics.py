@@ -113,6 +113,7 @@ def explain_statistics(
     paths = _outputs(folder, figures, faithfulness, overwrite)
     asked: dict[str, Any] = {
         "device": method.device, "seed": method.seed, "progress": method.progress,
+        "directed": method.directed,
         **method.all_settings(),
     }  # fmt: skip
     groups = node_groups(model, graph, nodes)

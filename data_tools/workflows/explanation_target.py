@@ -41,10 +41,11 @@ class Method:
     Attributes:
         name: of the method, see `mgsym.explanation.METHODS`.
         settings: of the method.
-        topk: how many edges of each atom are kept; methods with a budget get it as that.
+        topk: how many bonds of each atom are kept; methods with a budget get it as that.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with the steps, or atoms, done and in all.
+        directed: whether each direction of a bond counts by itself.
     """
 
     name: str = "weakening"
@@ -53,6 +54,7 @@ class Method:
     seed: int = 0
     device: str | torch.device = "auto"
     progress: Progress | None = None
+    directed: bool = False
 
     def all_settings(self) -> dict[str, Any]:
         """The settings with the budget, where the method has one and was given none."""
@@ -158,8 +160,8 @@ def explained_system(
         notes.append(f"{run} holds {1 + len(others)} models: explaining {which}")
     if member.model.edges_share < 1:
         notes.append(
-            f"Edges make {member.model.edges_share:.0%} of this prediction, which the "
-            "table of edges is about; the rest is a regression on positions"
+            f"The network on edges makes {member.model.edges_share:.0%} of this prediction; the "
+            "rest is a regression on positions, which the method weakening alone explains, too"
         )
     home = Path() if shipped else checkpoint.parent
     assert member.metadata is not None  # it was read from a file

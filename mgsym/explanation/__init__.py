@@ -1,4 +1,4 @@
-"""Explain a prediction: which edges does the barrier of an atom rest on?"""
+"""Explain a prediction: which bonds does the barrier of an atom rest on?"""
 
 from __future__ import annotations
 

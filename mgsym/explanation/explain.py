@@ -1,9 +1,9 @@
-"""Explain a prediction: which edges does the barrier of an atom rest on?
+"""Explain a prediction: which bonds does the barrier of an atom rest on?
 
     structure → graph → model → explanation
 
 `explain` cuts out what the prediction can depend on (computation_graph.py), lets a method weigh
-the edges, and returns an Explanation; faithfulness.py measures what it is worth. Add a method by
+the bonds, and returns an Explanation; faithfulness.py measures what it is worth. Add a method by
 writing one function that returns an Explanation, and one line in METHODS.
 """
 
@@ -74,19 +74,21 @@ def explain(
     method: str = DEFAULT,
     *,
     topk: int | None = None,
+    directed: bool = False,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Explanation:
-    """Find the edges on which the predicted barrier of one atom rests.
+    """Find the bonds on which the predicted barrier of one atom rests.
 
     Args:
         graph: one structure or a batch.
         model: a model, which is given back as it was, or a run directory or checkpoint.
         node: the atom, as its zero-based row (`node_of_id` finds it by its id).
         method: one of METHODS.
-        topk: keep only so many edges, most important first; None keeps all that can matter.
+        topk: keep only so many bonds, most important first; None keeps all that can matter.
+        directed: weigh each direction of a bond by itself: importances, and k, are of edges.
         device: ``auto`` (where the model is), ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of everything random.
         progress: called as progress(done, total) on the way.
@@ -97,8 +99,8 @@ def explain(
         InputError: graph and model do not fit together, or the checkpoint cannot be read.
     """
     (found,) = explain_nodes(
-        graph, model, [node], method, topk=topk, device=device, seed=seed, progress=progress,
-        **settings,
+        graph, model, [node], method, topk=topk, directed=directed, device=device, seed=seed,
+        progress=progress, **settings,
     )  # fmt: skip
     return found
 
@@ -110,6 +112,7 @@ def explain_nodes(
     method: str = DEFAULT,
     *,
     topk: int | None = None,
+    directed: bool = False,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -122,7 +125,7 @@ def explain_nodes(
     on its own. Progress is told per node when there are several.
     """
     if topk is not None and topk < 1:
-        raise UsageError(f"asked for the {topk} most important edges, expected at least 1")
+        raise UsageError(f"asked for the {topk} most important bonds, expected at least 1")
     if topk is not None and "budget" in method_settings(method):
         settings.setdefault("budget", topk)  # look for as many edges as are asked for
     complete = method_settings(method, settings)
@@ -130,7 +133,7 @@ def explain_nodes(
     with frozen_eval(frozen) as where:
         here = frozen.prepare_whole(graph.to(where))
         for done, node in enumerate(nodes, start=1):
-            part = model_computation_graph(here, frozen, node)
+            part = model_computation_graph(here, frozen, node, directed=directed)
             generator = torch.Generator().manual_seed(seed)
             inner = progress if len(nodes) == 1 else None
             found = METHODS[method](frozen, part, generator, inner, **complete)

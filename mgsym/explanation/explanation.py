@@ -22,15 +22,18 @@ FORMAT_VERSION = 1
 
 _SCALARS = ("structure", "node", "node_id", "element", "method")
 _ENERGIES = ("prediction", "masked_prediction", "label")
-_PER_EDGE = ("edges", "importance", "spread", "distance", "hop", "value")
+_PER_EDGE = ("edges", "importance", "spread", "distance", "hop", "value", "reverse")
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The edges behind the predicted barrier of one atom.
+    """The bonds, or directed edges, behind the predicted barrier of one atom.
 
     An edge carries a message from its source to its target, so source and target say on which
-    atom's environment it bears. Explanations hold what they need to be read without the graph.
+    atom's environment it bears. Both directions of a pair of atoms are one bond with one importance
+    and one place in the ranking, told by the edge that arrives nearer the atom explained; of an
+    explanation by directed edges each direction has its own. Explanations hold what they need to be
+    read without the graph.
 
     Attributes:
         structure: name of the structure.
@@ -42,8 +45,9 @@ class Explanation:
         masked_prediction: eV, with edges weighted by their importance; None where the method
             has no soft mask.
         label: eV, the known barrier; None where there is none.
-        edges: [m] int64, the edges in the graph that was explained.
-        importance: [m] float32; the larger, the more the prediction rests on the edge. For
+        edges: [m] int64, the edges in the graph that was explained; of a bond the edge that
+            arrives nearer the atom, in hops.
+        importance: [m] float32; the larger, the more the prediction rests on the bond or edge. For
             edge masks in 0 … 1, for gradients in eV.
         spread: [m] float32, standard deviation of the importance over initialisations; or None.
         endpoints: [2, m] int64, rows of the source (0) and the target (1).
@@ -56,8 +60,10 @@ class Explanation:
         settings: the seed and the options of the method.
         agreement: between initialisations, where there are several: the mean rank correlation
             over the union of their most important edges (`rank_agreement`).
-        value: [m] float32, eV, what each edge adds to the prediction, above 0 where it raises the
+        value: [m] float32, eV, what each bond adds to the prediction, above 0 where it raises the
             barrier; None where the method has no sign.
+        reverse: [m] int64, the other edge of each bond, −1 where it cannot matter; None where
+            edges are directed.
     """
 
     structure: str
@@ -80,6 +86,7 @@ class Explanation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     agreement: float | None = None
     value: Tensor | None = None
+    reverse: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
@@ -90,8 +97,13 @@ class Explanation:
     def __repr__(self) -> str:
         return (
             f"Explanation(atom {self.node} of {self.structure or 'unnamed'}, "
-            f"{self.prediction:.3f} eV, {len(self)} edges by {self.method})"
+            f"{self.prediction:.3f} eV, {len(self)} {self.counted} by {self.method})"
         )
+
+    @property
+    def counted(self) -> str:
+        """What has a place in the ranking: ``bonds``, or directed ``edges``."""
+        return "edges" if self.reverse is None else "bonds"
 
     @property
     def ranking(self) -> Tensor:
@@ -100,9 +112,11 @@ class Explanation:
         return torch.from_numpy(np.lexsort(keys))
 
     def topk(self, k: int) -> Explanation:
-        """The k most important edges (all of them if there are fewer), most important first."""
+        """The k most important bonds (all of them if there are fewer), most important first."""
         if k < 1:
-            raise UsageError(f"asked for the {k} most important edges, expected at least 1")
+            raise UsageError(
+                f"asked for the {k} most important {self.counted}, expected at least 1"
+            )
         chosen = self.ranking[:k]
         per_edge = {n: v[chosen] for n in _PER_EDGE if (v := getattr(self, n)) is not None}
         ends = {n: getattr(self, n)[:, chosen] for n in _ENDPOINTS}
@@ -117,9 +131,11 @@ class Explanation:
         return replace(self, settings={**self.settings, **settings})
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per edge, most important first, with plain numbers and element symbols."""
+        """One row per bond, most important first, with plain numbers and element symbols."""
         order = self.ranking.tolist()
         columns: dict[str, list[Any]] = {"edge": self.edges.tolist()}
+        found = [None] * len(self) if self.reverse is None else self.reverse.tolist()
+        columns["reverse_edge"] = found
         for side, name in enumerate(_ENDS):
             columns[name] = self.endpoints[side].tolist()
             columns[f"{name}_id"] = self.endpoint_ids[side].tolist()
@@ -144,6 +160,7 @@ class Explanation:
             "species": list(self.species),
             "settings": dict(self.settings),
             "agreement": _short(self.agreement),
+            "counted": self.counted,
             "edges": self.table(),
         }
 
@@ -152,7 +169,7 @@ class Explanation:
         return json.dumps({**self.to_dict(), **more}, indent=1)
 
     def save(self, path: str | Path, overwrite: bool = True, **more: Any) -> None:
-        """Write .json (everything, which `load` reads) or .csv (the table of edges).
+        """Write .json (everything, which `load` reads) or .csv (the table of bonds).
 
         Raises:
             UsageError: another suffix, or the file exists and `overwrite` is not set.
@@ -213,6 +230,7 @@ class Explanation:
         elements = [[species.index(row[f"{n}_element"]) for row in rows] for n in _ENDS]
         with_spread = all(row["spread"] is not None for row in rows)
         with_value = all(row.get("adds_eV") is not None for row in rows)
+        as_bonds = data.get("counted") == "bonds"  # explanations of old are of directed edges
         return cls(
             **{name: data[name] for name in _SCALARS},
             **{name: data[f"{name}_eV"] for name in _ENERGIES},
@@ -228,6 +246,7 @@ class Explanation:
             settings=data["settings"],
             agreement=data.get("agreement"),
             value=column("adds_eV", torch.float32) if with_value else None,
+            reverse=column("reverse_edge", torch.int64) if as_bonds else None,
         )
 
 
@@ -236,6 +255,7 @@ _ENDPOINTS = ("endpoints", "endpoint_ids", "endpoint_types")
 _COLUMNS = (
     "rank",
     "edge",
+    "reverse_edge",
     *(f"{end}{what}" for end in _ENDS for what in ("", "_id", "_element")),
     "distance_angstrom",
     "hop",

@@ -89,6 +89,7 @@ class NodeFaithfulness:
         agreement: between initialisations; None of a method without.
         perturbation: what was done to edges: ``weakened``, ``replaced`` or ``deleted``.
         shuffled_agreement: with the explanation of the shuffled model, where there is one.
+        counted: what k counts: ``bonds``, or directed ``edges``.
     """
 
     node: int
@@ -105,6 +106,7 @@ class NodeFaithfulness:
     agreement: float | None
     shuffled_agreement: float | None
     perturbation: str = "deleted"
+    counted: str = "bonds"
 
     @property
     def rows(self) -> tuple[FaithfulnessRow, ...]:
@@ -150,6 +152,7 @@ class NodeFaithfulness:
         ]
         return {
             "perturbation": self.perturbation,
+            "counted": self.counted,
             "label_scale_eV": self.label_scale,
             "draws": self.draws,
             "rows": rows,
@@ -330,11 +333,11 @@ def _measure(
     deletion: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     missing = 0.0
     with frozen_eval(model) as where, torch.no_grad():
-        part = model_computation_graph(graph.to(where), model, explanation.node)
+        part = part_of(graph.to(where), model, explanation)
         full, scale = full_prediction(model, part), float(model.label_scale)
         change = perturbation_named(perturbation)(model, part, full, seed)
-        ranked = ranked_edges(part, explanation)
-        shuffled = None if control is None else ranked_edges(part, control)
+        ranked = ranked_bonds(part, explanation)
+        shuffled = None if control is None else ranked_bonds(part, control)
         distance = distance_to_atom(part) if "matched" in kinds else None
         generator = torch.Generator().manual_seed(seed)
         at = tuple(sorted({size for size in sizes if 1 <= size <= len(ranked)}))
@@ -369,6 +372,7 @@ def _measure(
             else rank_agreement(explanation.importance, control.importance, k)
         ),
         perturbation=perturbation,
+        counted=explanation.counted,
     )
 
 
@@ -392,7 +396,7 @@ def _other_edges(
             drawn = matched_rows(distance, chosen, generator)
             sets["matched"].append(drawn.rows)
             missing += drawn.missing
-        sets["random"].append(random_edges(len(part.edges), chosen, generator))
+        sets["random"].append(random_edges(part.bonds, chosen, generator))
     return sets, missing / draws
 
 
@@ -403,13 +407,19 @@ def without_and_alone(
 
     Args:
         full: eV, the prediction with every edge.
-        chosen: [k] int64, edges of the computation graph.
+        chosen: [k] int64, bonds of the computation graph.
     """
     return perturbation_named("deleted")(model, part, full, 0)(chosen)
 
 
-def ranked_edges(part: ComputationGraph, explanation: Explanation) -> Tensor:
-    """[m] int64: the explanation's edges, most important first, as those of `part`."""
+def part_of(graph: Graph, model: BarrierModel, explanation: Explanation) -> ComputationGraph:
+    """The computation graph of the node explained; it counts bonds or directed edges likewise."""
+    directed = explanation.reverse is None
+    return model_computation_graph(graph, model, explanation.node, directed=directed)
+
+
+def ranked_bonds(part: ComputationGraph, explanation: Explanation) -> Tensor:
+    """[b] int64: the explanation's bonds, most important first, as those of `part`."""
     wanted = explanation.edges[explanation.ranking].to(part.edges.device)
     # edges are in the order of the parent's, both being sorted by target, then source
     place = torch.searchsorted(part.edges, wanted).clamp(max=len(part.edges) - 1)
@@ -418,4 +428,4 @@ def ranked_edges(part: ComputationGraph, explanation: Explanation) -> Tensor:
             f"the explanation of node {explanation.node} has edges outside its computation graph: "
             "it was made with another graph or another model"
         )
-    return place
+    return part.bond[place]

@@ -24,8 +24,9 @@ class NearAtom:
         distance: Å to the explained atom.
         place: Å, from the explained atom to it (its nearest image).
         to_atom, from_atom: importance of the edge from it to the explained atom, and of that
-            back; None where the edge was not selected.
-        selected: how many selected edges start or end at it.
+            back; None where the edge was not selected. Of an explanation by bonds both are that
+            of the bond.
+        selected: how many selected bonds, or edges, start or end at it.
     """
 
     node: int
@@ -49,7 +50,10 @@ def nearest_atoms(graph: Graph, explanation: Explanation, count: int = NEAREST) 
     node = explanation.node
     arriving = torch.arange(int(graph.offsets[node]), int(graph.offsets[node + 1]))
     nearest = arriving[graph.edge_length[arriving].argsort(stable=True)][:count]
-    importance = dict(zip(explanation.edges.tolist(), explanation.importance.tolist(), strict=True))
+    several = [explanation.edges] + ([] if explanation.reverse is None else [explanation.reverse])
+    values = explanation.importance.tolist()
+    importance = {e: v for edges in several for e, v in zip(edges.tolist(), values, strict=True)}
+    importance.pop(-1, None)
     touched = torch.bincount(explanation.endpoints.flatten(), minlength=graph.num_nodes)
     return [
         NearAtom(

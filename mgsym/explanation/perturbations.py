@@ -26,7 +26,7 @@ from mgsym.models.base import BarrierModel
 
 RINGS = 2  # draws of the atoms whose edges come in place of others
 
-# how far the prediction moves, eV: with these edges [k] int64 alone, and without them
+# how far the prediction moves, eV: with these bonds [k] int64 alone, and without them
 Change = Callable[[Tensor], tuple[float, float]]
 
 
@@ -35,7 +35,7 @@ def weakened(model: BarrierModel, part: ComputationGraph, full: float, seed: int
     whole = WholeEdges(model, part)
 
     def change(chosen: Tensor) -> tuple[float, float]:
-        weight = torch.ones(len(part.edges), device=part.edges.device)
+        weight = torch.ones(part.bonds, device=part.edges.device)
         weight[chosen] = 1 - WEAKENING
         others = (2 - WEAKENING) - weight
         alone, without = (abs(float(whole.predict(w)) - full) for w in (others, weight))
@@ -52,7 +52,7 @@ def replaced(model: BarrierModel, part: ComputationGraph, full: float, seed: int
 
     def change(chosen: Tensor) -> tuple[float, float]:
         kept = torch.zeros(len(part.edges), device=part.edges.device)
-        kept[chosen] = 1.0
+        kept[part.edges_of(chosen)] = 1.0
         found = torch.tensor(
             [
                 [abs(float(ring.predict(model, m)) - full) for m in (kept, 1 - kept)]
@@ -70,7 +70,7 @@ def deleted(model: BarrierModel, part: ComputationGraph, full: float, seed: int)
     """Delete all other edges, or these."""
 
     def change(chosen: Tensor) -> tuple[float, float]:
-        alone = torch.zeros(1, len(part.edges), dtype=torch.bool, device=part.edges.device)
+        alone = torch.zeros(1, part.bonds, dtype=torch.bool, device=part.edges.device)
         alone[:, chosen] = True
         # one after the other: all but a few edges of a computation graph are many for a batch
         left, right = (

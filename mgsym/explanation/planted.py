@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mgsym.errors import UsageError
+from mgsym.explanation.computation_graph import model_computation_graph
 from mgsym.explanation.explain import METHODS, explain, method_settings
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel
@@ -81,12 +82,12 @@ def planted_truth(graph: Graph, node: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PlantedScores:
-    """How many planted edges each method found.
+    """How many planted bonds each method found: those with a planted edge in either direction.
 
     Attributes:
         structure: name of the structure.
         nodes: atoms explained.
-        k: how many edges are planted for each; as many are taken of each explanation.
+        k: how many bonds are planted for each; as many are taken of each explanation.
         precision_at_k: by method, the share of those that are planted: mean over nodes.
         lowest: by method, of the worst node.
     """
@@ -110,7 +111,7 @@ def planted_benchmark(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PlantedScores:
-    """Explain the planted model at random nodes, and count the planted edges found.
+    """Explain the planted model at random nodes, and count the planted bonds found.
 
     Args:
         graph: one structure.
@@ -133,7 +134,9 @@ def planted_benchmark(
     for node in order.tolist():
         truth = planted_truth(graph, node)
         if len(truth) > 0:
-            truths[node] = set(truth.tolist())
+            part = model_computation_graph(graph, model, node)
+            bonds = part.bond[torch.searchsorted(part.edges, truth)].unique()
+            truths[node] = set(part.edges[part.first[bonds]].tolist())
         if len(truths) == nodes:
             break
     found: dict[str, list[float]] = {name: [] for name in chosen}

@@ -15,12 +15,11 @@ from mgsym.explanation.computation_graph import (
     ComputationGraph,
     distance_to_atom,
     frozen_eval,
-    model_computation_graph,
 )
 from mgsym.explanation.controls import matched_rows, random_edges
 from mgsym.explanation.explain import DEFAULT, explain_nodes
 from mgsym.explanation.explanation import Explanation
-from mgsym.explanation.faithfulness import ranked_edges
+from mgsym.explanation.faithfulness import part_of, ranked_bonds
 from mgsym.graph import Graph
 from mgsym.models.base import BarrierModel, device_of
 from mgsym.prediction import OneModel, predict_graph
@@ -211,8 +210,8 @@ def _node(
 ) -> dict[str, Any]:
     """Properties of a node's selected edges and, as means over draws, of the nulls."""
     with frozen_eval(model) as where:
-        part = model_computation_graph(graph.to(where), model, explanation.node)
-    chosen = ranked_edges(part, explanation)[:k]
+        part = part_of(graph.to(where), model, explanation)
+    chosen = ranked_bonds(part, explanation)[:k]
     distance = distance_to_atom(part)
     drawn = [matched_rows(distance, chosen, generator) for _ in range(draws)]
     sets = {
@@ -221,10 +220,10 @@ def _node(
         "random": [random_edges(len(distance), chosen, generator) for _ in range(draws)],
     }
     if control is not None:
-        sets["shuffled"] = [ranked_edges(part, control)[:k]]
-    lengths = part.graph.edge_length
+        sets["shuffled"] = [ranked_bonds(part, control)[:k]]
+    lengths = part.graph.edge_length[part.first]
     found: dict[str, Any] = {
-        kind: _mean([edge_properties(part, distance, edges) for edges in several])
+        kind: _mean([edge_properties(part, distance, bonds) for bonds in several])
         for kind, several in sets.items()
     }
     found["missing"] = sum(d.missing for d in drawn) / draws
@@ -247,12 +246,14 @@ UNITS = {
 }
 
 
-def edge_properties(part: ComputationGraph, distance: Tensor, edges: Tensor) -> dict[str, float]:
-    """Properties of some edges of a node's computation graph.
+def edge_properties(part: ComputationGraph, distance: Tensor, bonds: Tensor) -> dict[str, float]:
+    """Properties of some bonds of a node's computation graph.
+
+    A bond arrives at its near end.
 
     Args:
-        distance: [m] Å, `distance_to_atom`.
-        edges: [k] int64.
+        distance: [b] Å, `distance_to_atom`.
+        bonds: [k] int64.
 
     Returns:
         Means over the edges: ``length``; ``distance`` of the middle to the atom; ``hop``;
@@ -263,12 +264,12 @@ def edge_properties(part: ComputationGraph, distance: Tensor, edges: Tensor) -> 
         number of independent cycles (E − V + components of the undirected graph, its first Betti
         number).
     """
-    graph = part.graph
+    graph, edges = part.graph, part.first[bonds]
     ends = graph.edge_index[:, edges]
     angles = _angles(graph, edges)
     found = {
         "length": float(graph.edge_length[edges].mean()),
-        "distance": float(distance[edges].mean()),
+        "distance": float(distance[bonds].mean()),
         "hop": float(part.hop[edges].double().mean()),
         "angle": float(angles.mean()) if len(angles) else math.nan,
         "right angles": (

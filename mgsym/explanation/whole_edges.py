@@ -26,7 +26,7 @@ _known: WeakKeyDictionary[Graph, RidgePairs] = WeakKeyDictionary()
 
 
 class WholeEdges:
-    """A model and the computation graph of one atom, with weights on its edges.
+    """A model and the computation graph of one atom, with weights on its bonds.
 
     Args:
         model: frozen (`frozen_eval`).
@@ -43,10 +43,10 @@ class WholeEdges:
             self.pairs = _pairs(model, part.parent).function(node)
             self.edge, self.pair = _same(part, self.pairs)
             with torch.no_grad():
-                self.whole = self._regression(torch.ones(len(part.edges)))
+                self.whole = self._regression(torch.ones(part.bonds))
 
     def predict(self, weight: Tensor) -> Tensor:
-        """The atom's barrier, eV, 0-d, differentiable; weights [m] in 0 … 1."""
+        """The atom's barrier, eV, 0-d, differentiable; weights [b] in 0 … 1."""
         found = self.part.predict(self.model, weight)
         if self.pairs is None:
             return found
@@ -56,7 +56,9 @@ class WholeEdges:
         """0-d, the regression's prediction as the model takes it, standardised."""
         assert self.pairs is not None
         of_pairs = torch.ones(len(self.pairs.vector), dtype=torch.float64)
-        of_pairs = of_pairs.index_put((self.pair,), weight[self.edge].double().cpu())
+        of_pairs = of_pairs.index_put(
+            (self.pair,), weight[self.part.bond[self.edge]].double().cpu()
+        )
         return self.pairs(of_pairs).clamp(-FARTHEST, FARTHEST)
 
 

@@ -29,6 +29,7 @@ from mgsym.rendering.figures import (
     new_figure,
     one_line_each,
     plotly_objects,
+    told_of,
     unwrapped_edges,
     write_figure,
 )
@@ -48,7 +49,7 @@ STEP = 0.25  # Å, bins of distances
 
 
 def local_figure(graph: Graph, explanation: Explanation, path: str | Path | None = None) -> Figure:
-    """The ten nearest atoms around the explained one; selected edges black, others grey.
+    """The ten nearest atoms around the explained one; selected bonds black, others grey.
 
     Atoms are drawn in three dimensions at their nearest image, with their element and id.
 
@@ -82,9 +83,9 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path | None
         [0], [0], [0], s=230, marker="*", color="black", edgecolors="white", zorder=4,
         label="explained atom",
     )  # fmt: skip
-    axes.plot([], [], [], color="black", linewidth=2.5, label="edge to or from it selected")
-    axes.plot([], [], [], color="black", linewidth=1.0, label="edge between others selected")
-    axes.plot([], [], [], color="0.8", linestyle=":", label="edge not selected")
+    axes.plot([], [], [], color="black", linewidth=2.5, label="bond with it selected")
+    axes.plot([], [], [], color="black", linewidth=1.0, label="bond between others selected")
+    axes.plot([], [], [], color="0.8", linestyle=":", label="bond with it not selected")
     for name in "xyz":
         getattr(axes, f"set_{name}label")(f"{name} (Å)")
     axes.set_aspect("equal")
@@ -92,7 +93,7 @@ def local_figure(graph: Graph, explanation: Explanation, path: str | Path | None
     among = sum(atom.to_atom is not None or atom.from_atom is not None for atom in near)
     axes.set_title(
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
-        f"{among} of its {len(near)} nearest atoms joined by a selected edge"
+        f"{among} of its {len(near)} nearest atoms joined by a selected bond"
     )
     _label(figure, axes, [(atom.place, f"{atom.element} {atom.node_id}") for atom in near])
     return write_figure(figure, path)
@@ -205,8 +206,8 @@ def curves_figure(nodes: Sequence[NodeFaithfulness], path: str | Path | None = N
     figure = new_figure((7.2, 3.2))
     sizes = min((node.sizes for node in nodes), key=len)
     parts = (
-        ("these edges alone", [node.insertion for node in nodes]),
-        ("without these edges", [node.deletion for node in nodes]),
+        (f"these {nodes[0].counted} alone", [node.insertion for node in nodes]),
+        (f"without these {nodes[0].counted}", [node.deletion for node in nodes]),
     )
     for place, (title, curves) in enumerate(parts, start=1):
         axes = figure.add_subplot(1, 2, place)
@@ -215,7 +216,7 @@ def curves_figure(nodes: Sequence[NodeFaithfulness], path: str | Path | None = N
             middle = [median(values) for values in steps]
             axes.plot(sizes, middle, "o-", color=KIND_COLOURS[kind], label=kind, ms=3)
         axes.set_xscale("log")
-        axes.set_xlabel("edges")
+        axes.set_xlabel(nodes[0].counted)
         axes.set_ylabel("change of the prediction (label sd)")
         axes.set_title(title if len(nodes) == 1 else f"{title}, median of {len(nodes)}")
     axes.legend(frameon=False)
@@ -346,8 +347,7 @@ def turning_figure(graph: Graph, explanation: Explanation) -> Any:
         title=(
             f"{escape(explanation.structure)}: {explanation.element} atom, "
             f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; "
-            f"{len(explanation)} edges on {len(one_line_each(explanation, places))} bonds by "
-            f"{explanation.method}"
+            f"{told_of(explanation, places)} by {explanation.method}"
         ),
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         legend={"itemsizing": "constant"},
@@ -389,15 +389,16 @@ def _edges(plotly: Any, explanation: Explanation, places: list[tuple[Tensor, Ten
     traces.append(
         plotly.Scatter3d(
             x=points[0], y=points[1], z=points[2], mode="markers", text=texts, hoverinfo="text",
-            marker={"size": 3, "color": "rgba(60,60,60,0.35)"}, name="point here to read an edge",
+            marker={"size": 3, "color": "rgba(60,60,60,0.35)"}, name="point here to read a bond",
         )
     )  # fmt: skip
     return traces
 
 
 def _edge_text(row: dict[str, Any]) -> str:
+    name, joins = ("edge", "→") if row["reverse_edge"] is None else ("bond", "–")
     return (
-        f"edge {row['rank']}: {row['source_element']} {row['source_id']} → "
+        f"{name} {row['rank']}: {row['source_element']} {row['source_id']} {joins} "
         f"{row['target_element']} {row['target_id']}<br>length {row['distance_angstrom']:.3f} Å, "
         f"hop {row['hop']}<br>importance {row['importance']:.4g}"
         + ("" if row["adds_eV"] is None else f", adds {row['adds_eV']:+.4f} eV")

@@ -144,8 +144,7 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
     axes.legend(frameon=False, loc="upper left")
     axes.set_title(
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
-        f"predicted {explanation.prediction:.2f} eV, {len(explanation)} edges "
-        f"on {len(one_line_each(explanation, places))} bonds"
+        f"predicted {explanation.prediction:.2f} eV, {told_of(explanation, places)}"
     )
     write_figure(figure, path)
 
@@ -153,6 +152,12 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
 def _key(place: Tensor) -> tuple[int, ...]:
     """A place to 0.01 Å."""
     return tuple((place * 100).round().int().tolist())
+
+
+def told_of(explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> str:
+    """How many bonds are drawn, and for how many edges where those are directed."""
+    lines = f"{len(one_line_each(explanation, places))} bonds"
+    return lines if explanation.reverse is not None else f"{len(explanation)} edges on {lines}"
 
 
 def bond_of(ends: tuple[Tensor, Tensor]) -> frozenset[tuple[int, ...]]:
@@ -190,7 +195,8 @@ def _bonds(
     bar = figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.08)
     bar.ax.set_ylim(0, top)
     unit = "" if explanation.value is None else " (eV)"
-    bar.set_label(f"importance of an edge{unit}; the line's width grows with it")
+    one = "an edge" if explanation.reverse is None else "a bond"
+    bar.set_label(f"importance of {one}{unit}; the line's width grows with it")
 
 
 def _surroundings(axes: Any, graph: Graph, node: int, far: float) -> None:

@@ -135,7 +135,7 @@ def reliability_bins(found: Reliability) -> Table:
 
 
 def edges(told: Explanation) -> Table:
-    """The edges of an explanation, most important first."""
+    """The bonds, or directed edges, of an explanation, most important first."""
     rows: list[list[Cell]] = [
         [
             row["rank"],
@@ -147,7 +147,8 @@ def edges(told: Explanation) -> Table:
         ]
         for row in told.table()
     ]
-    names = ("rank", "from (id)", "to (id)", "distance/Å", "hop", "importance")
+    ends = ("from (id)", "to (id)") if told.reverse is None else ("far end (id)", "near end (id)")
+    names = ("rank", *ends, "distance/Å", "hop", "importance")
     return names if told.value is None else (*names, "adds/eV"), rows
 
 

@@ -22,10 +22,9 @@ from mgsym.explanation import explain_nodes
 from mgsym.explanation.computation_graph import (
     ComputationGraph,
     distance_to_atom,
-    model_computation_graph,
 )
 from mgsym.explanation.controls import matched_rows
-from mgsym.explanation.faithfulness import ranked_edges
+from mgsym.explanation.faithfulness import part_of, ranked_bonds
 from mgsym.utils.files import read_json
 
 STEP, FARTHEST = 0.4, 10.0  # Å
@@ -45,12 +44,12 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(3, round(FARTHEST / STEP))
     for explanation in explain_nodes(system.graph, system.model, nodes, topk=K):
-        part = model_computation_graph(system.graph, system.model, explanation.node)
-        chosen = ranked_edges(part, explanation)[:K]
+        part = part_of(system.graph, system.model, explanation)
+        chosen = ranked_bonds(part, explanation)[:K]
         matched = matched_rows(distance_to_atom(part), chosen, generator).rows
         distance = atom_distances(part)
-        for row, edges in enumerate((chosen, matched)):
-            counts[row] += histogram(distance[part.graph.source[edges].unique()])
+        for row, bonds in enumerate((chosen, matched)):
+            counts[row] += histogram(distance[part.graph.source[part.first[bonds]].unique()])
         counts[2] += histogram(distance)
     shares = 100 * counts / counts.sum(1, keepdim=True)
     print("distance/Å  selected  as far away  all atoms  (% of the atoms within 10 Å)")

@@ -3,14 +3,15 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/explanation_curves.py data/cu64zr36/test0.dump \
         --types 1=Cu,2=Zr --run shipped --nodes 40
 
-Atoms are drawn at random. For each perturbation (mgsym.explanation.perturbations) the change of the
-prediction with the first k edges alone and without them, in standard deviations of the label:
-medians over atoms with 95 % bootstrap intervals, beside edges as far away, random ones and those of
-a model with shuffled weights. Then, for every k: in how many atoms the edges suffice better than
-random ones, whether the error falls from one k to the next, and how many times farther their loss
-moves the prediction than that of matched edges. Tables are printed after every batch of atoms.
-`--save FOLDER` keeps the explanations (their first edges) and what was measured; found there, an
-explanation is read instead of made.
+Atoms are drawn at random; k counts bonds. For each perturbation (mgsym.explanation.perturbations)
+the change of the prediction with the first k bonds alone and without them, in standard deviations
+of the label: medians over atoms with 95 % bootstrap intervals, beside bonds as far away, random
+ones and those of a model with shuffled weights. Then, for every k: in how many atoms the bonds
+suffice better than random ones, whether the error falls from one k to the next, and how many times
+farther their loss moves the prediction than that of matched bonds. Tables are printed after every
+batch of atoms. `--save FOLDER` keeps the explanations (their first bonds) and what was measured;
+found there, an explanation is read instead of made. `--figure FILE` draws the curves of the first
+perturbation.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from mgsym.explanation.explain import DEFAULT, explain_nodes
 from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.faithfulness import NodeFaithfulness, evaluate_explanations
 from mgsym.explanation.perturbations import PERTURBATIONS
+from mgsym.rendering.explanation_figures import curves_figure
 
 SIZES = (1, 2, 5, 10, 20, 30, 50, 70, 100)
 BATCH = 5
 RESAMPLED = 2000
-KEPT = 400  # edges of an explanation in a file
+KEPT = 400  # bonds of an explanation in a file
 
 
 def interval(values: Tensor) -> tuple[float, float, float]:
@@ -111,6 +113,7 @@ def main() -> None:
     parser.add_argument("--method", default=DEFAULT)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--save", type=Path)
+    parser.add_argument("--figure", type=Path)
     parser.add_argument("--perturbations", default=",".join(PERTURBATIONS))
     given = parser.parse_args()
     system = explained_system(chosen_run(given.run), given.structure, types=given.types)
@@ -137,6 +140,8 @@ def main() -> None:
                 path = given.save / f"{system.graph.names[0]}-{perturbation}.jsonl"
                 with path.open("a") as file:
                     file.writelines(json.dumps(vars(node)) + "\n" for node in told.nodes)
+    if given.figure is not None:
+        curves_figure(next(iter(found.values())), given.figure)
 
 
 if __name__ == "__main__":

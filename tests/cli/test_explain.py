@@ -63,7 +63,7 @@ def test_the_test_structure_of_the_latest_run_is_explained(capsys: Captured) -> 
     assert all((row[4] == "raises") == (float(row[5]) > 0) for row in rows[:20])
     assert rows[20][1] == "others"
     assert float(rows[20][-1]) == float(lines[2].split()[1])  # the sum is the prediction
-    start = next(i for i, line in enumerate(lines) if line.startswith("rank  from"))
+    start = next(i for i, line in enumerate(lines) if line.startswith("rank  far end"))
     ranks = [line.split()[0] for line in lines[start + 1 : start + 21]]
     assert ranks == [str(i) for i in range(1, 21)]
     assert lines[start + 21] == "Hop by hop"

@@ -38,10 +38,10 @@ def test_statistics_and_faithfulness_of_a_few_atoms(capsys: Captured, tmp_path: 
     line.append("--faithfulness")
     assert main([*line, "-o", str(tmp_path), "--device", "cpu"]) == 0
     told, notes = capsys.readouterr()
-    assert "The 20 edges of each atom by gradient against others as far away" in told
+    assert "The 20 bonds of each atom by gradient against others as far away" in told
     for group in ("all", "high", "middle", "low"):
         assert any(line.split()[2:3] == [group] for line in told.splitlines())
-    assert "times better than edges as far away" in told
+    assert "times better than bonds as far away" in told
     files = ["curves.png", "neighbours.csv", "neighbours.png"]
     files += ["statistics.csv", "statistics.json", "statistics.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == files

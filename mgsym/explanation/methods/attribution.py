@@ -15,12 +15,12 @@ from mgsym.utils.progress import Progress
 
 
 def path_slopes(model: BarrierModel, part: ComputationGraph, weights: tuple[float, ...]) -> Tensor:
-    """[m] eV, the mean of ∂f/∂w of every edge where all edges weigh w, over several w.
+    """[b] eV, the mean of ∂f/∂w of every bond where all bonds weigh w, over several w.
 
     Raises:
         UsageError: the model has no gradient, as trees have none.
     """
-    total = torch.zeros(len(part.edges), device=part.edges.device)
+    total = torch.zeros(part.bonds, device=part.edges.device)
     for value in weights:
         weight = torch.full_like(total, value, requires_grad=True)
         prediction = part.predict(model, weight)
@@ -102,9 +102,9 @@ def leave_one_out(
     try:
         likely = path_slopes(model, part, (1.0,)).abs()
     except UsageError:
-        likely = -part.hop.float()
+        likely = -part.hop[part.first].float()
     tried = likely.argsort(descending=True, stable=True)[:candidates].tolist()
-    importance = torch.zeros(len(part.edges), device=part.edges.device)
+    importance = torch.zeros(part.bonds, device=part.edges.device)
     weight = torch.ones_like(importance)
     for done, edge in enumerate(tried, start=1):
         weight[edge] = 0
@@ -123,7 +123,7 @@ def random(
     progress: Progress | None,
 ) -> Explanation:
     """Every edge drawn at random: what an explanation must be better than."""
-    importance = torch.rand(len(part.edges), generator=generator)
+    importance = torch.rand(part.bonds, generator=generator)
     return part.explanation("random", importance, prediction=full_prediction(model, part))
 
 
@@ -149,7 +149,7 @@ def attention(
     if not seen:
         raise UsageError("this model has no attention to read: choose another method")
     mean = torch.stack([alpha.float().mean(1) for alpha in seen]).mean(0)
-    importance = _flow(part, mean)
+    importance = part.summed(_flow(part, mean))
     return part.explanation("attention", importance, prediction=full)
 
 

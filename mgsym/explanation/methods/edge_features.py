@@ -25,8 +25,8 @@ class EdgeFeatures:
 
     Attributes:
         atoms: [n, a], of each atom.
-        edges: [m, b], of each edge.
-        start: [m], the logits that slopes of the prediction suggest; zero where none were taken.
+        edges: [b, columns], of each bond.
+        start: [b], the logits that slopes of the prediction suggest; zero where none were taken.
     """
 
     atoms: Tensor
@@ -68,19 +68,24 @@ def node_features_of(model: BarrierModel, graph: Graph, nodes: Tensor, depth: in
 def edge_features_of(
     part: ComputationGraph, slopes: Tensor | None, budget: int
 ) -> tuple[Tensor, Tensor]:
-    """Length, distance and hop of each edge of a computation graph, and what its slope suggests.
+    """Length, distance and hop of each bond of a computation graph, and what its slope suggests.
 
     Args:
-        slopes: [m] eV, the effect of each edge; None if that is not to be looked at.
+        slopes: [b] eV, the effect of each bond; None if that is not to be looked at.
         budget: how many edges the logits of slopes should keep.
 
     Returns:
-        [m, b], and [m] logits.
+        [b, columns], and [b] logits.
     """
     graph = part.graph
     far = (distance_to_atom(part) / graph.cutoff).float()
-    hop = part.hop.float()
-    columns = [_shells(graph), far[:, None], 1 / (1 + hop[:, None]), (hop[:, None] == 1).float()]
+    hop = part.hop[part.first].float()
+    columns = [
+        _shells(graph)[part.first],
+        far[:, None],
+        1 / (1 + hop[:, None]),
+        (hop[:, None] == 1).float(),
+    ]
     start = torch.zeros_like(far)
     if slopes is not None:
         start = slopes.abs().clamp(min=1e-12).log()
@@ -144,11 +149,12 @@ class EdgeScorer(nn.Module):
         self.out = nn.Parameter(torch.zeros(width, device=atoms.device))
 
     def forward(self, looks: EdgeFeatures, part: ComputationGraph) -> Tensor:
-        """[m], the logits of a computation graph's edges."""
+        """[b], the logits of a computation graph's bonds."""
         atoms = ((looks.atoms - self.mean) / self.scale).clamp(-5, 5)
         source, target, node = self.ends
         # by atom first, then by edge: an atom has many edges
-        hidden = (atoms @ source)[part.graph.source] + (atoms @ target)[part.graph.destination]
+        far, near = part.graph.edge_index[:, part.first]
+        hidden = (atoms @ source)[far] + (atoms @ target)[near]
         hidden = hidden + atoms[part.node] @ node + looks.edges @ self.edge + self.bias
         logits: Tensor = looks.start + hidden.relu() @ self.out
         return logits

@@ -100,7 +100,7 @@ def edge_mask(
 
 
 def _attribution(model: BarrierModel, part: ComputationGraph) -> Tensor | None:
-    """[m] eV, integrated gradients; None of a model without gradients."""
+    """[b] eV, integrated gradients; None of a model without gradients."""
     try:
         return path_slopes(model, part, midpoints(PATH))
     except UsageError:
@@ -108,9 +108,9 @@ def _attribution(model: BarrierModel, part: ComputationGraph) -> Tensor | None:
 
 
 def _start(part: ComputationGraph, attribution: Tensor | None, budget: int) -> Tensor:
-    """[m], the logits to start from; without gradients, edges near the atom come first."""
+    """[b], the logits to start from; without gradients, edges near the atom come first."""
     if attribution is None:
-        start = -part.hop.float() - part.graph.edge_length / part.graph.cutoff
+        start = (-part.hop.float() - part.graph.edge_length / part.graph.cutoff)[part.first]
     else:
         start = attribution.abs().clamp(min=1e-12).log()
     return (start - threshold(start, budget)).clamp(LOWEST, HIGHEST)
@@ -126,12 +126,12 @@ def _learn(
     settings: tuple[int, int, float, float, float],
     progress: Progress | None,
 ) -> None:
-    """Improve `logits` [initialisations, m] in place, all of them in one batch."""
+    """Improve `logits` [initialisations, b] in place, all of them in one batch."""
     budget, steps, learning_rate, necessity, anchor = settings
-    first = start + torch.where(part.hop == 1, HIGHEST - LOWEST, 0.0)
-    pool = first.argsort(descending=True, stable=True)[: max(POOL, 2 * budget)]
-    small = computation_graph(part.graph.with_edges(pool), part.node, part.depth)
-    pool = pool.sort().values[small.edges]
+    first = start + torch.where(part.hop[part.first] == 1, HIGHEST - LOWEST, 0.0)
+    edges = part.edges_of(first.argsort(descending=True, stable=True)[: max(POOL, 2 * budget)])
+    small = computation_graph(part.graph.with_edges(edges), part.node, part.depth)
+    pool, place = part.bond[edges[small.edges]].unique(return_inverse=True)
     rows = len(logits)
     batch = collate([small.graph] * rows)
     nodes = torch.arange(rows, device=pool.device) * small.graph.num_nodes + small.node
@@ -143,7 +143,7 @@ def _learn(
         shift = torch.tensor([threshold(row, total) for row in learned]).to(learned)[:, None]
         moving = learned.detach().requires_grad_()
         mask = (moving - shift).sigmoid()
-        error = (model(batch, mask.flatten())[nodes] - full) / scale
+        error = (model(batch, mask[:, place].flatten())[nodes] - full) / scale
         loss = (1 + error.square()).log().sum()
         loss = loss - necessity * (1e-3 + (mask @ phi).abs()).log().sum()
         loss = loss + anchor / 2 * (moving - prior).square().sum()

@@ -62,7 +62,9 @@ def _best_pair(
     """The edges that should leave and enter; None if no pair improves."""
     order = importance.argsort(descending=True, stable=True)
     inside, others = order[:budget], order[budget:]
-    near = (torch.arange(len(others), device=others.device) < OUTSIDE) | (part.hop[others] == 1)
+    near = (torch.arange(len(others), device=others.device) < OUTSIDE) | (
+        part.hop[part.first[others]] == 1
+    )
     outside = others[near]
     trial = _Trial(model, part, torch.cat([inside, outside]), budget)
     i, o = len(inside), len(outside)
@@ -86,29 +88,29 @@ class _Trial:
     """Predictions with the edges inside alone, some edges flipped."""
 
     def __init__(
-        self, model: BarrierModel, part: ComputationGraph, edges: Tensor, inside: int
+        self, model: BarrierModel, part: ComputationGraph, bonds: Tensor, inside: int
     ) -> None:
         self.model = model
-        kept = part.graph.with_edges(edges)  # in the order of edge numbers
+        edges = part.edges_of(bonds)
+        kept = part.graph.with_edges(edges)
         ends = torch.cat([kept.edge_index.flatten(), kept.edge_index.new_tensor([part.node])])
         nodes = ends.unique()
         self.graph, order = kept.subgraph(nodes)
         self.node = int((nodes == part.node).nonzero())
-        place = torch.empty_like(edges)
-        place[edges.argsort()[order]] = torch.arange(len(edges), device=edges.device)
-        self.place = place  # of each of `edges` in the graph
-        self.base = torch.zeros(len(edges), device=edges.device)
-        self.base[place[:inside]] = 1
+        place = torch.empty_like(part.first)
+        place[bonds] = torch.arange(len(bonds), device=bonds.device)
+        self.place = place[part.bond[edges[order]]]  # in `bonds`, of each edge of the graph
+        self.base = torch.zeros(len(bonds), device=bonds.device)
+        self.base[:inside] = 1
 
     def predict(self, flipped: Tensor) -> Tensor:
-        """[choices] eV, with the edges in each row of `flipped` [choices, any] flipped."""
+        """[choices] eV, with the bonds in each row of `flipped` [choices, any] flipped."""
         count = len(flipped)
         weight = self.base.repeat(count, 1)
         rows = torch.arange(count, device=weight.device)[:, None]
-        places = self.place[flipped]
-        weight[rows, places] = 1 - weight[rows, places]
+        weight[rows, flipped] = 1 - weight[rows, flipped]
         batch: Graph = collate([self.graph] * count)
         nodes = torch.arange(count, device=weight.device) * self.graph.num_nodes + self.node
         with torch.no_grad():
-            found: Tensor = self.model(batch, weight.flatten())[nodes]
+            found: Tensor = self.model(batch, weight[:, self.place].flatten())[nodes]
         return found

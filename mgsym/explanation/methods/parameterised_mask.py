@@ -220,10 +220,11 @@ class ParameterisedExplainer:
             place = next(turns)
             part, looks = cases[place].part, cases[place].looks
             logits = scorer(looks, part)
-            own = _pool(part, logits.detach(), self.budget)
+            own = part.edges_of(_pool(part, logits.detach(), self.budget))
             temperature = WARM * (COLD / WARM) ** (step / self.steps)
             mask = concrete(within_budget(logits, self.budget), temperature, generator)
-            mixed = mixup(part, own, generator).predict(model, whole_or_none(mask)) / scale
+            drawn = whole_or_none(mask)[part.bond]
+            mixed = mixup(part, own, generator).predict(model, drawn) / scale
             if not mixed.requires_grad:
                 raise without_gradient()
             shift += SHIFT_RATE * (float(mixed.detach() - others[place]) - shift)
@@ -261,8 +262,8 @@ def whole_or_none(mask: Tensor) -> Tensor:
 
 
 def _pool(part: ComputationGraph, logits: Tensor, budget: int) -> Tensor:
-    """[p] int64, the edges that may explain: those of largest logit, and all into the atom."""
-    first = logits + torch.where(part.hop == 1, HIGHEST - LOWEST, 0.0)
+    """[p] int64, the bonds that may explain: those of largest logit, and all into the atom."""
+    first = logits + torch.where(part.hop[part.first] == 1, HIGHEST - LOWEST, 0.0)
     pool = first.argsort(descending=True, stable=True)[: max(POOL, 2 * budget)]
     return pool.sort().values
 

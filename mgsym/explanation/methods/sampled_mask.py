@@ -72,7 +72,7 @@ def sampled_mask(
     try:
         prior = path_slopes(model, part, (1.0,)).abs().clamp(min=1e-12).log()
     except UsageError:  # no gradient: near edges first
-        prior = -part.hop.float()
+        prior = -part.hop[part.first].float()
     prior = (prior - threshold(prior, max(start, budget))).clamp(LOWEST, HIGHEST)
     found: list[tuple[float, float, Tensor]] = []  # error and prediction in eV, mask
 

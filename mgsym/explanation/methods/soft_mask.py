@@ -57,7 +57,7 @@ def soft_mask(
     full, scale = full_prediction(model, part), float(model.label_scale)
     masks = []
     for first in range(0, initialisations * steps, steps):
-        logits = torch.full((len(part.edges),), start, device=part.edges.device).logit()
+        logits = torch.full((part.bonds,), start, device=part.edges.device).logit()
         logits = (logits + JITTER * normal(logits, generator)).requires_grad_()
         optimizer = torch.optim.Adam([logits], lr=learning_rate)
         for step in range(steps):
@@ -82,7 +82,7 @@ def _masked(model: BarrierModel, part: ComputationGraph, mask: Tensor, through: 
     """eV, the prediction under a mask [m] of edges or of their attention."""
     if through == "edge_weight":
         return part.predict(model, mask)
-    with scaled_attention(mask):
+    with scaled_attention(mask[part.bond]):
         return part.predict(model)
 
 

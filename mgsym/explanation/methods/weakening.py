@@ -60,7 +60,7 @@ def weakening(
     if not 0 < weakening <= 1:
         raise UsageError(f"weakening is {weakening}, expected above 0 and at most 1")
     whole = WholeEdges(model, part)
-    full, count = full_prediction(model, part), len(part.edges)
+    full, count = full_prediction(model, part), part.bonds
     total = len(PATH) + 1 + -(-min(ordered, count) // block)
 
     def step(done: int) -> None:
@@ -70,7 +70,7 @@ def weakening(
     try:
         slope = _slope(whole, 1 - weakening / 2)
     except UsageError:  # a model without gradients: edges near the atom come first
-        near = -part.hop.float() - part.graph.edge_length / part.graph.cutoff
+        near = (-part.hop.float() - part.graph.edge_length / part.graph.cutoff)[part.first]
         return part.explanation("weakening", near.exp(), prediction=full)
     step(1)
     path = torch.zeros_like(slope)
@@ -85,8 +85,8 @@ def weakening(
 
 
 def _slope(whole: WholeEdges, weight: float) -> Tensor:
-    """[m] eV, ∂f/∂w with all weights alike."""
-    weights = torch.full((len(whole.part.edges),), weight, device=whole.part.edges.device)
+    """[b] eV, ∂f/∂w with all weights alike."""
+    weights = torch.full((whole.part.bonds,), weight, device=whole.part.edges.device)
     prediction = whole.predict(weights.requires_grad_())
     if not prediction.requires_grad:
         raise without_gradient()

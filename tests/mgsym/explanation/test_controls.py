@@ -17,7 +17,7 @@ def test_distances_are_to_the_middle_of_the_nearest_image(
     lattice: Graph, planted: BarrierModel, node: int
 ) -> None:
     """In a cube of 6 Å with atoms 1 Å apart every coordinate of a middle is a multiple of ½."""
-    part = model_computation_graph(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node, directed=True)
     distance = distance_to_atom(part)
     arriving = part.hop == 1
     expected = part.graph.edge_length[arriving].double() / 2

@@ -19,7 +19,7 @@ def test_all_edges_suffice_and_none_are_not_needed(
     planted.eval()
     part = model_computation_graph(lattice, planted, node)
     full = full_prediction(planted, part)
-    every, none = torch.arange(len(part.edges)), torch.arange(0)
+    every, none = torch.arange(part.bonds), torch.arange(0)
     assert without_and_alone(planted, part, full, every)[0] == pytest.approx(0, abs=1e-6)
     assert without_and_alone(planted, part, full, none)[1] == pytest.approx(0, abs=1e-6)
     # none alone leave the mean label, which is what all deleted leave

@@ -63,7 +63,7 @@ def test_cycle_rank_of_known_graphs() -> None:
 
 def test_properties_of_edges_in_a_cube(lattice: Graph, planted: BarrierModel, node: int) -> None:
     """The six edges of length 1 that arrive at the atom: angles of 90° (12) and 180° (3)."""
-    part = model_computation_graph(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node, directed=True)
     edges = ((part.hop == 1) & (part.graph.edge_length < 1.1)).nonzero().squeeze(1)
     found = edge_properties(part, distance_to_atom(part), edges)
     assert found["length"] == pytest.approx(1)

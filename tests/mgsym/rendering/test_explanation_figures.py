@@ -60,7 +60,7 @@ def test_the_page_needs_no_network(graph: Graph, found: Explanation, tmp_path: P
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link)[^>]*(src|href)=", text)
     assert "periodic image" in text
-    assert "edge 1: " in text
+    assert "bond 1: " in text
     assert f"{found.element} atom, id {found.node_id}; predicted" in text
 
 
@@ -83,7 +83,8 @@ def test_a_browser_draws_the_page(graph: Graph, found: Explanation, tmp_path: Pa
     assert any(name.startswith("bonds 1 to") for name in legend)
 
 
-def test_nearest_atoms_are_those_of_the_graph(graph: Graph, found: Explanation) -> None:
+def test_nearest_atoms_are_those_of_the_graph(graph: Graph, model: PlantedModel) -> None:
+    found = explain(graph, model, NODE, "integrated-gradients", topk=30, directed=True)
     near = nearest_atoms(graph, found)
     arriving = graph.edge_length[graph.destination == NODE].sort().values[:10]
     assert [a.distance for a in near] == pytest.approx(arriving.tolist())
@@ -95,6 +96,8 @@ def test_nearest_atoms_are_those_of_the_graph(graph: Graph, found: Explanation) 
     everyone = nearest_atoms(graph, found, 10**6)
     assert {a.node: a.to_atom for a in everyone if a.to_atom is not None} == into
     assert {a.node: a.from_atom for a in everyone if a.from_atom is not None} == out
+    bonds = explain(graph, model, NODE, "integrated-gradients", topk=30)
+    assert all(a.to_atom == a.from_atom for a in nearest_atoms(graph, bonds))
 
 
 def test_pictures_are_written(
@@ -127,7 +130,7 @@ def test_bars_are_what_neighbours_add(graph: Graph, model: PlantedModel, tmp_pat
 
 
 def test_both_directions_of_a_bond_are_one_line(graph: Graph, model: PlantedModel) -> None:
-    every = explain(graph, model, NODE, "random")
+    every = explain(graph, model, NODE, "random", directed=True)
     places = unwrapped_edges(graph, every)
     rows = one_line_each(every, places)
     pairs = {

@@ -66,7 +66,7 @@ def test_an_exchange_takes_the_edge_that_is_missing(
 ) -> None:
     """All planted edges but one, and one that does nothing: a single exchange mends it."""
     planted.eval()
-    part = model_computation_graph(lattice, planted, node)
+    part = model_computation_graph(lattice, planted, node, directed=True)
     edges = part.edges.tolist()
     arriving = next(e for e in truth if int(lattice.destination[e]) == node)
     idle = next(e for e in edges if e not in truth)

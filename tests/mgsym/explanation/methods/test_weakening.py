@@ -40,20 +40,20 @@ def test_weights_count_in_network_and_regression(mixed: tuple[Graph, BarrierMode
     with frozen_eval(model), torch.no_grad():
         part = model_computation_graph(graph, model, NODE)
         whole = WholeEdges(model, part)
-        one = torch.ones(len(part.edges))
+        one = torch.ones(part.bonds)
         assert float(whole.predict(one)) == pytest.approx(float(part.predict(model)), abs=1e-6)
         weight = one.clone()
-        own = (part.hop == 1).nonzero().squeeze(1)[:3]
+        own = (part.hop[part.first] == 1).nonzero().squeeze(1)[:3]
         weight[own] = 0.7
         # by hand: the same pairs of the regression, and the network with the regression as it was
         pairs = RidgePairs(model.ridge, graph)
         with torch.enable_grad():
             values = pairs.values(NODE)
         of_pairs = torch.ones(len(values.vector), dtype=torch.float64)
-        for edge in own.tolist():
+        for edge in part.edges_of(own).tolist():  # both directions of a bond
             vector = part.graph.edge_vector[edge].double()
             near = (values.vector - vector).norm(dim=1) < 1e-4
-            same = near & (values.ends[1] == NODE)
+            same = near & (values.ends[1] == part.nodes[part.graph.destination[edge]])
             assert int(same.sum()) == 1
             of_pairs[same] = 0.7
         moved = pairs.predict(values, of_pairs) - values.prediction
