@@ -146,16 +146,16 @@ def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtyp
         c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
         return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
 
-    given = potential.density
+    density = potential.density
     return Tables(
         layout(potential.pair),
-        layout(given),
+        layout(density),
         potential.embedding.to(device, dtype),
         bins,
         None if whole else reach,
         1.0 / potential.spacing,
         potential.density_spacing,
-        torch.equal(given, given.transpose(0, 1)),
+        torch.equal(density, density.transpose(0, 1)),
     )
 
 
@@ -185,9 +185,9 @@ def row_forces(
         compile: use a compiler where there is one (never under autograd).
     """
     if compile and not (sites.requires_grad or rows.requires_grad):
-        found = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
-        if found is not None:
-            return RowForces(*found)
+        compiled = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
+        if compiled is not None:
+            return RowForces(*compiled)
     size = CHUNK if rows.device.type == "cpu" else 2**25
     length, piece = len(where.row), size // STRIP
     parts = [slice(first, min(first + piece, length)) for first in range(0, length, piece)]
