@@ -339,8 +339,8 @@ class Lines:
 
 
 def _without_comment(line: bytes, comment: bytes) -> bytes:
-    text, found, _ = line.partition(comment)
-    return text + b"\n" if found else line
+    text, mark, _ = line.partition(comment)
+    return text + b"\n" if mark else line
 
 
 def _parse_rows(lines: list[bytes], kinds: Sequence[str]) -> list[Array] | None:
