@@ -336,5 +336,5 @@ def _flag(short: str, long: str, level: int, text: str) -> Callable[[Command], C
     )
 
 
-def _say(what: str) -> str:
-    return what[:1].upper() + what[1:].rstrip(".") + "."
+def _say(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -280,7 +280,7 @@ def _roles(
         trained = metadata.training_set.names if metadata is not None else ()
         marked = [(g, "train" if g.names[0] in trained else HELD_OUT) for g in graphs]
         order = {"test": 0, "validation": 1}
-        marked.sort(key=lambda one: (one[1] == "train", order.get(one[0].splits[0], 2)))
+        marked.sort(key=lambda pair: (pair[1] == "train", order.get(pair[0].splits[0], 2)))
         return marked, []
     record = next(iter(records.values()))
     by_name = {graph.names[0]: graph for graph in graphs}

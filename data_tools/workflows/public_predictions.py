@@ -177,8 +177,8 @@ def _trained(split: Split, config: Config, seed: int, run: Path) -> Ensemble:
     return read_ensemble(run)
 
 
-def _say(what: str) -> None:
-    sys.stderr.write(f"{what}\n")
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ class ASEForces:
         return energy, torch.from_numpy(forces.copy()), stress.double(), each.double()
 
 
-def require_stress(potential: object, what: str) -> None:
+def require_stress(potential: object, work: str) -> None:
     """Refuse a calculator without stresses for work that needs them.
 
     Raises:
@@ -160,7 +160,7 @@ def require_stress(potential: object, what: str) -> None:
     """
     if isinstance(potential, ASEPotential) and not potential.computes("stress"):
         raise InputError(
-            f"{potential.name} computes no stress, which {what} needs: take a calculator that does"
+            f"{potential.name} computes no stress, which {work} needs: take a calculator that does"
         )
 
 

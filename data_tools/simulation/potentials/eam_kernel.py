@@ -126,9 +126,9 @@ class _Bonds(NamedTuple):
     place: Tensor  # in the bin, 0 to 1
     table: Tensor  # where its coefficients are
     received: Tensor  # density at the row
-    given: Tensor  # density at the neighbour
+    received_back: Tensor  # density at the neighbour
     slope: Tensor  # of `received`, per bin
-    slope_back: Tensor  # of `given`
+    slope_back: Tensor  # of `received_back`
 
 
 def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
@@ -216,7 +216,7 @@ def _in_parts(
     if boundary is None:
         energy, slope = _embedding(tables, where.types, received)
     else:
-        back = torch.cat([bond.given for bond in bonds], dim=1).view(-1)
+        back = torch.cat([bond.received_back for bond in bonds], dim=1).view(-1)
         density = _boundary_density(boundary, back.index_select(0, boundary.slot))
         energies, slope = _embedding(
             tables, torch.cat((where.types, boundary.types)), torch.cat((received, density))
@@ -232,11 +232,11 @@ def _in_parts(
     return energy + joined[0], joined[1:4], virial, boundary_energy
 
 
-def _boundary_density(boundary: Boundary, given: Tensor) -> Tensor:
+def _boundary_density(boundary: Boundary, received: Tensor) -> Tensor:
     """The density [q] at boundary atoms, with what rows give them [p]."""
     if boundary.runs is None:
-        return boundary.fixed.index_add(0, boundary.atom, given)
-    return boundary.fixed + run_sums(given, boundary.runs)
+        return boundary.fixed.index_add(0, boundary.atom, received)
+    return boundary.fixed + run_sums(received, boundary.runs)
 
 
 def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:
@@ -255,10 +255,10 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     table = bin + where.table[:, part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:
-        given, slope_back = received, slope
+        received_back, slope_back = received, slope
     else:
-        given, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
-    return _Bonds((x, y, z), length, place, table, received, given, slope, slope_back)
+        received_back, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
+    return _Bonds((x, y, z), length, place, table, received, received_back, slope, slope_back)
 
 
 def _sums(

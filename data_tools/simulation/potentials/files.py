@@ -279,11 +279,13 @@ def _explain_counts(words: Words, header: Header) -> NoReturn:
     _refuse_count(words, 1, "tables for these sizes", total, count)
 
 
-def _refuse_count(words: Words, row: int, what: str, sizes: dict[str, int], count: int) -> NoReturn:
+def _refuse_count(
+    words: Words, row: int, place: str, sizes: dict[str, int], count: int
+) -> NoReturn:
     expected = " or ".join(f"{size} ({style})" for style, size in sizes.items())
     words.refuse(
         row,
-        f"expected {expected} values in {what}, found {max(count, 0)}: the file was cut short or "
+        f"expected {expected} values in {place}, found {max(count, 0)}: the file was cut short or "
         "its sizes are wrong, copy or write it again",
     )
 

@@ -89,9 +89,9 @@ def cage_directions() -> Tensor:
 def _names_and_units() -> list[tuple[str, str]]:
     """In the order of `_statistics`."""
     return [
-        (f"cage_{distance:g}_{what}_{value:g}", unit)
+        (f"cage_{distance:g}_{statistic}_{value:g}", unit)
         for distance in CAGE_DISTANCES
-        for what, values, unit in (
+        for statistic, values, unit in (
             ("rank", CAGE_RANKS, "ln eV"),
             ("degree", CAGE_DEGREES, "ln eV"),
             ("soft", CAGE_SOFTNESS, "eV"),
