@@ -59,8 +59,8 @@ def benchmark(graphs: Path | None, out: Path | None, as_json: bool, **chosen: An
         before = load_plan(out)
     if chosen["protocol"] == "paper":
         console.warn("--protocol paper is now called published-code, which it is")
-    asked = {k: v for k, v in opt.given().items() if k in chosen and v not in (None, [])}
-    plan = make_plan(asked, str(graphs or ""), before)
+    options = {k: v for k, v in opt.options_given().items() if k in chosen and v not in (None, [])}
+    plan = make_plan(options, str(graphs or ""), before)
     out = out or default_benchmark(plan)
     loaded = read_graphs([Path(plan.graphs)]) if plan.graphs else sample_graphs()
     with console.progress("Benchmark") as step, console.interruptible() as should_stop:

@@ -16,9 +16,9 @@ def benchmark_view(table: Table) -> None:
     columns, rows = table.summary()
     cells = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
     alike = {
-        name: found[0]
-        for name, found in cells.items()
-        if name in ("budget", "device", "trainings") and len({*found} - {console.MISSING}) == 1
+        name: column[0]
+        for name, column in cells.items()
+        if name in ("budget", "device", "trainings") and len({*column} - {console.MISSING}) == 1
     }
     kept = [i for i, name in enumerate(columns) if name not in alike]
     console.table("", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])

@@ -114,11 +114,11 @@ class Remarked(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
 
-def remarks(found: Remarked) -> None:
+def remarks(remarked: Remarked) -> None:
     """Show what a result remarks on itself, on stderr."""
-    for note in found.notes:
+    for note in remarked.notes:
         say(note)
-    for warning in found.warnings:
+    for warning in remarked.warnings:
         warn(warning)
 
 

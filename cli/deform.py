@@ -63,5 +63,5 @@ def deform(files: tuple[Path, ...], potential: Path | None, as_json: bool, **cho
     loaded = opt.chosen_field(potential, files, chosen["types"], chosen["frames"])
     with console.progress("Straining") as step, console.interruptible() as should_stop:
         others.update(columns=others.pop("compare"), progress=step, should_stop=should_stop)
-        found = deform_files(files, loaded, plan, **others)
-    deform_view(found, as_json)
+        strained = deform_files(files, loaded, plan, **others)
+    deform_view(strained, as_json)

@@ -12,50 +12,50 @@ if TYPE_CHECKING:
     from mgsym.data_tools.workflows.plasticity import Mean
 
 
-def deform_view(found: Strained, as_json: bool) -> None:
+def deform_view(strained: Strained, as_json: bool) -> None:
     """Glasses and comparisons as tables or JSON, then warnings and files."""
     if as_json:
         console.emit_json(
             {
-                "glasses": found.glasses,
+                "glasses": strained.glasses,
                 "foretold": [
                     {**f._asdict(), **{m: getattr(f, m)._asdict() for m in MEASURES}}
-                    for f in found.foretold
+                    for f in strained.foretold
                 ],
-                "written": found.paths,
+                "written": strained.paths,
             }
         )
     else:
-        _tables(found)
-    for glass in found.glasses:
+        _tables(strained)
+    for glass in strained.glasses:
         if not glass.converged:
             console.warn(
                 f"{glass.structure} {glass.direction}: a minimisation ran out of steps: take more "
                 "--max-steps, or ask less with --fmax"
             )
-    console.wrote(found.paths)
+    console.wrote(strained.paths)
 
 
 MEASURES = ("spearman", "overlap", "auc")
 
 
-def _tables(found: Strained) -> None:
+def _tables(strained: Strained) -> None:
     names = ("structure", "direction", "strain", "modulus GPa", "highest GPa", "at", "D²min Å²")
     rows = [
         (
             g.structure, g.direction, f"{g.strain:g}", f"{g.modulus:.1f}",
             f"{g.largest_stress:.3f}", f"{g.at_strain:g}", f"{g.d2min:.3f}",
         )
-        for g in found.glasses
+        for g in strained.glasses
     ]  # fmt: skip
     console.table("", names, rows)
-    if found.foretold:
+    if strained.foretold:
         columns = ("strain", "foretold by", "Spearman", "5 % in 5 %", "AUC")
-        told = [
+        foretold = [
             (f"{f.strain:g}", f.name, *(_interval(getattr(f, m)) for m in MEASURES))
-            for f in found.foretold
+            for f in strained.foretold
         ]
-        console.table("D²min, mean and 95 % interval", columns, told)
+        console.table("D²min, mean and 95 % interval", columns, foretold)
 
 
 def _interval(value: Mean) -> str:

@@ -51,7 +51,7 @@ def ensemble(
     from mgsym.data_tools.workflows.ensembles import merge_runs
 
     with console.progress("Calibrating") as step:
-        found = merge_runs(
+        summary = merge_runs(
             runs, out, weights, calibrate, noise,
             types=types, potential=potential, device=device, overwrite=overwrite, progress=step,
         )  # fmt: skip
@@ -61,7 +61,7 @@ def ensemble(
             "name structures that trained none of them with --calibrate"
         )
     if as_json:
-        console.emit_json(found)
+        console.emit_json(summary)
     else:
-        ensemble_view(found)
+        ensemble_view(summary)
     console.wrote(out)

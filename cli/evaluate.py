@@ -51,21 +51,23 @@ def evaluate(
     from mgsym.data_tools.shipped_model import run_or_shipped
     from mgsym.data_tools.workflows.predictions import evaluate_files, evaluate_tables
 
-    asked: dict[str, Any] = {"noise": noise, "figure": figure, "overwrite": overwrite}
+    options: dict[str, Any] = {"noise": noise, "figure": figure, "overwrite": overwrite}
     if is_table(run):
         tables = [path for path in (run, *paths) if is_table(path)]
         paths = tuple(path for path in paths if not is_table(path))
-        found = evaluate_tables(tables, paths, types, frames, labels, **asked)
+        evaluation = evaluate_tables(tables, paths, types, frames, labels, **options)
     else:
         with console.progress("Predicting") as step:
-            asked.update(potential=potential, device=device, progress=step)
-            found = evaluate_files(paths, run_or_shipped(run), types, frames, labels, **asked)
+            options.update(potential=potential, device=device, progress=step)
+            evaluation = evaluate_files(
+                paths, run_or_shipped(run), types, frames, labels, **options
+            )
     if as_json:
-        console.emit_json(found.as_dict())
+        console.emit_json(evaluation.as_dict())
     else:
-        agreement_table(str(run), {"": found.scores})
-        extremes_table(found.scores)
-        if found.reliability is not None:
-            reliability_table(found.reliability)
+        agreement_table(str(run), {"": evaluation.scores})
+        extremes_table(evaluation.scores)
+        if evaluation.reliability is not None:
+            reliability_table(evaluation.reliability)
     if figure is not None:
         console.wrote(figure)

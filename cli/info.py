@@ -27,14 +27,14 @@ def info(
     """
     from mgsym.data_tools.workflows.inspection import inspect
 
-    found = [inspect(path, types, frames) for path in paths]
+    descriptions = [inspect(path, types, frames) for path in paths]
     if as_json:
-        console.emit_json(found)
+        console.emit_json(descriptions)
         return
-    for number, item in enumerate(found):
+    for number, description in enumerate(descriptions):
         if number:
             console.result("")
-        _show(item)
+        _show(description)
 
 
 def _show(item: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def label(
             "a few atoms and searches, unless told otherwise"
         )
     with console.progress("Searching") as step, console.interruptible() as should_stop:
-        found = label_file(
+        labelled = label_file(
             file, model, out, settings, atoms=atoms, ids=ids, choose=choose, count=count,
             searches=searches, events=events, types=types, frames=frames,
             save_saddles=save_saddles,
@@ -72,4 +72,4 @@ def label(
                 jobs=jobs, slots=slots, shard=shard,
             ),
         )  # fmt: skip
-    label_view(found, as_json)
+    label_view(labelled, as_json)

@@ -13,36 +13,36 @@ if TYPE_CHECKING:
     from mgsym.data_tools.workflows.labelling import Labelled
 
 
-def label_view(found: Labelled, as_json: bool = False) -> None:
+def label_view(labelled: Labelled, as_json: bool = False) -> None:
     """Labels as facts or JSON, then their warnings and files."""
-    labels = found.labels
+    labels = labelled.labels
     if as_json:
-        console.emit_json(found.to_dict())
+        console.emit_json(labelled.to_dict())
     else:
         console.facts(labels.structure.name, label_facts(labels))
     for warning in labels.warnings:
         console.warn(warning)
-    console.wrote(found.paths)
+    console.wrote(labelled.paths)
 
 
-def average_view(found: AveragedLabels, as_json: bool = False) -> None:
+def average_view(averaged: AveragedLabels, as_json: bool = False) -> None:
     """Averaged labels as facts or JSON, then their file."""
     if as_json:
-        console.emit_json(found.to_dict())
+        console.emit_json(averaged.to_dict())
     else:
-        each = [f"{noise:.4f}" for noise in found.noise]
-        others = [f"{difference:+.4f}" for difference in found.differences[1:]]
+        each = [f"{noise:.4f}" for noise in averaged.noise]
+        others = [f"{difference:+.4f}" for difference in averaged.differences[1:]]
         items: dict[str, console.Cell] = {
-            "atoms labelled": f"{found.labelled} of {len(found.structure)}",
-            "more than once": found.repeated,
-            "agreement": _number(found.pearson, "Pearson between labellings"),
+            "atoms labelled": f"{averaged.labelled} of {len(averaged.structure)}",
+            "more than once": averaged.repeated,
+            "agreement": _number(averaged.pearson, "Pearson between labellings"),
             "standard errors": f"{', '.join(each)} eV",
-            "of the average": f"{found.stderr:.4f} eV",
+            "of the average": f"{averaged.stderr:.4f} eV",
             "against the first": f"{', '.join(others)} eV (mean difference)",
         }
-        console.facts(found.structure.name, items)
-    if found.path is not None:
-        console.wrote(found.path)
+        console.facts(averaged.structure.name, items)
+    if averaged.path is not None:
+        console.wrote(averaged.path)
 
 
 def label_facts(labels: Labels) -> dict[str, console.Cell]:

@@ -211,8 +211,8 @@ def _line_for(error: Exception) -> tuple[str, int]:
         return _os_line(error), 1
     if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
         return "a checkpoint could not be written: look whether the disk is full", 1
-    told = f"{type(error).__name__}: {error}"
-    return f"unexpected {told} (a bug; -v after the command shows the traceback)", 1
+    message = f"{type(error).__name__}: {error}"
+    return f"unexpected {message} (a bug; -v after the command shows the traceback)", 1
 
 
 def _show_warning(

@@ -52,5 +52,5 @@ def merge(
         average_view(average_files((file, *event_files), out, types, frames, overwrite), as_json)
         return
     console.detail(f"Merging {len(event_files)} files")
-    found = merge_files(file, event_files, out, searches, events, types, frames, overwrite)
-    label_view(found, as_json)
+    labelled = merge_files(file, event_files, out, searches, events, types, frames, overwrite)
+    label_view(labelled, as_json)

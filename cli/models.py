@@ -19,9 +19,9 @@ def models(as_json: bool) -> None:
     """
     from mgsym.models import summarize_models
 
-    found = summarize_models()
+    summaries = summarize_models()
     if as_json:
-        console.emit_json(found)
+        console.emit_json(summaries)
         return
     columns = ("model", "invariant", "parameters", "reach/Å", "source", "differs in")
     rows = [
@@ -33,6 +33,6 @@ def models(as_json: bool) -> None:
             m.source,
             ", ".join(f"{name}={value}" for name, value in m.changed.items()) or None,
         )
-        for m in found
+        for m in summaries
     ]
     console.table("", columns, rows)

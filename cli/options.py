@@ -67,11 +67,11 @@ def chosen_run(run: Path | None) -> Path:
     """The run that is asked for, the latest, or the shipped model; says so where it is that."""
     from mgsym.data_tools.shipped_model import run_or_shipped, shipped_card, shipped_model
 
-    found = run_or_shipped(run)
-    if found == shipped_model():
+    path = run_or_shipped(run)
+    if path == shipped_model():
         why = "" if run else "No run in runs/: "
         console.say(f"{why}Predicting with the model that ships with mgsym, see {shipped_card()}")
-    return found
+    return path
 
 
 # noise: float | None; None is what each label says of itself
@@ -163,19 +163,19 @@ def chosen_field(
 
     if not str(potential or "").startswith(ase_calculator.PREFIX):
         return chosen_potential(potential, files, types, frames, elements=elements)
-    found = ase_calculator.ASEPotential(str(potential).removeprefix(ase_calculator.PREFIX))
+    calculator = ase_calculator.ASEPotential(str(potential).removeprefix(ase_calculator.PREFIX))
     structures = read_structures(files, types, frames)[:1] if files else []
     if not structures:
-        console.say(f"{found.name} is slower than built-in potentials: see the time left")
+        console.say(f"{calculator.name} is slower than built-in potentials: see the time left")
     for structure in structures:
-        seconds = ase_calculator.seconds_a_call(found, structure)
-        calls = ", ".join(f"{what} {_time(n * seconds)}" for what, n in CALLS.items())
+        seconds = ase_calculator.seconds_a_call(calculator, structure)
+        calls = ", ".join(f"{task} {_time(n * seconds)}" for task, n in CALLS.items())
         name = structure.name or "a structure"
         console.say(
-            f"{found.name} takes {seconds:.2g} s for the forces of {name} and is asked one "
+            f"{calculator.name} takes {seconds:.2g} s for the forces of {name} and is asked one "
             f"structure at a time, unlike built-in potentials. Expect: {calls}"
         )
-    return found
+    return calculator
 
 
 CALLS = {"a relaxation": 300, "a step of strain": 100, "a search": 800, "1 ps of a quench": 1000}
@@ -316,7 +316,7 @@ def parse_seeds(ctx: click.Context, param: click.Parameter, value: str | None) -
     return seeds
 
 
-def given() -> dict[str, Any]:
+def options_given() -> dict[str, Any]:
     """The parameters of the running command that its user gave, without the defaults.
 
     For commands whose settings come from defaults, then a TOML file, then the command line.
@@ -336,5 +336,5 @@ def _flag(short: str, long: str, level: int, text: str) -> Callable[[Command], C
     )
 
 
-def _say(what: str) -> str:
-    return what[:1].upper() + what[1:].rstrip(".") + "."
+def _say(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."

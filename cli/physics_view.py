@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 KINDS = ("selected", "matched")
 
 
-def physics_view(found: PhysicsCheck, as_json: bool = False) -> None:
+def physics_view(check: PhysicsCheck, as_json: bool = False) -> None:
     """What every atom's barrier did, and the verdict; or JSON; then warnings and files."""
     if as_json:
-        console.emit_json(found.to_dict())
+        console.emit_json(check.to_dict())
     else:
-        rows = [_row(node, kind) for node in found.nodes if node.changes for kind in KINDS]
+        rows = [_row(node, kind) for node in check.nodes if node.changes for kind in KINDS]
         names = ("atom (node)", "displaced", "by/Å", "new minima", "barrier/eV",
                  "change/eV", "its error/eV", "changed?", "predicted/eV")  # fmt: skip
         title = (
-            f"{found.structure}: barriers from searches, and root mean square change when "
+            f"{check.structure}: barriers from searches, and root mean square change when "
             "neighbours are displaced and all relaxes"
         )
         console.table(title, names, rows)
@@ -30,16 +30,16 @@ def physics_view(found: PhysicsCheck, as_json: bool = False) -> None:
             "All atoms",
             ("displaced", "new minima", "atoms changed", "by errors alone", "mean change/eV",
              "beyond errors/eV", "predicted/eV"),
-            [_total(kind, getattr(found, kind)) for kind in KINDS],
+            [_total(kind, getattr(check, kind)) for kind in KINDS],
         )  # fmt: skip
-        if found.agreement is not None:
+        if check.agreement is not None:
             console.result(
-                f"Predicted and found changes in new minima: Pearson {found.agreement:.3f}"
+                f"Predicted and found changes in new minima: Pearson {check.agreement:.3f}"
             )
-        console.result(found.verdict)
-    for warning in found.warnings:
+        console.result(check.verdict)
+    for warning in check.warnings:
         console.warn(warning)
-    console.wrote(found.paths)
+    console.wrote(check.paths)
 
 
 def _row(node: NodeChanges, kind: str) -> list[console.Cell]:

@@ -32,21 +32,21 @@ def potential(file: Path | None, figure: Path | None, overwrite: bool, as_json: 
         check_figure(figure, overwrite)
     loaded = load_potential(file)
     with console.progress("Crystals") as step:
-        found = describe_potential(loaded, step)
+        facts = describe_potential(loaded, step)
     if figure is not None:
         write_figure(potential_figure(loaded), figure)
     if as_json:
-        console.emit_json(found)
+        console.emit_json(facts)
     else:
-        masses = (f"{s} {m:g}" for s, m in zip(found.elements, found.masses, strict=True))
-        pairs = {pair: length for pair, length in found.reach.items() if len(found.elements) < 5}
+        masses = (f"{s} {m:g}" for s, m in zip(facts.elements, facts.masses, strict=True))
+        pairs = {pair: length for pair, length in facts.reach.items() if len(facts.elements) < 5}
         reach = ", ".join(f"{pair} {length:.3f} Å" for pair, length in pairs.items())
-        items = {"masses": ", ".join(masses), "cutoff": f"{found.cutoff:.4f} Å"}
-        console.facts(found.name, {**items, "pairs end at": reach})
+        items = {"masses": ", ".join(masses), "cutoff": f"{facts.cutoff:.4f} Å"}
+        console.facts(facts.name, {**items, "pairs end at": reach})
         rows = [
             (c.element, c.lattice, f"{c.a:.4f}", None if c.c is None else f"{c.c:.4f}",
              f"{c.cohesive_energy:.4f}", "lowest" if c.lowest else "")
-            for c in found.crystals
+            for c in facts.crystals
         ]  # fmt: skip
         console.table("", ("element", "lattice", "a Å", "c Å", "cohesive eV/atom", ""), rows)
     if figure is not None:

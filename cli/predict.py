@@ -55,24 +55,24 @@ def predict(
         return
     refuse_without_refine()
     with console.progress("Predicting") as step, console.interruptible() as should_stop:
-        found = predict_files(
+        summaries = predict_files(
             files, chosen, out, types, frames,
             potential=potential, device=device, overwrite=overwrite, progress=step,
             resume=searches["resume"], should_stop=should_stop,
         )  # fmt: skip
-    for text in [text for summary in found for text in summary.warnings]:
+    for text in [text for summary in summaries for text in summary.warnings]:
         console.warn(text)
     if as_json:
-        console.emit_json(found)
+        console.emit_json(summaries)
     else:
         rows = [
             [s.name, str(s.atoms), *(f"{x:.4f}" for x in (s.mean, s.sd, s.lowest, s.highest)),
              *(None if x is None else f"{x:.3f}" for x in (s.error, s.distance, s.distance_95))]
-            for s in found
+            for s in summaries
         ]  # fmt: skip
         columns = ("structure", "atoms", "mean", "sd", "lowest", "highest")
         more = ("error", "distance", "95 %")
         console.table("Predicted barriers, eV", (*columns, *more), rows)
-    if found and found[0].error is not None:
-        console.say(error_note(found))
-    console.wrote(dict.fromkeys(s.path for s in found))
+    if summaries and summaries[0].error is not None:
+        console.say(error_note(summaries))
+    console.wrote(dict.fromkeys(s.path for s in summaries))

@@ -63,42 +63,42 @@ def refined(files: tuple[Path, ...], run: Path, out: Path, **chosen: Any) -> Non
         potential = load_potential(potential)
         console.say(f"Potential: {potential.name}")
     with console.progress("Searching") as step, console.interruptible() as should_stop:
-        found = refine_file(
+        result = refine_file(
             files[0], run, out, searches, potential, artn_settings(chosen["changes"]),
             share=chosen["share"], atoms=chosen["atoms"], events=chosen["events_out"],
             scale=chosen["search_scale"], shift=chosen["search_shift"],
             types=chosen["types"], frames=chosen["frames"],
             search_run=opt.search_run(step, should_stop, **chosen),
         )  # fmt: skip
-    refined_view(found, chosen["as_json"])
+    refined_view(result, chosen["as_json"])
 
 
-def refined_view(found: Refined, as_json: bool) -> None:
+def refined_view(refined: Refined, as_json: bool) -> None:
     """A refined prediction as facts or JSON, then warnings and files."""
     if as_json:
-        console.emit_json(found.to_dict())
+        console.emit_json(refined.to_dict())
     else:
         items: dict[str, console.Cell] = {
-            "error of the model": f"{found.error_before:.4f} eV",
-            "error now": f"{found.error_after:.4f} eV (root mean square over all atoms)",
-            "prediction moved": f"{found.moved:.4f} eV",
-            "atoms searched": f"{found.searched} of {len(found.structure)}",
+            "error of the model": f"{refined.error_before:.4f} eV",
+            "error now": f"{refined.error_after:.4f} eV (root mean square over all atoms)",
+            "prediction moved": f"{refined.moved:.4f} eV",
+            "atoms searched": f"{refined.searched} of {len(refined.structure)}",
         }
-        searches = {} if found.labels is None else label_facts(found.labels)
+        searches = {} if refined.labels is None else label_facts(refined.labels)
         shown = ("searches", "successful", "failed", "force calls", "this run")
         items.update({name: searches[name] for name in shown if name in searches})
-        console.facts(found.structure.name, items)
-    for warning in found.warnings:
+        console.facts(refined.structure.name, items)
+    for warning in refined.warnings:
         console.warn(warning)
-    console.wrote(found.paths)
+    console.wrote(refined.paths)
 
 
 def refuse_without_refine() -> None:
     """UsageError where options of ``--refine`` were given without it."""
     from mgsym.errors import UsageError
 
-    given = [name for name in ONLY_WITH_REFINE if name in opt.given()]
-    if given:
+    misplaced = [name for name in ONLY_WITH_REFINE if name in opt.options_given()]
+    if misplaced:
         names = {"changes": "--set"}
-        flag = names.get(given[0], f"--{given[0].replace('_', '-')}")
+        flag = names.get(misplaced[0], f"--{misplaced[0].replace('_', '-')}")
         raise UsageError(f"{flag} goes with --refine N")

@@ -57,17 +57,17 @@ def relax(
     chosen = opt.chosen_field(potential, files, types, frames)
     free = None if cell == "none" else cell
     with console.progress("Relaxing") as step:
-        found = relax_files(
+        relaxed = relax_files(
             files, chosen, out, types, frames, method=method, cell=free, fmax=fmax,
             max_steps=max_steps, pressure=pressure, device=device, overwrite=overwrite,
             progress=step,
         )  # fmt: skip
     if as_json:
-        console.emit_json(found)
+        console.emit_json(relaxed)
     else:
-        relaxation_table(found)
-    dropped = dict.fromkeys(name for summary in found for name in summary.dropped)
+        relaxation_table(relaxed)
+    dropped = dict.fromkeys(name for summary in relaxed for name in summary.dropped)
     if dropped:
         console.say(f"Not written, as they belong to the old positions: {', '.join(dropped)}")
-    console.wrote(dict.fromkeys(summary.path for summary in found))
-    check_converged(found)
+    console.wrote(dict.fromkeys(summary.path for summary in relaxed))
+    check_converged(relaxed)

@@ -60,9 +60,9 @@ def report(
     chosen = opt.chosen_run(run)
     settings = ReportSettings(nodes, topk, method, rotations, seed or 0)
     with console.progress("Reporting") as step:
-        found = write_report(
+        written = write_report(
             chosen, out, graphs, settings,
             types=types, potential=potential, device=device, overwrite=overwrite, progress=step,
         )  # fmt: skip
-    console.remarks(found)
-    console.wrote(found.path)
+    console.remarks(written)
+    console.wrote(written.path)

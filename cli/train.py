@@ -57,19 +57,19 @@ def train(graphs: Path, out: Path | None, as_json: bool, **chosen: Any) -> None:
     if resume:
         out = Path(chosen["resume"] or latest_run())
         seeds = seeds or run_seeds(out)
-        graphs = graphs if "graphs" in opt.given() else run_graphs(out) or graphs
+        graphs = graphs if "graphs" in opt.options_given() else run_graphs(out) or graphs
     file = run_config(out) if resume and out else chosen["config"]
-    flags = {SETTINGS[k]: v for k, v in opt.given().items() if k in SETTINGS}
+    flags = {SETTINGS[k]: v for k, v in opt.options_given().items() if k in SETTINGS}
     changes = dict(map(parse_override, chosen["changes"]))
     config = load_config(file, changes | flags, chosen["preset"])
     out = out or default_run(config, seeds)
-    asked = {k: chosen[k] for k in ("device", "validation", "test", "start_from", "overwrite")}
+    options = {k: chosen[k] for k in ("device", "validation", "test", "start_from", "overwrite")}
     loaded = read_graphs([graphs])
-    asked["graphs_from"] = graphs.resolve()
+    options["graphs_from"] = graphs.resolve()
     with console.progress("Training") as step, console.interruptible() as should_stop:
-        asked.update(progress=step, should_stop=should_stop, resume=resume)
+        options.update(progress=step, should_stop=should_stop, resume=resume)
         if seeds:
-            runs = train_seeds(loaded, config, seeds, out, **asked)
+            runs = train_seeds(loaded, config, seeds, out, **options)
         else:
-            runs = [train_one(loaded, config, run=out, **asked)]
+            runs = [train_one(loaded, config, run=out, **options)]
     training_view(runs, out, as_json)

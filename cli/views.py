@@ -147,15 +147,15 @@ def checkpoint_view(checkpoint: Mapping[str, Any]) -> None:
     score_table(checkpoint["extra"].get("scores") or {})
 
 
-def ensemble_view(found: EnsembleSummary) -> None:
+def ensemble_view(ensemble: EnsembleSummary) -> None:
     """The models of an ensemble, and what its standard deviation is worth."""
     rows = [
         (m.name, m.model, f"{m.weight:.3f}", m.parameters, ", ".join(m.training) or None)
-        for m in found.members
+        for m in ensemble.members
     ]
     columns = ("member", "model", "weight", "parameters", "trained on")
-    console.table(f"{found.path}: ensemble", columns, rows)
-    fit = found.calibration
+    console.table(f"{ensemble.path}: ensemble", columns, rows)
+    fit = ensemble.calibration
     if fit is None:
         console.result("Not calibrated")
         return
@@ -170,26 +170,28 @@ def ensemble_view(found: EnsembleSummary) -> None:
         console.result(fit.verdict)
 
 
-def error_note(found: Sequence[PredictionSummary]) -> str:
+def error_note(summaries: Sequence[PredictionSummary]) -> str:
     """What barrier_predicted_std is, and whether it tells atoms apart."""
-    calibrated = found[0].calibrated
-    what = "the true barrier, calibrated" if calibrated else "the models alone"
-    low = min(one.error_lowest or 0.0 for one in found)
-    high = max(one.error_highest or 0.0 for one in found)
-    note = f"barrier_predicted_std is the standard deviation of {what}: {low:.3f} to {high:.3f} eV"
+    calibrated = summaries[0].calibrated
+    quantity = "the true barrier, calibrated" if calibrated else "the models alone"
+    low = min(s.error_lowest or 0.0 for s in summaries)
+    high = max(s.error_highest or 0.0 for s in summaries)
+    note = (
+        f"barrier_predicted_std is the standard deviation of {quantity}: {low:.3f} to {high:.3f} eV"
+    )
     if calibrated and high < ALIKE * low:
         note += ", nearly the same for all atoms: it tells no sure atom from an unsure one"
     return note
 
 
-def reliability_table(found: Reliability) -> None:
+def reliability_table(reliability: Reliability) -> None:
     """Predicted standard deviations beside what was found."""
     from mgsym.rendering import tables
 
-    what = "calibrated" if found.calibrated else "spread between the models, not calibrated"
-    title = f"Predicted standard deviation ({what})"
-    console.facts(title, tables.reliability_facts(found))
-    console.table("", *tables.reliability_bins(found))
+    source = "calibrated" if reliability.calibrated else "spread between the models, not calibrated"
+    title = f"Predicted standard deviation ({source})"
+    console.facts(title, tables.reliability_facts(reliability))
+    console.table("", *tables.reliability_bins(reliability))
 
 
 def agreement_table(title: str, scores: Mapping[str, SplitScores]) -> None:
@@ -249,7 +251,7 @@ def glasses_table(glasses: Iterable[Glass]) -> None:
     console.table("", columns, rows)
 
 
-def relaxation_table(found: Iterable[RelaxedFile]) -> None:
+def relaxation_table(relaxed: Iterable[RelaxedFile]) -> None:
     """What a relaxation changed, one row a structure."""
     rows = [
         (
@@ -265,7 +267,7 @@ def relaxation_table(found: Iterable[RelaxedFile]) -> None:
             r.steps,
             r.converged,
         )
-        for r in found
+        for r in relaxed
     ]
     # fmt: off
     names = (

@@ -145,12 +145,12 @@ def fetch(
 
 
 def _by_name(name: str) -> PublicFile:
-    found = next((f for f in FILES if name in (f.name, f.name.removesuffix(".pickle"))), None)
-    if found is None:
+    file = next((f for f in FILES if name in (f.name, f.name.removesuffix(".pickle"))), None)
+    if file is None:
         raise UsageError(
             f"no file {name!r} in the dataset, expected {', '.join(f.name for f in FILES)}"
         )
-    return found
+    return file
 
 
 def _is_address(base: str | Path) -> bool:
@@ -201,10 +201,10 @@ def _download(url: str, target: Path, file: PublicFile, report: Progress) -> Non
         part.unlink()
         _receive(url, part, report)
     if sha256(part) != file.sha256:
-        what = _not_published(part)
+        problem = _not_published(part)
         part.unlink()
         raise InputError(
-            f"{what}; it was deleted. Try again, or download {file.name} by hand and give its "
+            f"{problem}; it was deleted. Try again, or download {file.name} by hand and give its "
             "folder with --base FOLDER",
             path=url,
         )
@@ -312,13 +312,13 @@ def _store(
         TimeoutError: `deadline` passed.
     """
     # never through a link that somebody put there
-    how = (
+    flags = (
         os.O_WRONLY
         | os.O_CREAT
         | getattr(os, "O_NOFOLLOW", 0)
         | (os.O_APPEND if start else os.O_TRUNC)
     )
-    with os.fdopen(os.open(part, how, 0o666), "ab" if start else "wb") as file:
+    with os.fdopen(os.open(part, flags, 0o666), "ab" if start else "wb") as file:
         done = start
         report(done)
         # read1 gives what is there: a server that drips cannot put off the deadline

@@ -38,8 +38,8 @@ class Searched:
     @classmethod
     def of(cls, mean: float, stderr: float, events: int) -> Searched:
         """NaN as None."""
-        known = [None if math.isnan(x) else x for x in (mean, stderr)]
-        return cls(known[0], known[1], events)
+        values = [None if math.isnan(x) else x for x in (mean, stderr)]
+        return cls(values[0], values[1], events)
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ class NodeChanges:
     passed_over: int
     changes: tuple[Change, ...]
 
-    def known(self, kind: str) -> list[Change]:
+    def measured(self, kind: str) -> list[Change]:
         """The changes of a kind that could be measured."""
         own = [change for change in self.changes if change.disturbance.kind == kind]
         return [change for change in own if change.change is not None]
 
     def size(self, kind: str) -> float | None:
         """Root mean square of the changes, eV; None where all are missing."""
-        return _rms([change.change for change in self.known(kind)])
+        return _rms([change.change for change in self.measured(kind)])
 
     def error(self, kind: str) -> float | None:
         """Root mean square of their standard errors, eV."""
-        return _rms([change.stderr for change in self.known(kind)])
+        return _rms([change.stderr for change in self.measured(kind)])
 
     def exceeds(self, kind: str) -> bool | None:
         """Whether the barrier changed by more than its standard error; None where it is missing."""
@@ -110,7 +110,7 @@ class NodeChanges:
 
     def chance(self, kind: str) -> float:
         """How likely it would have exceeded it with no real change, errors being Gaussian."""
-        after = [c.after.stderr for c in self.known(kind) if c.after is not None]
+        after = [c.after.stderr for c in self.measured(kind) if c.after is not None]
         if not after or self.before.stderr is None:
             return 0.0
         errors = np.array([self.before.stderr, *after], dtype=np.float64)
@@ -160,17 +160,19 @@ class Overall:
 def overall(nodes: Sequence[NodeChanges], kind: str) -> Overall:
     """The changes of a kind over all nodes."""
     every = [c for node in nodes for c in node.changes if c.disturbance.kind == kind]
-    known = [node for node in nodes if node.size(kind) is not None]
+    measured = [node for node in nodes if node.size(kind) is not None]
     squares = [
-        (c.change or 0.0) ** 2 - (c.stderr or 0.0) ** 2 for node in known for c in node.known(kind)
+        (c.change or 0.0) ** 2 - (c.stderr or 0.0) ** 2
+        for node in measured
+        for c in node.measured(kind)
     ]
     return Overall(
         displacements=len(every),
         left=sum(c.disturbance.outcome == ESCAPED for c in every),
-        nodes=len(known),
-        exceeding=sum(bool(node.exceeds(kind)) for node in known),
-        by_chance=sum(node.chance(kind) for node in known),
-        size=_mean([node.size(kind) or 0.0 for node in known]),
+        nodes=len(measured),
+        exceeding=sum(bool(node.exceeds(kind)) for node in measured),
+        by_chance=sum(node.chance(kind) for node in measured),
+        size=_mean([node.size(kind) or 0.0 for node in measured]),
         beyond_errors=math.sqrt(max(0.0, sum(squares) / len(squares))) if squares else None,
         predicted=_rms([c.predicted_change for c in every]),
     )
@@ -186,14 +188,16 @@ def paired_difference(
         resampling so few finds an interval that is too narrow.
     """
     pairs = [(node.size("selected"), node.size("matched")) for node in nodes]
-    found = np.array([a - b for a, b in pairs if a is not None and b is not None])
-    if len(found) == 0:
+    differences = np.array([a - b for a, b in pairs if a is not None and b is not None])
+    if len(differences) == 0:
         return None, None, None
-    if len(found) < FEWEST:
-        return float(found[0]), None, None
-    rows = np.random.default_rng(seed).integers(len(found), size=(RESAMPLES, len(found)))
-    low, high = np.quantile(found[rows].mean(1), [0.025, 0.975])
-    return float(found.mean()), float(low), float(high)
+    if len(differences) < FEWEST:
+        return float(differences[0]), None, None
+    rows = np.random.default_rng(seed).integers(
+        len(differences), size=(RESAMPLES, len(differences))
+    )
+    low, high = np.quantile(differences[rows].mean(1), [0.025, 0.975])
+    return float(differences.mean()), float(low), float(high)
 
 
 def prediction_agreement(nodes: Sequence[NodeChanges]) -> float | None:
@@ -223,14 +227,14 @@ def change_of(
         if before.stderr is not None and after.stderr is not None:
             stderr = math.hypot(before.stderr, after.stderr)
     then = disturbance.predicted
-    told = None if then is None else then - predicted
+    predicted_change = None if then is None else then - predicted
     # a mean of one event has no standard error: nothing can be said against it
-    return Change(disturbance, after, None if stderr is None else change, stderr, told)
+    return Change(disturbance, after, None if stderr is None else change, stderr, predicted_change)
 
 
 def _rms(values: Sequence[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return math.sqrt(sum(v * v for v in found) / len(found)) if found else None
+    numbers = [value for value in values if value is not None]
+    return math.sqrt(sum(v * v for v in numbers) / len(numbers)) if numbers else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

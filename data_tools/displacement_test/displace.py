@@ -97,13 +97,13 @@ def draws_of(
     """
     state = int(np.random.SeedSequence([seed, node]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(state)
-    found = []
+    draws = []
     for _ in range(repeats):
         sets = atom_sets(distance, ranked, count, generator)
         arrows = torch.randn(len(sets.selected), 3, generator=generator, dtype=torch.float64)
         direction = torch.nn.functional.normalize(arrows, dim=1)
-        found.append(Draw(sets.selected, sets.matched, direction, sets.passed_over))
-    return [draw for draw in found if len(draw.selected)]
+        draws.append(Draw(sets.selected, sets.matched, direction, sets.passed_over))
+    return [draw for draw in draws if len(draw.selected)]
 
 
 def disturb(
@@ -134,30 +134,32 @@ def disturb(
         the displacements at the length kept with the relaxed structures, and how many of each set
         left at each length tried.
     """
-    found: list[tuple[Displacement, Structure]] = []
+    displaced: list[tuple[Displacement, Structure]] = []
     attempts: list[Attempt] = []
     if not draws:
-        return found, attempts
+        return displaced, attempts
     every = list(lengths(first))
     for length in every:
         plans = [(kind, i) for i in range(len(draws)) for kind in KINDS]
         moved = [_displaced(start, getattr(draws[i], k), draws[i].direction, length)
                  for k, i in plans]  # fmt: skip
         relaxed = relax(moved, potential, fmax=FORCE, device=device, compile=False)
-        found = []
+        displaced = []
         for (kind, i), result in zip(plans, relaxed, strict=True):
             rows = tuple(getattr(draws[i], kind).tolist())
             facts = _outcome(start, node, result)
             risen = result.energy_after - energy
-            told = Displacement(node, kind, i, rows, length, *facts, energy=risen)
-            found.append((told, result.structure))
-        left = [sum(d.kind == kind and d.outcome == ESCAPED for d, _ in found) for kind in KINDS]
+            displacement = Displacement(node, kind, i, rows, length, *facts, energy=risen)
+            displaced.append((displacement, result.structure))
+        left = [
+            sum(d.kind == kind and d.outcome == ESCAPED for d, _ in displaced) for kind in KINDS
+        ]
         attempts.append(Attempt(length, *left))
         if all(left):
             break
         if progress is not None:
             progress(len(attempts), len(every))
-    return found, attempts
+    return displaced, attempts
 
 
 def lengths(first: float) -> Iterator[float]:
@@ -172,10 +174,10 @@ def _displaced(start: Structure, rows: Tensor, direction: Tensor, length: float)
     return start.replace(positions=positions)
 
 
-def _outcome(start: Structure, node: int, found: Relaxation) -> tuple[str, float, float, int]:
+def _outcome(start: Structure, node: int, relaxation: Relaxation) -> tuple[str, float, float, int]:
     """Outcome, largest way, the node's way (Å) and atoms that moved."""
-    way = found.structure.positions - start.positions
+    way = relaxation.structure.positions - start.positions
     way = (way - way.mean(0)).norm(dim=1)  # a shift of all atoms is no change
     largest = float(way.max())
-    outcome = MOVING if not found.converged else ESCAPED if largest > SAME else RETURNED
+    outcome = MOVING if not relaxation.converged else ESCAPED if largest > SAME else RETURNED
     return outcome, largest, float(way[node]), int((way > SAME).sum())

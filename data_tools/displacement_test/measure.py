@@ -98,13 +98,15 @@ class PhysicsCheck:
         )
         if self.difference is None:
             return count + "No atom has both, so they cannot be compared."
-        told = f"Selected ones change it by {self.difference:+.3f} eV more than matched ones"
+        answer = f"Selected ones change it by {self.difference:+.3f} eV more than matched ones"
         if self.low is None or self.high is None:
-            return f"{count}{told}: too few atoms to tell that from chance (take {FEWEST} or more)."
+            return (
+                f"{count}{answer}: too few atoms to tell that from chance (take {FEWEST} or more)."
+            )
         interval = f"(95 % interval {self.low:+.3f} … {self.high:+.3f})"
         clear = self.low > 0 or self.high < 0
         word = "a significant difference" if clear else "no significant difference"
-        return f"{count}{told} {interval}: {word}."
+        return f"{count}{answer} {interval}: {word}."
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; energies in eV, lengths in Å."""
@@ -159,14 +161,14 @@ def measure(
     """
     place = device_for_jobs(device, jobs)
     plan = Plan.of(searches)
-    found = label_each(
+    results = label_each(
         _systems(prepared), potential, settings, plan=plan,
         run=SearchRun(
             resume=resume, overwrite=overwrite, device=str(place), jobs=jobs, slots=slots,
             progress=progress, should_stop=should_stop,
         ),
     )  # fmt: skip
-    nodes = _node_changes(prepared, found)
+    nodes = _node_changes(prepared, results)
     files = (prepared.folder / "physics.json", prepared.folder / "physics.csv")
     difference, low, high = paired_difference(nodes)
     result = PhysicsCheck(
@@ -179,8 +181,8 @@ def measure(
         low=low,
         high=high,
         agreement=prediction_agreement(nodes),
-        searches=sum(labels.searches for labels in found),
-        found=sum(labels.statuses.get(FOUND, 0) for labels in found),
+        searches=sum(labels.searches for labels in results),
+        found=sum(labels.statuses.get(FOUND, 0) for labels in results),
         paths=(*files, *(prepared.folder / name for name in prepared.structures)),
         warnings=tuple(_warnings(nodes)),
     )
@@ -201,8 +203,8 @@ def _systems(prepared: Prepared) -> list[System]:
     return systems
 
 
-def _node_changes(prepared: Prepared, found: Sequence[Labels]) -> tuple[NodeChanges, ...]:
-    start, others = found[0], iter(found[1:])
+def _node_changes(prepared: Prepared, labels: Sequence[Labels]) -> tuple[NodeChanges, ...]:
+    start, others = labels[0], iter(labels[1:])
     before = {node: _searched(start, node) for node in prepared.nodes}
     changes: dict[int, list[Change]] = {node: [] for node in prepared.nodes}
     for d in prepared.displacements:
@@ -228,43 +230,45 @@ def _searched(labels: Labels, node: int) -> Searched:
 
 def _warnings(nodes: Sequence[NodeChanges]) -> list[str]:
     """What is missing."""
-    found: list[str] = []
+    warnings: list[str] = []
     for node in nodes:
         name = f"atom id {node.node_id} (node {node.node})"
         if not node.changes:
-            found.append(f"{name}: no others are as far away as its selected neighbours: missing")
+            warnings.append(
+                f"{name}: no others are as far away as its selected neighbours: missing"
+            )
         elif node.passed_over:
-            found.append(
+            warnings.append(
                 f"{name}: {node.passed_over} of its most important neighbours are not selected, "
                 "as too few others are as far away"
             )
         if node.before.stderr is None:
-            found.append(f"{name} has {node.before.events} successful searches before: missing")
+            warnings.append(f"{name} has {node.before.events} successful searches before: missing")
         lost = [
             c
             for c in node.changes
             if c.change is None and c.after is not None and node.before.stderr is not None
         ]
         if lost:
-            found.append(
+            warnings.append(
                 f"{name}: {len(lost)} new minima have fewer than 2 successful searches: missing"
             )
         if any(c.disturbance.outcome == MOVING for c in node.changes):
-            found.append(f"{name}: a displaced structure did not come to rest: left out")
-    if any("successful searches" in line for line in found):
-        found.append("more --searches with --resume fill what is missing")
-    return found
+            warnings.append(f"{name}: a displaced structure did not come to rest: left out")
+    if any("successful searches" in line for line in warnings):
+        warnings.append("more --searches with --resume fill what is missing")
+    return warnings
 
 
 def _row(node: NodeChanges, change: Change) -> dict[str, Any]:
-    told = asdict(change.disturbance)
-    told["rows"] = " ".join(map(str, told["rows"]))
+    displacement = asdict(change.disturbance)
+    displacement["rows"] = " ".join(map(str, displacement["rows"]))
     after = change.after or Searched(None, None, 0)
     return {
-        "node": told.pop("node"),
+        "node": displacement.pop("node"),
         "id": node.node_id,
         "element": node.element,
-        **told,
+        **displacement,
         **{f"before_{name}": value for name, value in asdict(node.before).items()},
         **{f"after_{name}": value for name, value in asdict(after).items()},
         "change": change.change,

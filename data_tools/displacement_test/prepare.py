@@ -148,23 +148,23 @@ def prepare(
             folder holds what was prepared otherwise.
     """
     system = explained_system(run, path, types=types, potential=potential)
-    given = structure_of(system.graph)
+    structure = structure_of(system.graph)
     if not isinstance(request.nodes, int):
         for node in request.nodes:
             check_node(system.graph, node)
     home = system.home / "explanations"
-    named = given.name or "structure"
+    named = structure.name or "structure"
     folder = file_in(home, named, "-physics") if out is None else Path(out)
-    asked = {**_flat(request), "run": str(run), "structure": structure_hash(given)[:12],
+    options = {**_flat(request), "run": str(run), "structure": structure_hash(structure)[:12],
              "potential": potential_hash(potential)[:12]}  # fmt: skip
     if resume and (folder / PLAN).exists():
-        return _read(folder, asked)
+        return _read(folder, options)
     for name in (PLAN, "physics.json"):
         refuse_existing(folder / name, overwrite)
-    active_radius(given, radius)
-    prepared = _Preparation(system, given, potential, request, folder, device, progress).run()
-    _save(prepared, asked)
-    return _read(folder, asked)
+    active_radius(structure, radius)
+    prepared = _Preparation(system, structure, potential, request, folder, device, progress).run()
+    _save(prepared, options)
+    return _read(folder, options)
 
 
 class _Preparation:
@@ -173,14 +173,14 @@ class _Preparation:
     def __init__(
         self,
         system: ExplainedSystem,
-        given: Structure,
+        structure: Structure,
         potential: EAM,
         request: Request,
         folder: Path,
         device: str,
         progress: Progress | None,
     ) -> None:
-        self.system, self.given, self.request, self.folder = system, given, request, folder
+        self.system, self.structure, self.request, self.folder = system, structure, request, folder
         self.potential, self.place = potential, resolve_device(device)
         self.progress = progress
 
@@ -197,14 +197,14 @@ class _Preparation:
         attempts, passed_over, structures = {}, {}, {}
         displacements: list[Displacement] = []
         for done, (node, draws) in enumerate(self._draws(graph, nodes)):
-            found, attempts[node] = disturb(
+            displaced, attempts[node] = disturb(
                 start, relaxation.energy_after, node, draws, request.displace,
                 self.potential, self.place, part(self.progress, done, len(nodes)),
             )  # fmt: skip
             passed_over[node] = max((d.passed_over for d in draws), default=request.atoms)
-            for disturbance, structure in found:
-                told, kept = self._predicted(disturbance, structure)
-                displacements.append(told)
+            for disturbance, structure in displaced:
+                displacement, kept = self._predicted(disturbance, structure)
+                displacements.append(displacement)
                 structures.update(kept)
             if self.progress is not None:
                 self.progress(done + 1, len(nodes))
@@ -218,25 +218,25 @@ class _Preparation:
             passed_over,
             tuple(displacements),
             structures,
-            (*system.notes, *self._told(relaxation)),
+            (*system.notes, *self._relaxation_note(relaxation)),
             (*system.warnings, *ood_report(graph, system.training_set).warnings),
         )
 
     def _relaxed(self) -> Relaxation:
-        (found,) = relax(
-            [self.given.replace(columns={})], self.potential, device=self.place, compile=False
+        (relaxation,) = relax(
+            [self.structure.replace(columns={})], self.potential, device=self.place, compile=False
         )
-        if not found.converged:
+        if not relaxation.converged:
             raise MgsymError(
-                f"{self.given.name or 'the structure'} does not come to rest: relax it first, "
+                f"{self.structure.name or 'the structure'} does not come to rest: relax it first, "
                 "mgsym relax FILE"
             )
-        return found
+        return relaxation
 
-    def _told(self, relaxation: Relaxation) -> list[str]:
+    def _relaxation_note(self, relaxation: Relaxation) -> list[str]:
         if relaxation.moved < NOTABLE:
             return []
-        name = self.given.name or "The structure"
+        name = self.structure.name or "The structure"
         return [
             f"{name} was not at a minimum of {self.potential.name}: relaxed first, atoms moved by "
             f"up to {relaxation.moved:.2f} Å"
@@ -253,7 +253,7 @@ class _Preparation:
             graph, self.system.model, nodes, request.method,
             topk=request.topk, device=str(self.place), seed=request.seed, **request.settings,
         )  # fmt: skip
-        found = []
+        draws_of_nodes = []
         for explanation in explanations:
             node = explanation.node
             importance = atom_importance(explanation, graph.num_nodes)
@@ -261,8 +261,8 @@ class _Preparation:
                 distance_between_atoms(graph, node), ranked_atoms(importance), request.atoms,
                 request.repeats, node, request.seed,
             )  # fmt: skip
-            found.append((node, draws))
-        return found
+            draws_of_nodes.append((node, draws))
+        return draws_of_nodes
 
     def _predicted(
         self, disturbance: Displacement, structure: Structure
@@ -270,34 +270,36 @@ class _Preparation:
         """The disturbance with what the model predicts there, and its structure by its file."""
         if disturbance.outcome != ESCAPED:
             return disturbance, {}
-        d, start = disturbance, self.given
+        d, start = disturbance, self.structure
         predicted = predict_graph(self.system.model, self._graph(structure))
         file = f"node{d.node}-{d.kind}{d.draw + 1}.xyz"
-        told = Displacement(**{**asdict(d), "predicted": float(predicted[d.node]), "file": file})
+        completed = Displacement(
+            **{**asdict(d), "predicted": float(predicted[d.node]), "file": file}
+        )
         displaced = torch.zeros(len(start), dtype=torch.int64)
         displaced[list(d.rows)] = 1
         explained = torch.zeros(len(start), dtype=torch.int64)
         explained[d.node] = 1
         structure = structure.replace(columns={}).with_column("displaced", displaced)
-        return told, {file: structure.with_column("explained", explained)}
+        return completed, {file: structure.with_column("explained", explained)}
 
 
 def _flat(request: Request) -> dict[str, Any]:
     """By name, as JSON gives it back."""
     settings = method_settings(request.method, request.settings)
     plain = {**asdict(request), "settings": dict(settings)}
-    found: dict[str, Any] = json.loads(json.dumps(plain))
-    return found
+    options: dict[str, Any] = json.loads(json.dumps(plain))
+    return options
 
 
-def _save(prepared: Prepared, asked: Mapping[str, Any]) -> None:
+def _save(prepared: Prepared, options: Mapping[str, Any]) -> None:
     """The structures, then the plan that names them: with it there, all is there."""
     folder = prepared.folder
     write(prepared.start.replace(columns={}), folder / START, overwrite=True)
     for name, structure in prepared.structures.items():
         write(structure, folder / name, overwrite=True)
     content = {
-        "asked": dict(asked),
+        "asked": dict(options),
         "nodes": prepared.nodes,
         "predicted": list(prepared.predicted.values()),
         "attempts": [[asdict(a) for a in prepared.attempts[n]] for n in prepared.nodes],
@@ -310,7 +312,7 @@ def _save(prepared: Prepared, asked: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
+def _read(folder: Path, options: Mapping[str, Any]) -> Prepared:
     """What a folder holds.
 
     Raises:
@@ -327,10 +329,10 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
         attempts = [tuple(Attempt(**a) for a in tried) for tried in content["attempts"]]
         per_node = [content["predicted"], attempts, content["passed_over"]]
         predicted, tried, passed_over = (dict(zip(nodes, v, strict=True)) for v in per_node)
-        told = tuple(content["notes"]), tuple(content["warnings"])
+        remarks = tuple(content["notes"]), tuple(content["warnings"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"is damaged ({error!r}): begin again, --overwrite", path=path) from error
-    if conflicts := differing(before, asked):
+    if conflicts := differing(before, options):
         raise InputError(
             f"was made for something else ({'; '.join(conflicts)}): resume with what it was begun "
             "with, or begin again with --overwrite",
@@ -340,6 +342,6 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Prepared:
     structures = {name: read(folder / name) for name in names}
     start = read(folder / START)
     return Prepared(
-        folder, int(asked["seed"]), start, nodes, predicted, tried, passed_over, displacements,
-        structures, *told,
+        folder, int(options["seed"]), start, nodes, predicted, tried, passed_over, displacements,
+        structures, *remarks,
     )  # fmt: skip

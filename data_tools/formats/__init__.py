@@ -134,10 +134,10 @@ def read_frames(
     """
     path = Path(path)
     with opened(path) as file:
-        found = _named(format) if format else _detect(path, file)
-        if found.read is None:
-            raise UsageError(f"{found.name} files are written only, they hold no structures")
-        chosen, several = choose(found.read(Source(path, file, types)), frames)
+        file_format = _named(format) if format else _detect(path, file)
+        if file_format.read is None:
+            raise UsageError(f"{file_format.name} files are written only, they hold no structures")
+        chosen, several = choose(file_format.read(Source(path, file, types)), frames)
         structures: list[Structure] = []
         empty: list[int] = []
         for number, parse in chosen:
@@ -170,10 +170,10 @@ def count_frames(path: str | Path, format: str | None = None) -> int:
     """
     path = Path(path)
     with opened(path) as file:
-        found = _named(format) if format else _detect(path, file)
-        if found.read is None:
-            raise UsageError(f"{found.name} files are written only, they hold no structures")
-        return sum(1 for _ in found.read(Source(path, file)))
+        file_format = _named(format) if format else _detect(path, file)
+        if file_format.read is None:
+            raise UsageError(f"{file_format.name} files are written only, they hold no structures")
+        return sum(1 for _ in file_format.read(Source(path, file)))
 
 
 def write(
@@ -195,16 +195,18 @@ def write(
     """
     path = refuse_existing(path, overwrite)
     frames = [structures] if isinstance(structures, Structure) else list(structures)
-    found = output_format(path, format)
-    save = found.write
+    file_format = output_format(path, format)
+    save = file_format.write
     if save is None:
-        raise UsageError(f"{found.name} files can be read, but not written: choose another format")
+        raise UsageError(
+            f"{file_format.name} files can be read, but not written: choose another format"
+        )
     if not frames:
         raise UsageError(f"{path}: there are no structures to write")
-    if len(frames) > 1 and not found.many:
+    if len(frames) > 1 and not file_format.many:
         raise UsageError(
-            f"{path}: {found.name} holds one structure, {len(frames)} given: write several files, "
-            "or choose one of --frames"
+            f"{path}: {file_format.name} holds one structure, {len(frames)} given: write several "
+            "files, or choose one of --frames"
         )
     with atomic_path(path, overwrite) as temporary, temporary.open("wb") as raw:
         if path.suffix.lower() != ".gz":
@@ -223,11 +225,11 @@ def output_format(path: str | Path, format: str | None = None) -> Format:
     """
     if format:
         return _named(format)
-    found = _by_suffix(Path(path))
-    if found is None or found.write is None:
+    file_format = _by_suffix(Path(path))
+    if file_format is None or file_format.write is None:
         writable = ", ".join(s for f in FORMATS if f.write for s in f.suffixes)
         raise UsageError(f"{path}: cannot tell a format to write: end the name in {writable}")
-    return found
+    return file_format
 
 
 def file_stem(path: Path) -> str:
@@ -236,23 +238,23 @@ def file_stem(path: Path) -> str:
     name = name[:-3] if name.lower().endswith(".gz") else name
     suffix = Path(name).suffix
     # dump.10000 and glass_1.5 keep what looks like a suffix
-    known = any(suffix.lower() in f.suffixes for f in FORMATS) or suffix.lower() in OTHER_SUFFIXES
-    return name[: -len(suffix)] if known else name
+    suffixes = {*OTHER_SUFFIXES, *(s for f in FORMATS for s in f.suffixes)}
+    return name[: -len(suffix)] if suffix.lower() in suffixes else name
 
 
 def _detect(path: Path, file: BinaryIO) -> Format:
     head = file.read(HEAD_BYTES)
     file.seek(0)
-    found = next((f for f in FORMATS if f.matches(head)), None) or _by_suffix(path)
-    if found is None and ase_formats.format_in_ase(path) is not None:
-        found = ase_formats.FORMAT
-    if found is None:
+    file_format = next((f for f in FORMATS if f.matches(head)), None) or _by_suffix(path)
+    if file_format is None and ase_formats.format_in_ase(path) is not None:
+        file_format = ase_formats.FORMAT
+    if file_format is None:
         more = "" if ase_formats.is_installed() else '; pip install "mgsym[ase]" reads more'
         raise InputError(
             f"not a structure file known here, expected one of {', '.join(_names())}{more}",
             path=path,
         )
-    return found
+    return file_format
 
 
 def _by_suffix(path: Path) -> Format | None:
@@ -261,10 +263,10 @@ def _by_suffix(path: Path) -> Format | None:
 
 
 def _named(name: str) -> Format:
-    found = next((f for f in FORMATS if f.name == name), None)
-    if found is None:
+    file_format = next((f for f in FORMATS if f.name == name), None)
+    if file_format is None:
         raise UsageError(f"no format {name!r}, expected one of {', '.join(_names())}")
-    return found
+    return file_format
 
 
 def _names() -> list[str]:

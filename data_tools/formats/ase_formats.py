@@ -35,8 +35,8 @@ def format_in_ase(path: Path) -> str | None:
         name = filetype(str(path))
     except (UnknownFileTypeError, OSError, UnicodeDecodeError, EOFError, zlib.error):
         return None
-    known = name in ioformats and name not in REFUSED and ioformats[name].can_read
-    return str(name) if known else None
+    readable = name in ioformats and name not in REFUSED and ioformats[name].can_read
+    return str(name) if readable else None
 
 
 def is_installed() -> bool:

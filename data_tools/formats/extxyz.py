@@ -139,9 +139,9 @@ def _frame(lines: Lines, header: Header, source: Source) -> Structure:
     positions = table.pop("pos")
     species, types = _species(table, source)
     ids = table.pop("id", None)
-    given = dict(pair.split("=", 1) for pair in info.get("column_units", "").split() if "=" in pair)
+    units = dict(pair.split("=", 1) for pair in info.get("column_units", "").split() if "=" in pair)
     if energy_unit:
-        given = {**dict.fromkeys((*ENERGIES, *ENERGY_NAMES), energy_unit), **given}
+        units = {**dict.fromkeys((*ENERGIES, *ENERGY_NAMES), energy_unit), **units}
     return Structure(
         positions=torch.from_numpy(positions),
         cell=cell,
@@ -154,7 +154,7 @@ def _frame(lines: Lines, header: Header, source: Source) -> Structure:
         else torch.from_numpy(whole_numbers(ids, "id")),
         columns={
             (ENERGY_NAMES.get(name, name) if "energy" not in table else name): column(
-                name, values, given.get(name)
+                name, values, units.get(name)
             )
             for name, values in table.items()
             if values.dtype.kind != "U"
@@ -167,18 +167,18 @@ def _cell(
     lines: Lines, info: Mapping[str, str]
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[bool, bool, bool]]:
     """Cell, origin and periodic flags from the comment line."""
-    given = {name: _value(info, name) for name in ("Lattice", "Origin", "pbc")}
-    if given["Lattice"] is None:
+    texts = {name: _value(info, name) for name in ("Lattice", "Origin", "pbc")}
+    if texts["Lattice"] is None:
         raise lines.error(
             "there is no Lattice, but a cell is needed: add "
             'Lattice="ax ay az bx by bz cx cy cz" (Å) to the comment line'
         )
-    text = given["Lattice"].replace(",", " ")
+    text = texts["Lattice"].replace(",", " ")
     edges = lines.numbers(3 if len(text.split()) == 3 else 9, "Lattice", text)
-    origin = lines.numbers(3, "Origin", (given["Origin"] or "0 0 0").replace(",", " "))
+    origin = lines.numbers(3, "Origin", (texts["Origin"] or "0 0 0").replace(",", " "))
     cell = torch.tensor(edges, dtype=torch.float64)
     cell = torch.diag(cell) if len(edges) == 3 else cell.reshape(3, 3)
-    return cell, torch.tensor(origin, dtype=torch.float64), _periodic(lines, info, given["pbc"])
+    return cell, torch.tensor(origin, dtype=torch.float64), _periodic(lines, info, texts["pbc"])
 
 
 def _value(info: Mapping[str, str], key: str) -> str | None:

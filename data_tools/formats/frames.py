@@ -113,8 +113,8 @@ def choose(frames: Iterator[T], text: str) -> tuple[list[tuple[int, T]], bool]:
         last = deque(numbered, maxlen=1)
         chosen, several, count = list(last), any(number for number, _ in last), "it has none"
     elif any(part is not None and part < 0 for part in (wanted.start, wanted.stop, wanted.step)):
-        known = list(numbered)
-        chosen, several, count = known[wanted], len(known) > 1, f"it has {len(known)}"
+        every = list(numbered)
+        chosen, several, count = every[wanted], len(every) > 1, f"it has {len(every)}"
     else:
         chosen = list(islice(numbered, wanted.start, wanted.stop, wanted.step))
         several = any(number > 0 for number, _ in chosen) or _goes_on(numbered)

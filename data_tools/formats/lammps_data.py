@@ -138,11 +138,11 @@ def _header(lines: Lines, content: _Content, words: list[str]) -> None:
             content.box[name] = lines.numbers(count, name, numbers)
 
 
-def _section(lines: Lines, what: str) -> str:
+def _section(lines: Lines, expected: str) -> str:
     """The first line of a section, after its blank line."""
-    line = lines.expect(what)
+    line = lines.expect(expected)
     while not line.strip():
-        line = lines.expect(what)
+        line = lines.expect(expected)
     return line
 
 
@@ -225,15 +225,15 @@ def _structure(lines: Lines, content: _Content, source: Source) -> Structure:
 def _species(content: _Content, source: Source) -> Species:
     """From what Masses, their comments and the type labels say of each type."""
     numbers = whole_numbers(_type_numbers(content), "type")
-    given, index = np.unique(numbers, return_inverse=True)
-    masses = np.array([content.masses.get(number, 0.0) for number in given.tolist()])
+    present, index = np.unique(numbers, return_inverse=True)
+    masses = np.array([content.masses.get(number, 0.0) for number in present.tolist()])
     label = {number: name for name, number in content.labels.items()}
     # a comment is a name only where it can be one: 1 63.546 # 12 atoms
     names = [
-        np.array(["" if (name := hints.get(n, "")).isdecimal() else name for n in given.tolist()])
+        np.array(["" if (name := hints.get(n, "")).isdecimal() else name for n in present.tolist()])
         for hints in (content.comments, label)
     ]
-    species, types = species_of(source.types, source.path, given, names, masses)
+    species, types = species_of(source.types, source.path, present, names, masses)
     return species, types[torch.from_numpy(index.reshape(-1))]
 
 
@@ -251,15 +251,15 @@ def _type_numbers(content: _Content) -> Array:
     return np.array(numbers)[index]
 
 
-def _box(lines: Lines, given: dict[str, list[float]]) -> Box:
-    if {"avec", "bvec", "cvec"} <= set(given):
-        cell = np.array([given["avec"], given["bvec"], given["cvec"]])
-        return Box(cell, np.array(given.get("abc origin", [0.0, 0.0, 0.0])))
-    missing = [name for name in ("xlo xhi", "ylo yhi", "zlo zhi") if name not in given]
+def _box(lines: Lines, header: dict[str, list[float]]) -> Box:
+    if {"avec", "bvec", "cvec"} <= set(header):
+        cell = np.array([header["avec"], header["bvec"], header["cvec"]])
+        return Box(cell, np.array(header.get("abc origin", [0.0, 0.0, 0.0])))
+    missing = [name for name in ("xlo xhi", "ylo yhi", "zlo zhi") if name not in header]
     if missing:
         raise InputError(f"the header has no {missing[0]}: a cell is needed", path=lines.path)
-    low, high = zip(*(given[name] for name in ("xlo xhi", "ylo yhi", "zlo zhi")), strict=True)
-    return from_edges(low, high, given.get("xy xz yz", [0.0, 0.0, 0.0]))
+    low, high = zip(*(header[name] for name in ("xlo xhi", "ylo yhi", "zlo zhi")), strict=True)
+    return from_edges(low, high, header.get("xy xz yz", [0.0, 0.0, 0.0]))
 
 
 def write(structures: Sequence[Structure], file: BinaryIO) -> None:

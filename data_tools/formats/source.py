@@ -181,8 +181,8 @@ class Lines:
         line = next(self._next(1), None)
         return None if line is None else self._text(line)
 
-    def expect(self, what: str) -> str:
-        """The next line, which holds `what`.
+    def expect(self, expected: str) -> str:
+        """The next line, which holds `expected`.
 
         Raises:
             InputError: the file ends here.
@@ -190,7 +190,7 @@ class Lines:
         line = self.read()
         if line is None:
             raise InputError(
-                f"the file ends after line {self.number}, expected {what}: it was cut short",
+                f"the file ends after line {self.number}, expected {expected}: it was cut short",
                 path=self.path,
             )
         return line
@@ -226,30 +226,30 @@ class Lines:
                 )
             yield line
 
-    def numbers(self, count: int, what: str, line: str | None = None) -> list[float]:
-        """The numbers on the next line (or on `line`, just read), which are `what`.
+    def numbers(self, count: int, expected: str, line: str | None = None) -> list[float]:
+        """The numbers on the next line (or on `line`, just read), which are `expected`.
 
         Raises:
             InputError: they are not `count` numbers.
         """
-        text = self.expect(what) if line is None else line
+        text = self.expect(expected) if line is None else line
         try:
             values = [float(word) for word in text.split()]
         except ValueError:
             values = []
         if len(values) != count:
-            raise self.error(f"expected {count} numbers ({what}), found {shown(text)}")
+            raise self.error(f"expected {count} numbers ({expected}), found {shown(text)}")
         return values
 
-    def count(self, what: str, least: int = 1) -> int:
+    def count(self, expected: str, least: int = 1) -> int:
         """The whole number on the next line, at least `least`.
 
         Raises:
             InputError: it is not.
         """
-        return self.whole(self.expect(what), what, least)
+        return self.whole(self.expect(expected), expected, least)
 
-    def whole(self, text: str, what: str, least: int = 1) -> int:
+    def whole(self, text: str, expected: str, least: int = 1) -> int:
         """`text` of the line read last as a whole number from `least` that a computer counts."""
         try:
             value = int(text)
@@ -257,7 +257,9 @@ class Lines:
             value = least - 1
         if not least <= value < 2**63:
             bound = "above 0" if least == 1 else f"of at least {least}"
-            raise self.error(f"expected the {what}, a whole number {bound}, found {shown(text)}")
+            raise self.error(
+                f"expected the {expected}, a whole number {bound}, found {shown(text)}"
+            )
         return value
 
     def table(
@@ -339,8 +341,8 @@ class Lines:
 
 
 def _without_comment(line: bytes, comment: bytes) -> bytes:
-    text, found, _ = line.partition(comment)
-    return text + b"\n" if found else line
+    text, mark, _ = line.partition(comment)
+    return text + b"\n" if mark else line
 
 
 def _parse_rows(lines: list[bytes], kinds: Sequence[str]) -> list[Array] | None:

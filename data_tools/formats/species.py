@@ -35,7 +35,7 @@ from mgsym.structure.elements import ATOMIC_NUMBER, MASS, SYMBOLS, element_of_ma
 Species: TypeAlias = tuple[tuple[str, ...], Tensor]
 
 TOLERANCE = 1.0  # amu, between the mass of a name and the mass given
-SHOWN = 3  # contradictions of a file that are told one by one
+SHOWN = 3  # contradictions of a file that are shown one by one
 MASSES = ("mass", "masses", "Mass")  # what columns of masses are called
 ADVICE = "add --types 1=Cu,2=Zr"
 
@@ -54,8 +54,8 @@ class Kind(NamedTuple):
     mass: float | None = None
 
     def __str__(self) -> str:
-        what = f"type {self.number}" if self.number is not None else "an atom"
-        return f"{what} called {' and '.join(self.names)}" if self.names else what
+        atoms = f"type {self.number}" if self.number is not None else "an atom"
+        return f"{atoms} called {' and '.join(self.names)}" if self.names else atoms
 
 
 def element_of(kind: Kind, types: Types | None, say: Callable[[str], None]) -> str:
@@ -64,16 +64,16 @@ def element_of(kind: Kind, types: Types | None, say: Callable[[str], None]) -> s
     Args:
         kind: what the file says.
         types: what the user says of type numbers.
-        say: told of each contradiction that is settled.
+        say: called with each contradiction that is settled.
 
     Raises:
         InputError: nothing tells, or what tells contradicts itself.
     """
     symbols = list(dict.fromkeys(name for name in kind.names if name in ATOMIC_NUMBER))
     of_mass = None if kind.mass is None else element_of_mass(kind.mass)
-    told = (types or {}).get(kind.number) if kind.number is not None else None
-    if told is not None:
-        return _as_told(kind, told, symbols, of_mass, say)
+    user_symbol = (types or {}).get(kind.number) if kind.number is not None else None
+    if user_symbol is not None:
+        return _element_of_user(kind, user_symbol, symbols, of_mass, say)
     if kind.mass is None:
         return _by_name(kind, symbols)
     fitting = [symbol for symbol in symbols if abs(MASS[symbol] - kind.mass) <= TOLERANCE]
@@ -86,21 +86,21 @@ def element_of(kind: Kind, types: Types | None, say: Callable[[str], None]) -> s
     return of_mass
 
 
-def _as_told(
-    kind: Kind, told: str, symbols: Sequence[str], of_mass: str | None, say: Callable[[str], None]
+def _element_of_user(
+    kind: Kind, symbol: str, symbols: Sequence[str], of_mass: str | None, say: Callable[[str], None]
 ) -> str:
     """The user's element, unless a mass is another's."""
-    far = kind.mass is not None and abs(MASS[told] - kind.mass) > TOLERANCE
+    far = kind.mass is not None and abs(MASS[symbol] - kind.mass) > TOLERANCE
     if far and of_mass is not None:
         raise InputError(
-            f"{kind} has a mass of {kind.mass:g} amu, which is {of_mass}, but --types says {told} "
-            f"({MASS[told]:g} amu): correct --types, or the mass in the file"
+            f"{kind} has a mass of {kind.mass:g} amu, which is {of_mass}, but --types says "
+            f"{symbol} ({MASS[symbol]:g} amu): correct --types, or the mass in the file"
         )
     if far:
-        say(f"{kind} has a mass of {kind.mass:g} amu, no element's: {told}, as --types says")
-    elif symbols and told not in symbols:
-        say(f"{kind} is taken for {told}, as --types says")
-    return told
+        say(f"{kind} has a mass of {kind.mass:g} amu, no element's: {symbol}, as --types says")
+    elif symbols and symbol not in symbols:
+        say(f"{kind} is taken for {symbol}, as --types says")
+    return symbol
 
 
 def _by_name(kind: Kind, symbols: Sequence[str]) -> str:
@@ -205,17 +205,17 @@ def said(path: Path) -> Iterator[Callable[[str], None]]:
     """Gather what is to be said of a file; a few lines of it become warnings at the end."""
     lines: dict[str, None] = {}
     yield lambda line: lines.update({line: None})
-    told = list(lines)[:SHOWN]
+    shown = list(lines)[:SHOWN]
     if len(lines) > SHOWN:
-        told.append(f"{len(lines) - SHOWN} more contradictions like this")
-    for line in told:
+        shown.append(f"{len(lines) - SHOWN} more contradictions like this")
+    for line in shown:
         warnings.warn(f"{path}: {line}", InputWarning, stacklevel=4)
 
 
 def unused(symbols: Sequence[str]) -> str:
     """What is said where ``--types`` has no numbers to speak of."""
-    found = ", ".join(dict.fromkeys(symbols))
-    return f"it names its elements itself ({found}) and has no type numbers: --types is not used"
+    elements = ", ".join(dict.fromkeys(symbols))
+    return f"it names its elements itself ({elements}) and has no type numbers: --types is not used"
 
 
 def warn_unused_types(types: Types | None, path: str | Path, symbols: Sequence[str] = ()) -> None:

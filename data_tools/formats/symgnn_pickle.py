@@ -190,7 +190,7 @@ def _read(source: Source) -> Structure:
     numbers = _array(data, "types").reshape(-1)
     names = np.array([ELEMENTS.get(number, "") for number in numbers.tolist()], dtype=np.str_)
     species, types = species_of(source.types, source.path, numbers, [names])
-    known = identify(content)
+    original = identify(content)
     return Structure(
         positions=torch.from_numpy(positions),
         cell=torch.diag(torch.from_numpy(box)),
@@ -202,8 +202,8 @@ def _read(source: Source) -> Structure:
             for key, name, unit in COLUMNS
             if key in data
         },
-        glass=known.glass if known else "",
-        split=known.split if known else "",
+        glass=original.glass if original else "",
+        split=original.split if original else "",
     )
 
 
@@ -236,10 +236,10 @@ def _array(data: Mapping[str, Any], key: str) -> Array:
     """
     if key not in data:
         raise InputError(f"the dict has no {key!r}: it is not a SymGNN structure")
-    found = data[key]
-    if type(found) is not _Array or found.values is None:
+    array = data[key]
+    if type(array) is not _Array or array.values is None:
         raise InputError(f"{key} is not an array of numbers")
-    return found.values.astype(np.float64)
+    return array.values.astype(np.float64)
 
 
 FORMAT = Format(

@@ -69,18 +69,18 @@ def write_report(
     """
     path = check_page((run_home(run) or Path()) / REPORT if out is None else out, overwrite)
     new_figure((1.0, 1.0))  # refuses to go on without matplotlib
-    found = gather(
+    facts = gather(
         run, graphs, settings, types=types, potential=potential, device=device, progress=progress
     )
     lead = (
         "What the model was trained on, how well it predicts energy barriers around atoms, and "
         "what its predictions rest on."
     )
-    text = page(f"Report of {Path(run).resolve().name}", lead, report_sections(found), foot())
+    text = page(f"Report of {Path(run).resolve().name}", lead, report_sections(facts), foot())
     with atomic_path(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    shown = {role: tuple(one.name for one in several) for role, several in found.roles.items()}
-    explained = 0 if found.explained is None else len(found.explained.explanations)
-    several = len(found.ensemble) > 1 and explained
-    notes = (f"Of {len(found.ensemble)} models the first is explained",) if several else ()
-    return Report(path, shown, explained, notes, found.warnings)
+    shown = {role: tuple(s.name for s in several) for role, several in facts.roles.items()}
+    explained = 0 if facts.explained is None else len(facts.explained.explanations)
+    several = len(facts.ensemble) > 1 and explained
+    notes = (f"Of {len(facts.ensemble)} models the first is explained",) if several else ()
+    return Report(path, shown, explained, notes, facts.warnings)

@@ -130,42 +130,42 @@ class ReportFacts:
     @property
     def roles(self) -> dict[str, list[ReportedStructure]]:
         """The structures by role."""
-        found: dict[str, list[ReportedStructure]] = {}
-        for one in self.structures:
-            found.setdefault(one.role, []).append(one)
-        return found
+        roles: dict[str, list[ReportedStructure]] = {}
+        for structure in self.structures:
+            roles.setdefault(structure.role, []).append(structure)
+        return roles
 
     def scores(self) -> dict[str, SplitScores]:
         """By role, of structures with labels."""
-        found = {}
+        scores = {}
         for role, several in self.roles.items():
-            known = [one for one in several if one.scores.count]
-            if known:
-                graphs = [one.graph for one in known]
-                found[role] = score_graphs([one.prediction.mean for one in known], graphs)
-        return found
+            labelled = [s for s in several if s.scores.count]
+            if labelled:
+                graphs = [s.graph for s in labelled]
+                scores[role] = score_graphs([s.prediction.mean for s in labelled], graphs)
+        return scores
 
     def element_scores(self) -> dict[str, dict[str, Scores]]:
         """By role and element, over the atoms of that element in all structures of the role."""
-        found: dict[str, dict[str, Scores]] = {}
+        scores: dict[str, dict[str, Scores]] = {}
         for role, several in self.roles.items():
-            symbols = dict.fromkeys(s for one in several for s in one.graph.species)
+            symbols = dict.fromkeys(symbol for s in several for symbol in s.graph.species)
             parts = {symbol: _element(several, symbol) for symbol in symbols}
-            found[role] = {symbol: s for symbol, s in parts.items() if s.count}
-        return {role: parts for role, parts in found.items() if parts}
+            scores[role] = {symbol: s for symbol, s in parts.items() if s.count}
+        return {role: parts for role, parts in scores.items() if parts}
 
     def reliabilities(self) -> dict[str, Reliability]:
         """By role, of structures that did not train; none where no error is predicted."""
-        found = {}
+        reliabilities = {}
         for role, several in self.roles.items():
-            means, spreads = zip(*(one.prediction for one in several), strict=True)
-            graphs = [one.graph for one in several]
-            features = [features_of(one.prediction, one.graph, self.ensemble) for one in several]
+            means, spreads = zip(*(s.prediction for s in several), strict=True)
+            graphs = [s.graph for s in several]
+            features = [features_of(s.prediction, s.graph, self.ensemble) for s in several]
             fit = self.ensemble.calibration
-            one = reliability(means, spreads, graphs, fit, features=features)
-            if one is not None and role != "train":
-                found[role] = one
-        return found
+            measured = reliability(means, spreads, graphs, fit, features=features)
+            if measured is not None and role != "train":
+                reliabilities[role] = measured
+        return reliabilities
 
 
 def gather(
@@ -211,11 +211,11 @@ def gather(
     steps = len(chosen) + 1 + last
     structures = []
     for done, (graph, role) in enumerate(chosen):
-        (found,) = predict_with_spread([graph], ensemble)
-        agreed = score(found.mean, graph.target, graph.target_stderr)
-        known = ood_report(graph, ensemble.training_set)
-        structures.append(ReportedStructure(graph, role, found, agreed, known))
-        warnings += [*known.warnings, *physics_warning(graph, ensemble)]
+        (prediction,) = predict_with_spread([graph], ensemble)
+        scores = score(prediction.mean, graph.target, graph.target_stderr)
+        ood = ood_report(graph, ensemble.training_set)
+        structures.append(ReportedStructure(graph, role, prediction, scores, ood))
+        warnings += [*ood.warnings, *physics_warning(graph, ensemble)]
         progress(done + 1, steps)
     generator = torch.Generator().manual_seed(settings.seed)
     rotated = rotated_predictions(ensemble, chosen[0][0], settings.rotations, generator)
@@ -276,11 +276,11 @@ def _roles(
 ) -> tuple[list[tuple[Graph, str]], list[str]]:
     """The run's structures with their roles, and warnings; all given ones without a record."""
     if not records:
-        known = ensemble.metadata
-        trained = known.training_set.names if known is not None else ()
+        metadata = ensemble.metadata
+        trained = metadata.training_set.names if metadata is not None else ()
         marked = [(g, "train" if g.names[0] in trained else HELD_OUT) for g in graphs]
         order = {"test": 0, "validation": 1}
-        marked.sort(key=lambda one: (one[1] == "train", order.get(one[0].splits[0], 2)))
+        marked.sort(key=lambda pair: (pair[1] == "train", order.get(pair[0].splits[0], 2)))
         return marked, []
     record = next(iter(records.values()))
     by_name = {graph.names[0]: graph for graph in graphs}
@@ -307,23 +307,24 @@ def _explained(
     groups = choose_nodes(predict_graph(model, graph), max(settings.nodes, GROUPED))
     nodes = [node for group in groups.values() for node in group][: settings.nodes]
     options: dict[str, Any] = {"budget": k} if "budget" in method_settings(method) else {}
-    found = []
+    explanations = []
     for explanation in explain_nodes(graph, model, nodes, method, seed=settings.seed, **options):
-        found.append(explanation)
-        progress(len(found), len(nodes) + 1)
-    asked: dict[str, Any] = {"k": k, "draws": DRAWS, "seed": settings.seed, "explanations": found}
-    worth = evaluate_explanations(graph, model, nodes, method, sizes=SIZES, shuffled=False, **asked)
+        explanations.append(explanation)
+        progress(len(explanations), len(nodes) + 1)
+    same: dict[str, Any] = {"k": k, "draws": DRAWS, "seed": settings.seed}
+    same["explanations"] = explanations
+    worth = evaluate_explanations(graph, model, nodes, method, sizes=SIZES, shuffled=False, **same)
     which = settings.nodes if settings.nodes >= GROUPED else nodes
-    statistics = edge_statistics(graph, model, which, method, **asked)
+    statistics = edge_statistics(graph, model, which, method, **same)
     progress(1, 1)
-    return ExplainedNodes(graph, tuple(one.topk(k) for one in found), worth, statistics)
+    return ExplainedNodes(graph, tuple(e.topk(k) for e in explanations), worth, statistics)
 
 
 def _element(several: Sequence[ReportedStructure], symbol: str) -> Scores:
     predicted, target = [], []
-    for one in several:
-        if symbol in one.graph.species:
-            own = one.graph.types == one.graph.species.index(symbol)
-            predicted.append(one.prediction.mean[own])
-            target.append(one.graph.target[own])
+    for structure in several:
+        if symbol in structure.graph.species:
+            own = structure.graph.types == structure.graph.species.index(symbol)
+            predicted.append(structure.prediction.mean[own])
+            target.append(structure.graph.target[own])
     return score(torch.cat(predicted), torch.cat(target))

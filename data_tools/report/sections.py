@@ -54,7 +54,7 @@ correlation within the panel. Labels carry noise of their own, so that even a pe
 scatter."""
 
 
-def report_sections(found: ReportFacts) -> list[Section]:
+def report_sections(report: ReportFacts) -> list[Section]:
     """The report's sections, in order."""
     makers: list[tuple[str, str, Callable[[ReportFacts], list[Html]]]] = [
         ("summary", "Summary", summary),
@@ -67,29 +67,29 @@ def report_sections(found: ReportFacts) -> list[Section]:
         ("explanations", "Explanations", explanations),
         ("statistics", "Statistics of explanations", statistics),
     ]
-    return [Section(key, title, tuple(make(found))) for key, title, make in makers]
+    return [Section(key, title, tuple(make(report))) for key, title, make in makers]
 
 
-def summary(found: ReportFacts) -> list[Html]:
+def summary(report: ReportFacts) -> list[Html]:
     """The model, how it was trained, and by what."""
-    models = found.ensemble.models
-    names = [m.metadata.model.name for m in found.ensemble.members if m.metadata is not None]
+    models = report.ensemble.models
+    names = [m.metadata.model.name for m in report.ensemble.members if m.metadata is not None]
     about: dict[str, Cell] = {
-        "run": str(found.run),
+        "run": str(report.run),
         "model": ", ".join(dict.fromkeys(names)),
         "models": len(models) if len(models) > 1 else None,
         "parameters": _joined([m.num_parameters for m in models]),
-        "cutoff": f"{found.ensemble.cutoff:g} Å",
+        "cutoff": f"{report.ensemble.cutoff:g} Å",
         "reach": _reach([m.receptive_field for m in models]),
     }
-    members = found.ensemble.members
-    records = list(found.records.values()) or [m.metadata.extra for m in members if m.metadata]
+    members = report.ensemble.members
+    records = list(report.records.values()) or [m.metadata.extra for m in members if m.metadata]
     about["preset"] = _joined([r.get("preset") for r in records])
     about["seed" if len(records) == 1 else "seeds"] = _joined(
         [r.get("seed") for r in records], True
     )
     about["best epoch"] = _joined([r.get("best_epoch", r.get("epoch")) for r in records], True)
-    if found.records:
+    if report.records:
         seconds = sum(r.get("seconds") or 0.0 for r in records)
         about |= {
             "epochs": _joined([r.get("epochs") for r in records]),
@@ -103,16 +103,16 @@ def summary(found: ReportFacts) -> list[Html]:
             "command": records[0].get("command"),
         }
     parts = [facts(about)]
-    headline = _headline(found)
+    headline = _headline(report)
     if headline:
         parts.insert(0, paragraph(headline))
-    parts += [paragraph(f"Mind: {text}.") for text in found.warnings]
+    parts += [paragraph(f"Mind: {text}.") for text in report.warnings]
     return parts
 
 
-def _headline(found: ReportFacts) -> str:
+def _headline(report: ReportFacts) -> str:
     """The score that counts, in a sentence."""
-    for role, scores in found.scores().items():
+    for role, scores in report.scores().items():
         if role == "train":
             continue
         limits = [
@@ -125,30 +125,28 @@ def _headline(found: ReportFacts) -> str:
         )
         reach = f"; labels of this noise let a perfect model reach {mean:.3f}"
         most = f"{reach} (95 % interval {low:.2f} to {high:.2f})" if limits else ""
-        one = len(scores.structures) == 1
+        single = len(scores.structures) == 1
         quoted = ", ".join(f"“{name}”" for name in scores.structures)
-        where = f"{role} structure{'' if one else 's'} {quoted}"
+        where = f"{role} structure{'' if single else 's'} {quoted}"
         return (
             f"On the {where}, predicted and labelled barriers correlate with a Pearson coefficient "
-            f"of {scores.mean_pearson:.3f}{'' if one else ' (mean within structures)'}{most}. The "
-            f"mean absolute error is {scores.pooled.mae:.3f} eV. {MEANING[role]}"
+            f"of {scores.mean_pearson:.3f}{'' if single else ' (mean within structures)'}{most}. "
+            f"The mean absolute error is {scores.pooled.mae:.3f} eV. {MEANING[role]}"
         )
     return ""
 
 
-def data(found: ReportFacts) -> list[Html]:
+def data(report: ReportFacts) -> list[Html]:
     """A row per structure."""
     rows: list[list[Cell]] = []
-    for one in found.structures:
-        s = summarise(one.graph, "")
-        usual = one.ood
+    for structure in report.structures:
+        s = summarise(structure.graph, "")
+        scores, usual = structure.scores, structure.ood
         far = (None, None) if usual.median is None else (usual.median, usual.upper)
         rows.append([
-            s.name, s.atoms, tables.formula(s.composition), one.role, s.glass, s.edges,
+            s.name, s.atoms, tables.formula(s.composition), structure.role, s.glass, s.edges,
             s.labelled, tables.mean_sd(s.label_mean, s.label_sd),
-            tables.with_interval(
-                one.scores.ceiling, one.scores.ceiling_low, one.scores.ceiling_high
-            ),
+            tables.with_interval(scores.ceiling, scores.ceiling_low, scores.ceiling_high),
             *(None if x is None else f"{x:.2f}" for x in far),
         ])  # fmt: skip
     names = (
@@ -158,7 +156,7 @@ def data(found: ReportFacts) -> list[Html]:
     split = (
         "Whole glasses are held out: atoms of one glass see nearly the same surroundings, so a "
         "split atom by atom would measure memory."
-        if found.records
+        if report.records
         else "The model has no run directory here; roles follow from the names of the structures "
         "that trained it."
     )
@@ -171,19 +169,19 @@ def data(found: ReportFacts) -> list[Html]:
     return [paragraph(split), table(names, rows, caption)]
 
 
-def training(found: ReportFacts) -> list[Html]:
+def training(report: ReportFacts) -> list[Html]:
     """Curves of metrics.csv."""
-    histories = histories_of(found.records)
+    histories = histories_of(report.records)
     if not histories:
         why = (
             "The model was fitted in one go, or for one epoch only: there is no curve to show."
-            if found.records
+            if report.records
             else "The model has no run directory here, so nothing tells how it was trained."
         )
-        return [paragraph(why), *learned_transforms(found, histories)]
-    first = next(iter(found.records.values()))
+        return [paragraph(why), *learned_transforms(report, histories)]
+    first = next(iter(report.records.values()))
     validated = bool(first.get("split", {}).get("validation"))
-    best = {name: record.get("best_epoch") for name, record in found.records.items()}
+    best = {name: record.get("best_epoch") for name, record in report.records.items()}
     caption = "The training loss (of labels in standard deviations) should fall. "
     if validated:
         caption += (
@@ -196,14 +194,14 @@ def training(found: ReportFacts) -> list[Html]:
     caption += "The learning rate is the one that was set."
     drawn = curves_of_training(histories, best, validated)
     curves = picture(drawn, caption, "Learning curves against the epoch")
-    return [curves, *learned_transforms(found, histories)]
+    return [curves, *learned_transforms(report, histories)]
 
 
 def learned_transforms(
-    found: ReportFacts, histories: Mapping[str, Sequence[Mapping[str, float]]]
+    report: ReportFacts, histories: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> list[Html]:
     """What a model learned of the transforms that it averages over; nothing of other models."""
-    learned = {n: r["transforms"] for n, r in found.records.items() if r.get("transforms")}
+    learned = {n: r["transforms"] for n, r in report.records.items() if r.get("transforms")}
     if not learned:
         return []
     caption = (
@@ -215,11 +213,11 @@ def learned_transforms(
     if shown := {name: histories[name] for name in learned if name in histories}:
         drawn = curves_of_transforms(shown)
         parts.append(picture(drawn, caption, "Learned transforms against the epoch"))
-    for name, one in learned.items():
-        title = tables.transforms_title(one)
-        what = title if len(learned) == 1 else f"{name}: {title}"
-        text = f"{what}. Moved: since the start of the training."
-        parts.append(table(*tables.transforms(one), text))
+    for name, transforms in learned.items():
+        title = tables.transforms_title(transforms)
+        prefix = "" if len(learned) == 1 else f"{name}: "
+        text = f"{prefix}{title}. Moved: since the start of the training."
+        parts.append(table(*tables.transforms(transforms), text))
     return parts
 
 
@@ -234,9 +232,9 @@ def histories_of(
     }
 
 
-def agreement(found: ReportFacts) -> list[Html]:
+def agreement(report: ReportFacts) -> list[Html]:
     """Scores of each structure and element, and parity plots."""
-    scores = found.scores()
+    scores = report.scores()
     if not scores:
         return [paragraph("No atom of these structures has a label to compare with.")]
     parts = [
@@ -247,25 +245,25 @@ def agreement(found: ReportFacts) -> list[Html]:
             "differ. Ceiling: what a perfect model would reach, given the labels' errors. Bias is "
             "predicted − labelled.",
         ),
-        *_seeds(found),
+        *_seeds(report),
     ]
     rows: list[list[Cell]] = [
         [role, symbol, s.count, *(f"{x:.4f}" for x in (s.pearson, s.mae, s.bias))]
-        for role, elements in found.element_scores().items()
+        for role, elements in report.element_scores().items()
         for symbol, s in elements.items()
     ]
     names = ("role", "element", "atoms", "Pearson", "MAE/eV", "bias/eV")
     parts.append(table(names, rows, "The same by element, over all structures of a role."))
-    for role, several in found.roles.items():
-        known = [one for one in several if one.scores.count]
-        if known:
-            parts += [heading(f"Parity: {role}"), _parity(role, known)]
+    for role, several in report.roles.items():
+        labelled = [structure for structure in several if structure.scores.count]
+        if labelled:
+            parts += [heading(f"Parity: {role}"), _parity(role, labelled)]
     return parts
 
 
-def _seeds(found: ReportFacts) -> list[Html]:
+def _seeds(report: ReportFacts) -> list[Html]:
     """Of several seeds, mean and standard deviation over them."""
-    home = run_home(found.run)
+    home = run_home(report.run)
     scores = None if home is None else read_summary(home).get("scores")
     if not scores:
         return []
@@ -276,10 +274,16 @@ def _seeds(found: ReportFacts) -> list[Html]:
     return [table(*tables.seeds(scores), caption)]
 
 
-def _parity(role: str, known: Sequence[ReportedStructure]) -> Html:
-    shown = known[:MOST_ROWS]
-    more = f" The first {MOST_ROWS} of {len(known)} structures." if len(known) > MOST_ROWS else ""
-    drawn = parity_grid([one.prediction.mean for one in shown], [one.graph for one in shown])
+def _parity(role: str, labelled: Sequence[ReportedStructure]) -> Html:
+    shown = labelled[:MOST_ROWS]
+    more = (
+        f" The first {MOST_ROWS} of {len(labelled)} structures."
+        if len(labelled) > MOST_ROWS
+        else ""
+    )
+    drawn = parity_grid(
+        [structure.prediction.mean for structure in shown], [structure.graph for structure in shown]
+    )
     caption = (
         f"Predicted against labelled barriers, one point per atom: all atoms coloured by element, "
         f"then each element alone.{more} {' '.join(FOLLOWED.split())} {MEANING[role]}"
@@ -287,11 +291,11 @@ def _parity(role: str, known: Sequence[ReportedStructure]) -> Html:
     return picture(drawn, caption, f"Predicted against labelled barriers of {role} structures")
 
 
-def calibration(found: ReportFacts) -> list[Html]:
+def calibration(report: ReportFacts) -> list[Html]:
     """Whether predicted standard deviations are honest."""
-    honest = found.reliabilities()
-    if not honest:
-        alone = len(found.ensemble) == 1 and found.ensemble.calibration is None
+    reliabilities = report.reliabilities()
+    if not reliabilities:
+        alone = len(report.ensemble) == 1 and report.ensemble.calibration is None
         why = (
             "One model without a calibration predicts no standard deviation, so there is nothing "
             "to compare. Train several seeds (mgsym train --seeds 0:4), or calibrate with mgsym "
@@ -301,15 +305,15 @@ def calibration(found: ReportFacts) -> list[Html]:
             "deviations with."
         )
         return [paragraph(why)]
-    fit = found.ensemble.calibration
+    fit = report.ensemble.calibration
     parts = []
     if fit is not None:
         text = (
-            f"The spread between {len(found.ensemble)} models is turned into a standard deviation "
+            f"The spread between {len(report.ensemble)} models is turned into a standard deviation "
             f"of the barrier: error² = ({fit.scale:.3f} × spread)² + ({fit.floor:.3f} eV)², fitted "
             f"to {fit.atoms} labels"
         )
-        validated = bool(found.records)
+        validated = bool(report.records)
         text += (
             " of the validation structures, so others put it to the proof." if validated else "."
         )
@@ -321,19 +325,21 @@ def calibration(found: ReportFacts) -> list[Html]:
         "barrier and the label's noise). On the line the error found is the one promised; above it "
         "the model is too sure of itself, below it too modest."
     )
-    parts.append(picture(reliability_figure(honest), caption, "Found against predicted errors"))
-    for role, one in honest.items():
-        items: Mapping[str, Cell] = tables.reliability_facts(one)
-        parts += [heading(f"{role}: {one.count} labels"), facts(items)]
-        parts.append(folded("Bin by bin", table(*tables.reliability_bins(one))))
+    parts.append(
+        picture(reliability_figure(reliabilities), caption, "Found against predicted errors")
+    )
+    for role, reliability in reliabilities.items():
+        items: Mapping[str, Cell] = tables.reliability_facts(reliability)
+        parts += [heading(f"{role}: {reliability.count} labels"), facts(items)]
+        parts.append(folded("Bin by bin", table(*tables.reliability_bins(reliability))))
     return parts
 
 
-def maps(found: ReportFacts) -> list[Html]:
+def maps(report: ReportFacts) -> list[Html]:
     """A slice, and the atoms in three dimensions."""
-    one = found.shown
-    predicted = one.prediction.mean
-    labelled = bool(one.graph.labelled.any())
+    structure = report.shown
+    predicted = structure.prediction.mean
+    labelled = bool(structure.graph.labelled.any())
     sides = (
         "left as predicted, in the middle as labelled, and on the right the difference: red where "
         "the prediction is too high. Predictions are smoother than labels, which carry noise."
@@ -341,32 +347,32 @@ def maps(found: ReportFacts) -> list[Html]:
         else "as predicted; there are no labels to set beside them."
     )
     caption = (
-        f"Barriers of the atoms in a slab {SLAB:g} Å thick across the middle of “{one.name}” "
-        f"({one.role}), seen along z: {sides} Colours end at 2 and 98 % of the values."
+        f"Barriers of the atoms in a slab {SLAB:g} Å thick across the middle of “{structure.name}” "
+        f"({structure.role}), seen along z: {sides} Colours end at 2 and 98 % of the values."
     )
-    rows = middle_atoms(one.graph)
+    rows, atoms = middle_atoms(structure.graph), structure.graph.num_nodes
     slab = (
-        f"A slab of {len(rows):,} of its {one.graph.num_nodes:,} atoms around the middle height, "
+        f"A slab of {len(rows):,} of its {atoms:,} atoms around the middle height, "
         "so that the page stays small. "
-        if len(rows) < one.graph.num_nodes
+        if len(rows) < atoms
         else ""
     )
     turned = (
-        f"The atoms of “{one.name}” in their cell, coloured by predicted barrier. {slab}Drag to "
-        "turn, scroll to come nearer; the pointer shows id and barriers of an atom; the legend "
+        f"The atoms of “{structure.name}” in their cell, coloured by predicted barrier. {slab}Drag "
+        "to turn, scroll to come nearer; the pointer shows id and barriers of an atom; the legend "
         "hides an element."
     )
-    drawn = slice_figure(one.graph, predicted)
+    drawn = slice_figure(structure.graph, predicted)
     return [
-        picture(drawn, caption, f"Barriers in a slice of {one.name}"),
-        view(atoms_figure(one.graph, predicted, rows), turned, "view-atoms"),
+        picture(drawn, caption, f"Barriers in a slice of {structure.name}"),
+        view(atoms_figure(structure.graph, predicted, rows), turned, "view-atoms"),
     ]
 
 
-def rotations(found: ReportFacts) -> list[Html]:
+def rotations(report: ReportFacts) -> list[Html]:
     """How far predictions move when the structure is rotated and reflected."""
-    one, model = found.shown, found.ensemble.models[0]
-    spread = spread_of(found.rotated, float(model.label_scale))
+    structure, model = report.shown, report.ensemble.models[0]
+    spread = spread_of(report.rotated, float(model.label_scale))
     declared = {
         "yes": "The model is invariant by construction.",
         "no": "The model is not invariant by construction.",
@@ -385,15 +391,15 @@ def rotations(found: ReportFacts) -> list[Html]:
         "largest": f"{1000 * spread.max:.2g} meV ({spread.relative_max:.2g} label sd)",
     }
     text = (
-        f"A barrier does not depend on how a structure is turned. “{one.name}” was predicted in "
-        f"{spread.count} random orientations, reflected ones among them. {declared} {measured}"
+        f"A barrier does not depend on how a structure is turned. “{structure.name}” was predicted "
+        f"in {spread.count} random orientations, reflected ones among them. {declared} {measured}"
     )
     caption = (
         "Left: how far each atom's prediction in one orientation (a colour each) lies from its "
         "mean over them. Right: how many atoms move by how much. Set beside the error of the model "
         "it tells whether orientation matters."
     )
-    drawn = rotation_figure(found.rotated)
+    drawn = rotation_figure(report.rotated)
     return [paragraph(text), facts(items), picture(drawn, caption, "Predictions under rotation")]
 
 
@@ -404,8 +410,8 @@ def foot() -> str:
 
 def _joined(values: Sequence[Any], repeats: bool = False) -> str:
     """Values in words: each once, or all of them where it matters whose they are."""
-    known = [str(value) for value in values if value not in (None, "")]
-    return ", ".join(known if repeats else dict.fromkeys(known))
+    texts = [str(value) for value in values if value not in (None, "")]
+    return ", ".join(texts if repeats else dict.fromkeys(texts))
 
 
 def _versions(record: Mapping[str, Any]) -> str:

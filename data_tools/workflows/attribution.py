@@ -86,20 +86,20 @@ def load_references(path: Path, models: Sequence[BarrierModel]) -> tuple[Referen
     if not path.exists():
         return None
     content = read_json(path)
-    known = {1: [content], FORMAT_VERSION: content.get("references")}  # the first held one
-    kept = known.get(content.get("format_version", 0))
+    by_version = {1: [content], FORMAT_VERSION: content.get("references")}  # the first held one
+    kept = by_version.get(content.get("format_version", 0))
     if content.get("format") != FORMAT or not isinstance(kept, list):
         raise InputError(
             f"expected {FORMAT} version {FORMAT_VERSION}: delete it, and it is made anew",
             path=path,
         )
     try:
-        of_model = {one["model"]: one for one in kept}
+        of_model = {saved["model"]: saved for saved in kept}
         wanted = [of_model.get(model_hash(model)) for model in models]
-        found = tuple(Reference.from_dict(one) for one in wanted if one is not None)
+        references = tuple(Reference.from_dict(saved) for saved in wanted if saved is not None)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"a damaged reference: {error!r}; delete it", path=path) from None
-    return found if len(found) == len(models) else None
+    return references if len(references) == len(models) else None
 
 
 def find_references(
@@ -124,29 +124,29 @@ def find_references(
     """
     path, members = reference_path(system.checkpoint), system.members[:models]
     every = [member.model for member in members]
-    known = load_references(path, every)
-    if known is not None:
-        return FoundReferences(known)
+    saved = load_references(path, every)
+    if saved is not None:
+        return FoundReferences(saved)
     folder = Path(graphs or run_graphs(system.checkpoint.parent) or "graphs")
-    found, missing = [], ""
+    references, missing = [], ""
     for member in members:
         training = _training_graphs(system, member, folder)
         missing = training if isinstance(training, str) else missing
         with frozen_eval(member.model) as where:
             chosen = [system.plain] if isinstance(training, str) else training
             here = [graph.to(where) for graph in chosen]
-            found.append(reference_of(member.model, here, ENVIRONMENTS, progress))
+            references.append(reference_of(member.model, here, ENVIRONMENTS, progress))
     if missing:
         note = (
             f"{missing}: neighbours are compared with those of other atoms of the structure "
             "itself (mgsym explain --graphs FOLDER names the training graphs, once)"
         )
-        return FoundReferences(tuple(found), (note,))
+        return FoundReferences(tuple(references), (note,))
     try:
-        save_references(path, every, found)
+        save_references(path, every, references)
     except (OSError, MgsymError):
-        return FoundReferences(tuple(found))  # a folder that cannot be written to: made anew
-    return FoundReferences(tuple(found), (), path)
+        return FoundReferences(tuple(references))  # a folder that cannot be written to: made anew
+    return FoundReferences(tuple(references), (), path)
 
 
 def _training_graphs(system: ExplainedSystem, member: Member, folder: Path) -> list[Graph] | str:
@@ -165,7 +165,7 @@ def _training_graphs(system: ExplainedSystem, member: Member, folder: Path) -> l
     changed = [
         str(file)
         for name, file, graph in zip(names, files, training, strict=True)
-        if hashes.get(name, known := graph_hash(graph)) != known
+        if hashes.get(name, actual := graph_hash(graph)) != actual
     ]
     if changed:
         return f"{', '.join(changed)}: changed since the run {run}"
@@ -176,10 +176,10 @@ def attribute_atom(
     system: ExplainedSystem, node: int, references: Sequence[Reference]
 ) -> Attribution:
     """What the neighbours of one atom add to its prediction, the mean over the run's models."""
-    found = []
+    attributions = []
     for member, reference in zip(system.members, references, strict=True):
         graph = system.graph if member.model is system.model else system.plain
         with frozen_eval(member.model) as where:
             whole = WholePrediction(member.model, graph.to(where))
-            found.append(attribute(whole, node, reference))
-    return mean_attribution(found, [member.weight for member in system.members])
+            attributions.append(attribute(whole, node, reference))
+    return mean_attribution(attributions, [member.weight for member in system.members])

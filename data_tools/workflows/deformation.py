@@ -140,7 +140,7 @@ def deform_files(
     names = [f"{s.name}_{d.name}" for s in structures for d in plan.directions]
     paths = _Paths.of(Path(out), names, format, figures, bool(columns))
     paths.check(resume, overwrite)
-    found = deform(
+    deformed = deform(
         structures,
         potential,
         plan,
@@ -150,22 +150,22 @@ def deform_files(
         progress=progress,
         should_stop=should_stop,
     )
-    measured = [frame_structures(glass, plan) for glass in found]
-    samples = _compared(found, measured, columns, potential)
+    measured = [frame_structures(glass, plan) for glass in deformed]
+    samples = _compared(deformed, measured, columns, potential)
     foretold = summarise(samples) if samples else []
-    for glass, shown, path in zip(found, measured, paths.trajectories, strict=True):
+    for glass, shown, path in zip(deformed, measured, paths.trajectories, strict=True):
         _write_frames(glass, _with_columns(glass, shown, columns), path, overwrite)
-    _write_table(paths.curves, COLUMNS, _curve_rows(found), overwrite)
+    _write_table(paths.curves, COLUMNS, _curve_rows(deformed), overwrite)
     if paths.compared is not None:
         _write_table(paths.compared, Sample._fields, samples, overwrite)
     if paths.figure is not None:
-        write_figure(stress_strain_figure(found), paths.figure)
+        write_figure(stress_strain_figure(deformed), paths.figure)
         for shown, path in zip(measured, paths.maps, strict=True):
             write_figure(d2min_map(shown[-1]), path)
     if paths.foretelling is not None:
         write_figure(foretelling_figure(foretold), paths.foretelling)
     paths.checkpoint.unlink(missing_ok=True)
-    summaries = [_summary(*each) for each in zip(found, measured, strict=True)]
+    summaries = [_summary(*each) for each in zip(deformed, measured, strict=True)]
     return Strained(summaries, foretold, paths.written)
 
 
@@ -211,7 +211,7 @@ class _Paths:
 
 
 def _compared(
-    found: Sequence[Deformed],
+    deformed: Sequence[Deformed],
     measured: Sequence[Sequence[Structure]],
     columns: Sequence[str],
     potential: Potential,
@@ -221,7 +221,7 @@ def _compared(
         return []
     scores: dict[str, Any] = {}
     samples = []
-    for glass, frames in zip(found, measured, strict=True):
+    for glass, frames in zip(deformed, measured, strict=True):
         name = glass.start.name
         if name not in scores:
             scores[name] = scores_of(glass.start, frames[0], columns, potential)
@@ -252,7 +252,7 @@ def _write_frames(
         extxyz.write(frames, file, facts)
 
 
-def _curve_rows(found: Sequence[Deformed]) -> list[list[object]]:
+def _curve_rows(deformed: Sequence[Deformed]) -> list[list[object]]:
     return [
         [
             glass.start.name,
@@ -262,7 +262,7 @@ def _curve_rows(found: Sequence[Deformed]) -> list[list[object]]:
             *row[1:2],
             *row[3:],
         ]
-        for glass in found
+        for glass in deformed
         for row in glass.rows
     ]
 

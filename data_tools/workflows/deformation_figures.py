@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 SLAB = 6.0  # Å, thickness of the slice that a map shows
 
 
-def stress_strain_figure(found: Sequence[Deformed]) -> Figure:
+def stress_strain_figure(deformed: Sequence[Deformed]) -> Figure:
     """Draw the stress that resists each direction against the strain, one curve a glass."""
     figure = new_figure((5.2, 3.8))
     axes = figure.add_subplot()
-    for number, glass in enumerate(found):
+    for number, glass in enumerate(deformed):
         row, column = sorted(glass.direction.component)
         place = VOIGT.index((row, column))
         axes.plot(
@@ -32,20 +32,20 @@ def stress_strain_figure(found: Sequence[Deformed]) -> Figure:
         )  # fmt: skip
     axes.set_xlabel("strain (%)")
     axes.set_ylabel("stress (GPa)")
-    if len(found) <= 12:
+    if len(deformed) <= 12:
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def foretelling_figure(found: Sequence[Foretold]) -> Figure:
+def foretelling_figure(foretold: Sequence[Foretold]) -> Figure:
     """Draw how well each number foretells D²min against the strain, with 95 % intervals."""
     figure = new_figure((7.2, 3.4))
     panels = (("spearman", "Spearman with D²min"), ("auc", "AUC of the 5 % most mobile"))
-    names = list(dict.fromkeys(each.name for each in found))
+    names = list(dict.fromkeys(each.name for each in foretold))
     for column, (measure, label) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, 2, column)
         for number, name in enumerate(names):
-            own = [each for each in found if each.name == name]
+            own = [each for each in foretold if each.name == name]
             means = [getattr(each, measure) for each in own]
             strains = [100 * each.strain for each in own]
             colour = COLOURS[number % len(COLOURS)]

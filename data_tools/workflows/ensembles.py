@@ -77,8 +77,8 @@ def merge_runs(
     if calibrate:
         systems = read_systems(calibrate, types)
         graphs = [graph_for(system, ensemble, potential, device) for system in systems]
-        found = calibrated(ensemble, graphs, noise, device, progress)
-        ensemble = replace(ensemble, calibration=found.calibration)
+        fitted = calibrated(ensemble, graphs, noise, device, progress)
+        ensemble = replace(ensemble, calibration=fitted.calibration)
     save_ensemble(path, ensemble, overwrite)
     return summarise_ensemble(ensemble, path)
 
@@ -88,13 +88,13 @@ def summarise_ensemble(ensemble: Ensemble, path: str | Path) -> EnsembleSummary:
     total = sum(member.weight for member in ensemble.members)
     members = []
     for member in ensemble.members:
-        known = member.metadata
+        metadata = member.metadata
         summary = MemberSummary(
             name=member.name,
-            model="" if known is None else known.model.name,
+            model="" if metadata is None else metadata.model.name,
             weight=member.weight / total,
             parameters=member.model.num_parameters,
-            training=() if known is None else known.training_set.names,
+            training=() if metadata is None else metadata.training_set.names,
         )
         members.append(summary)
     return EnsembleSummary(Path(path), tuple(members), ensemble.calibration)

@@ -89,9 +89,9 @@ def read_structures(
     for structure in read_files(files, types, frames or "-1"):
         stem = file_stem(Path(structure.source))
         structures.append(structure.replace(glass=structure.glass or stem))
-    changes = {"split": split, "glass": glass}
-    given = {name: value for name, value in changes.items() if value is not None}
-    return [structure.replace(**given) for structure in structures]
+    groups = {"split": split, "glass": glass}
+    groups = {name: value for name, value in groups.items() if value is not None}
+    return [structure.replace(**groups) for structure in structures]
 
 
 def join_labels(
@@ -161,10 +161,10 @@ def build_graphs(
             graph = build_graph(structure, cutoff, target=target or BARRIER, device=device)
             if potential is not None:
 
-                def told(done: float, total: float | None = None, **info: object) -> None:
+                def report(done: float, total: float | None = None, **info: object) -> None:
                     step(structure.name, done / total if total else 0.0)
 
-                graph = with_physical_inputs(graph, structure, potential, device, told)
+                graph = with_physical_inputs(graph, structure, potential, device, report)
             graph.save(temporary / f"{structure.name}.npz")
             step(structure.name, 1.0)
             return summarise(graph, folder / f"{structure.name}.npz")
@@ -184,9 +184,9 @@ def with_physical_inputs(
     Raises:
         InputError: the structure is not at a minimum, or has an element the potential lacks.
     """
-    found = physical_inputs(potential, structure, device=device, progress=progress)
-    values = {name: column.values.float() for name, column in found.items()}
-    units = {name: column.unit for name, column in found.items()}
+    columns = physical_inputs(potential, structure, device=device, progress=progress)
+    values = {name: column.values.float() for name, column in columns.items()}
+    units = {name: column.unit for name, column in columns.items()}
     return graph.replace(
         node_features={**graph.node_features, **values},
         feature_units={**graph.feature_units, **units},
@@ -272,8 +272,8 @@ def read_systems(
             warn_unused_types(types, path)
             systems += read_graphs([path])
         else:
-            found = read_structures([path], types, frames)
-            systems += join_labels(found, labels) if labels else found
+            structures = read_structures([path], types, frames)
+            systems += join_labels(structures, labels) if labels else structures
     return systems
 
 
@@ -344,9 +344,9 @@ def _check_folder(folder: Path, structures: Sequence[Structure], overwrite: bool
 def _check_target(structures: Sequence[Structure], target: str | None) -> None:
     holders = [s for s in structures if (target or BARRIER) in s.columns]
     if target is not None and not holders:
-        known = sorted({name for s in structures for name in s.columns})
+        columns = sorted({name for s in structures for name in s.columns})
         raise InputError(
-            f"no structure has a column {target!r}, found {', '.join(known) or 'none at all'}: "
+            f"no structure has a column {target!r}, found {', '.join(columns) or 'none at all'}: "
             "choose one with --target, or add a table with --labels"
         )
     for structure in holders:

@@ -90,17 +90,17 @@ def describe(structure: Structure) -> dict[str, Any]:
 def _columns(structure: Structure) -> list[dict[str, Any]]:
     described = []
     for name, (values, unit) in structure.columns.items():
-        known = values.double()
-        known = known[~known.isnan()]
+        numbers = values.double()
+        numbers = numbers[~numbers.isnan()]
         described.append(
             {
                 "name": name,
                 "unit": unit,
-                "values": int(known.numel()),
-                "mean": float(known.mean()) if known.numel() else None,
-                "sd": float(known.std(correction=0)) if known.numel() else None,
-                "lowest": float(known.min()) if known.numel() else None,
-                "highest": float(known.max()) if known.numel() else None,
+                "values": int(numbers.numel()),
+                "mean": float(numbers.mean()) if numbers.numel() else None,
+                "sd": float(numbers.std(correction=0)) if numbers.numel() else None,
+                "lowest": float(numbers.min()) if numbers.numel() else None,
+                "highest": float(numbers.max()) if numbers.numel() else None,
             }
         )
     return described
@@ -151,8 +151,8 @@ def _folder(path: Path) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     facts, config, history = read_run(path), _config(path), read_history(path)
-    found = {"path": str(path), **facts, "config": config, "history": history}
-    return {**found, "transforms": _transforms(found)}
+    run = {"path": str(path), **facts, "config": config, "history": history}
+    return {**run, "transforms": _transforms(run)}
 
 
 def _transforms(run: Mapping[str, Any]) -> dict[str, Any] | None:

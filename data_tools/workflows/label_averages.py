@@ -120,9 +120,9 @@ def average_files(
     out = Path(out)
     output_format(out)
     refuse_existing(out, overwrite)
-    found = average_labels(read_files(files, types, frames or "-1"))
-    write(found.structure, out, overwrite=True)
-    return AveragedLabels(**{**vars(found), "path": out})
+    averaged = average_labels(read_files(files, types, frames or "-1"))
+    write(averaged.structure, out, overwrite=True)
+    return AveragedLabels(**{**vars(averaged), "path": out})
 
 
 def _column(structure: Structure, name: str) -> Tensor:
@@ -148,8 +148,8 @@ def _variance(structure: Structure) -> Tensor:
 def _aligned(structures: Sequence[Structure], columns: Sequence[Tensor]) -> Tensor:
     """[structures, n] in the rows of the first structure; NaN where an atom is elsewhere."""
     graphs = [build_graph(structure, _NO_EDGES) for structure in structures]
-    found = torch.full((len(structures), len(structures[0])), math.nan, dtype=torch.float64)
-    found[0] = columns[0]
+    aligned = torch.full((len(structures), len(structures[0])), math.nan, dtype=torch.float64)
+    aligned[0] = columns[0]
     for i in range(1, len(structures)):
         rows = same_atoms(graphs[0], graphs[i])
         if rows is None:
@@ -158,29 +158,29 @@ def _aligned(structures: Sequence[Structure], columns: Sequence[Tensor]) -> Tens
                 "element), nine of ten of them within 0.3 Å",
                 path=structures[i].name or None,
             )
-        found[i, rows[0]] = columns[i][rows[1]]
-    return found
+        aligned[i, rows[0]] = columns[i][rows[1]]
+    return aligned
 
 
 def _completed(values: Tensor, variances: Tensor) -> Tensor:
     """Variances [k, n] eV²; rows of which nothing is known get one number each."""
     unknown = variances.isnan().all(1)
-    found = variances.clone()
+    completed = variances.clone()
     for i in unknown.nonzero().squeeze(1).tolist():
         left = []
         for j in [j for j in range(len(values)) if j != i]:
             difference = values[i] - values[j]
             spread = float(difference[difference.isfinite()].var())
             left.append(spread / 2 if unknown[j] else spread - float(variances[j].nanmean()))
-        found[i] = max(math.fsum(left) / len(left), LEAST_VARIANCE)
-    return found
+        completed[i] = max(math.fsum(left) / len(left), LEAST_VARIANCE)
+    return completed
 
 
 def _agreement(values: Tensor) -> float:
     """Mean Pearson correlation of two rows of [k, n]."""
-    found = []
+    correlations = []
     for i in range(len(values)):
         for j in range(i):
             both = values[[i, j]].isfinite().all(0)
-            found.append(pearson(values[i, both], values[j, both]))
-    return math.fsum(found) / len(found)
+            correlations.append(pearson(values[i, both], values[j, both]))
+    return math.fsum(correlations) / len(correlations)

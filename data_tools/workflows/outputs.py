@@ -35,11 +35,11 @@ def output_paths(
                 f"{out} is one file, but {files} are given: name a folder with -o, or take them "
                 "one after the other"
             )
-        found = output_format(out)
-        if len(structures) > 1 and not found.many:
+        file_format = output_format(out)
+        if len(structures) > 1 and not file_format.many:
             raise UsageError(
-                f"{out}: {found.name} holds one structure, {len(structures)} given: name a folder "
-                "with -o, or choose one of --frames"
+                f"{out}: {file_format.name} holds one structure, {len(structures)} given: name a "
+                "folder with -o, or choose one of --frames"
             )
         paths = [out] * len(structures)
     else:

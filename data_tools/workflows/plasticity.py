@@ -87,16 +87,16 @@ def scores_of(
     Raises:
         InputError: the structure lacks a column, or is not at a minimum.
     """
-    found = {name: -_column(start, name) for name in columns}
+    scores = {name: -_column(start, name) for name in columns}
     generator = torch.Generator().manual_seed(derived_seed(seed, "random score", start.name))
     energy = rest.columns["energy"].values.double()
     if not bool(energy.isnan().all()):
-        found["energy"] = energy
-    found["coordination"] = -coordination(rest).double()
+        scores["energy"] = energy
+    scores["coordination"] = -coordination(rest).double()
     if isinstance(potential, EAM):
-        found["compliance"] = compliance(potential, rest, (CLUSTER,))[:, 0]
-    found["random"] = torch.rand(len(start), generator=generator, dtype=torch.float64)
-    return found
+        scores["compliance"] = compliance(potential, rest, (CLUSTER,))[:, 0]
+    scores["random"] = torch.rand(len(start), generator=generator, dtype=torch.float64)
+    return scores
 
 
 def check_columns(structures: Sequence[Structure], columns: Sequence[str]) -> None:
@@ -116,17 +116,17 @@ def compare(
         frames: of `frame_structures`.
         scores: [n] by name, NaN where an atom has none.
     """
-    found = []
+    samples = []
     for frame, structure in zip(deformed.frames[1:], frames[1:], strict=True):
         strain = deformed.rows[frame.step].strain
         moved = structure.columns["d2min"].values
         for name, score in scores.items():
-            known = ~score.isnan()
-            measures = foretelling(score[known], moved[known])
-            found.append(
+            scored = ~score.isnan()
+            measures = foretelling(score[scored], moved[scored])
+            samples.append(
                 Sample(deformed.start.name, deformed.direction.name, strain, name, *measures)
             )
-    return found
+    return samples
 
 
 def foretelling(score: Tensor, moved: Tensor, share: float = SHARE) -> tuple[float, float, float]:
@@ -142,14 +142,14 @@ def foretelling(score: Tensor, moved: Tensor, share: float = SHARE) -> tuple[flo
 
 def summarise(samples: Sequence[Sample], seed: int = 0) -> list[Foretold]:
     """Average over glasses and directions, for each number and size of the strain."""
-    found = []
+    summaries = []
     names = dict.fromkeys(sample.name for sample in samples)
     for strain in sorted({round(abs(sample.strain), 9) for sample in samples}):
         for name in names:
             own = [s for s in samples if s.name == name and abs(abs(s.strain) - strain) < 1e-9]
             means = (_mean(own, measure, seed) for measure in ("spearman", "overlap", "auc"))
-            found.append(Foretold(name, strain, len(own), *means))
-    return found
+            summaries.append(Foretold(name, strain, len(own), *means))
+    return summaries
 
 
 def _column(structure: Structure, name: str) -> Tensor:

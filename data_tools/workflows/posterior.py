@@ -95,7 +95,7 @@ def predict_with_error(
     """
     ensemble = load_ensemble(run, device)
     graph = graph_for(structure, ensemble, potential, device, progress)
-    (found,) = predict_with_spread([graph], ensemble)
+    (prediction,) = predict_with_spread([graph], ensemble)
     warnings = (
         *ood_report(graph, ensemble.training_set).warnings,
         *physics_warning(graph, ensemble),
@@ -116,8 +116,8 @@ def predict_with_error(
             "--calibrate makes more of the same searches",
         )
         ensemble = replace(ensemble, calibration=calibration)
-    std = barrier_std(found, graph, ensemble)
-    return PredictiveDistribution(structure, found.mean, std, calibration, warnings)
+    std = barrier_std(prediction, graph, ensemble)
+    return PredictiveDistribution(structure, prediction.mean, std, calibration, warnings)
 
 
 def observed_in(structure: Structure, scale: float = 1.0, shift: float = 0.0) -> Observed:
@@ -152,8 +152,8 @@ def observed_in(structure: Structure, scale: float = 1.0, shift: float = 0.0) ->
     else:
         assert stderr is not None
         variance = stderr.nan_to_num(nan=float(stderr[barrier.isfinite()].nanmedian())).square()
-    known = barrier.isfinite() & variance.isfinite() & (variance > 0)
-    rows = known.nonzero().squeeze(1)
+    usable = barrier.isfinite() & variance.isfinite() & (variance > 0)
+    rows = usable.nonzero().squeeze(1)
     return Observed(rows, scale * barrier[rows] + shift, scale**2 * variance[rows])
 
 

@@ -73,7 +73,7 @@ def describe_potential(potential: EAM, progress: Progress | None = None) -> Pote
         potential: what to describe.
         progress: called with the number of crystals found and in all.
     """
-    found: list[Crystal] = []
+    crystals: list[Crystal] = []
     total = len(potential.species) * len(LATTICES)
     for number, element in enumerate(potential.species):
         own = []
@@ -83,14 +83,14 @@ def describe_potential(potential: EAM, progress: Progress | None = None) -> Pote
             if progress is not None:
                 progress(number * len(LATTICES) + k + 1, total)
         highest = max((c[-1] for c in own), default=0.0)
-        found += [Crystal(element, *c, lowest=c[-1] == highest) for c in own]
+        crystals += [Crystal(element, *c, lowest=c[-1] == highest) for c in own]
     pairs = [(a, b) for a in range(len(potential.species)) for b in range(a + 1)]
     reach = {
         f"{potential.species[b]}-{potential.species[a]}": float(potential.reach[a, b])
         for a, b in pairs
     }
     return PotentialFacts(
-        potential.name, potential.species, potential.masses, potential.cutoff, reach, found
+        potential.name, potential.species, potential.masses, potential.cutoff, reach, crystals
     )
 
 
@@ -102,15 +102,15 @@ def potential_figure(potential: EAM) -> Figure:
     r = potential.spacing * torch.arange(potential.pair.shape[-2] + 1).double()
     shown = (r > 1.5) & (r <= potential.cutoff)
     lines = 0
-    for a, one in enumerate(species):
-        for b, other in enumerate(species[: a + 1]):
+    for a, symbol in enumerate(species):
+        for b, partner in enumerate(species[: a + 1]):
             phi = knots(potential.pair[a, b])[shown] / r[shown]
-            _line(axes[0], r[shown], phi, f"{other}-{one}", lines)
+            _line(axes[0], r[shown], phi, f"{partner}-{symbol}", lines)
             lines += 1
-        _line(axes[1], r[shown], knots(potential.density[a, a])[shown], one, a)
+        _line(axes[1], r[shown], knots(potential.density[a, a])[shown], symbol, a)
         energy = knots(potential.embedding[a])
         rho = potential.density_spacing * torch.arange(len(energy)).double()
-        _line(axes[2], rho, energy, one, a)
+        _line(axes[2], rho, energy, symbol, a)
     axes[0].set_ylim(-1.0, 2.0)
     names = (("r (Å)", "φ (eV)"), ("r (Å)", "density"), ("density ρ", "F (eV)"))
     for panel, (x, y) in zip(axes, names, strict=True):
@@ -135,17 +135,17 @@ def _crystal(
     if best in (0, TRIED - 1) or not bool(energies[best].isfinite()):
         return None
     try:
-        (found,) = relax(
+        (relaxation,) = relax(
             [tried[best]], potential, method="cg", cell="full" if lattice == "hcp" else "isotropic",
             fmax=FMAX, stress_tolerance=STRESS, max_steps=2000, compile=False,
         )  # fmt: skip
     except MgsymError:
         return None
-    rows = found.structure.cell
+    rows = relaxation.structure.cell
     a = float(rows[0].norm()) * {"fcc": math.sqrt(2), "bcc": 2 / math.sqrt(3), "hcp": 1}[lattice]
     c = float(rows[2].norm()) if lattice == "hcp" else None
     alone = float(potential.embedding[potential.species.index(element), 0, 0])
-    return lattice, a, c, alone - found.energy_after / len(found.structure)
+    return lattice, a, c, alone - relaxation.energy_after / len(relaxation.structure)
 
 
 def _fcc(nearest: float, element: str) -> Structure:

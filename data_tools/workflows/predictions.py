@@ -88,8 +88,8 @@ class PredictionSummary:
 class _Predicted(NamedTuple):
     """One structure's prediction, with how it compares with the training structures."""
 
-    found: Prediction
-    known: OODReport
+    prediction: Prediction
+    ood: OODReport
     summary: PredictionSummary
 
 
@@ -170,8 +170,8 @@ def predict_files(
                 overwrite,
             )
         processes.barrier()
-        for one in kept:
-            one.remove()
+        for unfinished in kept:
+            unfinished.remove()
         return [every[i].summary for i in sorted(every)]
 
 
@@ -195,15 +195,15 @@ def _predicted(
     if physical_names(ensemble):  # computing them was nearly all the work
         step = _stoppable(None, should_stop)
     try:
-        (found,) = predict_with_spread([graph], ensemble, progress=step, saved=kept)
+        (prediction,) = predict_with_spread([graph], ensemble, progress=step, saved=kept)
     except Interrupted:
         kept.write()
         raise
-    known = ood_report(graph, ensemble.training_set)
-    found = found._replace(std=barrier_std(found, graph, ensemble))
-    warnings = (*known.warnings, *physics_warning(graph, ensemble))
+    ood = ood_report(graph, ensemble.training_set)
+    prediction = prediction._replace(std=barrier_std(prediction, graph, ensemble))
+    warnings = (*ood.warnings, *physics_warning(graph, ensemble))
     return _Predicted(
-        found, known, _summary(structure, found, known, ensemble, kept.output, warnings)
+        prediction, ood, _summary(structure, prediction, ood, ensemble, kept.output, warnings)
     )
 
 
@@ -272,15 +272,15 @@ def evaluate_files(
         check_figure(figure, overwrite)
     ensemble = load_ensemble(run, device)
     systems = _labelled_systems(paths, types, frames, labels)
-    graphs, found = [], []
+    graphs, predictions = [], []
     for i, system in enumerate(systems):
         step = part(progress, i, len(systems))
         graphs.append(graph_for(system, ensemble, potential, device, step))
-        found += predict_with_spread(graphs[-1:], ensemble)
+        predictions += predict_with_spread(graphs[-1:], ensemble)
         if progress is not None:
             progress(i + 1, len(systems))
-    features = [features_of(*pair, ensemble) for pair in zip(found, graphs, strict=True)]
-    return _evaluation(found, graphs, ensemble.calibration, noise, figure, features)
+    features = [features_of(*pair, ensemble) for pair in zip(predictions, graphs, strict=True)]
+    return _evaluation(predictions, graphs, ensemble.calibration, noise, figure, features)
 
 
 def evaluate_tables(
@@ -316,9 +316,9 @@ def evaluate_tables(
             "for each structure, in the same order"
         )
     graphs = [as_graph(system, cutoff=5.0) for system in systems]  # edges are of no account
-    found = [_table_prediction(*pair) for pair in zip(tables, graphs, strict=True)]
-    has_error = any(bool((one.std > 0).any()) for one in found)
-    return _evaluation(found, graphs, Calibration() if has_error else None, noise, figure)
+    predictions = [_table_prediction(*pair) for pair in zip(tables, graphs, strict=True)]
+    has_error = any(bool((prediction.std > 0).any()) for prediction in predictions)
+    return _evaluation(predictions, graphs, Calibration() if has_error else None, noise, figure)
 
 
 def _labelled_systems(
@@ -351,7 +351,7 @@ def _table_prediction(table: str | Path, graph: Graph) -> Prediction:
 
 
 def _evaluation(
-    found: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     graphs: list[Graph],
     calibration: Calibration | None,
     noise: float | None,
@@ -360,14 +360,14 @@ def _evaluation(
 ) -> Evaluation:
     """Scores of one prediction per structure, with the ceiling that the labels' noise sets."""
     graphs = _distinct(graphs)
-    means, spreads = [one.mean for one in found], [one.std for one in found]
+    means, spreads = [p.mean for p in predictions], [p.std for p in predictions]
     if figure is not None:
         parity_figure(means, graphs, figure)
-    honest = reliability(means, spreads, graphs, calibration, noise, features)
+    measured = reliability(means, spreads, graphs, calibration, noise, features)
     error = label_noise(graphs) if noise is None else noise
     if error is not None:
         graphs = [g.replace(target_stderr=torch.full_like(g.target, error)) for g in graphs]
-    return Evaluation(score_graphs(means, graphs), honest)
+    return Evaluation(score_graphs(means, graphs), measured)
 
 
 @dataclass(frozen=True)
@@ -418,10 +418,10 @@ def check_rotations(
 
 
 def _with_prediction(structure: Structure, predicted: _Predicted, ensemble: Ensemble) -> Structure:
-    found, distance = predicted.found, predicted.known.distance
-    structure = structure.with_column(PREDICTED, found.mean, "eV")
+    prediction, distance = predicted.prediction, predicted.ood.distance
+    structure = structure.with_column(PREDICTED, prediction.mean, "eV")
     if _tells_error(ensemble):
-        structure = structure.with_column(PREDICTED + STD, found.std, "eV")
+        structure = structure.with_column(PREDICTED + STD, prediction.std, "eV")
     if distance is not None:
         structure = structure.with_column(DISTANCE, distance)
     return structure
@@ -429,13 +429,13 @@ def _with_prediction(structure: Structure, predicted: _Predicted, ensemble: Ense
 
 def _summary(
     structure: Structure,
-    found: Prediction,
-    known: OODReport,
+    prediction: Prediction,
+    ood: OODReport,
     ensemble: Ensemble,
     path: Path,
     warnings: tuple[str, ...],
 ) -> PredictionSummary:
-    values = found.mean.double()
+    values = prediction.mean.double()
     error = _tells_error(ensemble)
     return PredictionSummary(
         name=structure.name,
@@ -445,12 +445,12 @@ def _summary(
         lowest=float(values.min()),
         highest=float(values.max()),
         models=len(ensemble),
-        error=float(found.std.double().square().mean().sqrt()) if error else None,
-        error_lowest=float(found.std.min()) if error else None,
-        error_highest=float(found.std.max()) if error else None,
+        error=float(prediction.std.double().square().mean().sqrt()) if error else None,
+        error_lowest=float(prediction.std.min()) if error else None,
+        error_highest=float(prediction.std.max()) if error else None,
         calibrated=ensemble.calibration is not None,
-        distance=known.median,
-        distance_95=known.upper,
+        distance=ood.median,
+        distance_95=ood.upper,
         path=path,
         warnings=warnings,
     )

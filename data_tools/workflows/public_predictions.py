@@ -96,9 +96,9 @@ def public_predictions(data: Path, potential: EAM, work: Path, out: Path) -> Ens
     graphs = _graphs([data / name for name in TRAINING], potential, work / "graphs")
     ensemble = _ensemble(graphs, work)
     tests = _graphs([data / f"{name}.dump" for name in TESTS], potential, work / "tests")
-    for graph, found in zip(tests, predict_with_spread(tests, ensemble, "cpu"), strict=True):
-        std = barrier_std(found, graph, ensemble)
-        write_predictions(file_in(out, graph.names[0], ".csv"), graph.ids, found.mean, std)
+    for graph, prediction in zip(tests, predict_with_spread(tests, ensemble, "cpu"), strict=True):
+        std = barrier_std(prediction, graph, ensemble)
+        write_predictions(file_in(out, graph.names[0], ".csv"), graph.ids, prediction.mean, std)
     return ensemble
 
 
@@ -177,8 +177,8 @@ def _trained(split: Split, config: Config, seed: int, run: Path) -> Ensemble:
     return read_ensemble(run)
 
 
-def _say(what: str) -> None:
-    sys.stderr.write(f"{what}\n")
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def main() -> None:
@@ -190,11 +190,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/predictions"))
     parser.add_argument("--refine", type=int, default=0, help="searches from each test atom")
     parser.add_argument("--jobs", type=int, default=1, help="processes that search")
-    given = parser.parse_args()
-    potential = load_potential(given.potential)
-    public_predictions(given.data, potential, given.work, given.out)
-    if given.refine:
-        refined_predictions(given.data, potential, given.work, given.out, given.refine, given.jobs)
+    options = parser.parse_args()
+    potential = load_potential(options.potential)
+    public_predictions(options.data, potential, options.work, options.out)
+    if options.refine:
+        refined_predictions(
+            options.data, potential, options.work, options.out, options.refine, options.jobs
+        )
 
 
 if __name__ == "__main__":

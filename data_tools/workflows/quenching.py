@@ -111,17 +111,17 @@ def quench(
         refuse_existing(path, overwrite)
     single = [replace(recipe, rates=(g.rate,), seeds=(g.seed,)) for g in recipe.glasses]
     apart = [
-        _Alone(one, potential, paths.checkpoint.with_name(f"{paths.checkpoint.name}.{glass.name}"))
-        for one, glass in zip(single, recipe.glasses, strict=True)
+        _Alone(own, potential, paths.checkpoint.with_name(f"{paths.checkpoint.name}.{glass.name}"))
+        for own, glass in zip(single, recipe.glasses, strict=True)
     ]
-    files = [paths.checkpoint, *(one.checkpoint for one in apart)]
+    files = [paths.checkpoint, *(glass.checkpoint for glass in apart)]
     if not resume:
         for file in files:
             refuse_existing(file, overwrite)
             file.unlink(missing_ok=True)
     if jobs > 1 and paths.checkpoint.exists():
         raise UsageError(f"{paths.checkpoint} was made without --jobs: go on without it, too")
-    if jobs > 1 or any(one.checkpoint.exists() for one in apart):
+    if jobs > 1 or any(glass.checkpoint.exists() for glass in apart):
         quenched, log = _in_processes(apart, jobs, progress, should_stop)
     else:
         quenched, log = melt_quench(
@@ -186,9 +186,9 @@ def _in_processes(
     should_stop: Callable[[], bool] | None,
 ) -> tuple[list[Quenched], list[LogRow]]:
     """Make each glass alone, in so many processes."""
-    dealt = _dealt([one.steps for one in glasses], jobs)
+    dealt = _dealt([glass.steps for glass in glasses], jobs)
     shares = [[(place, glasses[place]) for place in share] for share in dealt]
-    total = sum(one.steps * one.recipe.timestep / 1000 for one in glasses)
+    total = sum(glass.steps * glass.recipe.timestep / 1000 for glass in glasses)
     done: dict[int, float] = {}
     with closing(in_processes(_cool, shares, should_stop, "go on with --resume")) as messages:
         for message in messages:
@@ -201,7 +201,7 @@ def _in_processes(
             f"the quench was interrupted after {sum(done.values()):g} of {total:g} ps; go on with "
             "the same command and --resume"
         )
-    results = [one.made() for one in glasses]
+    results = [glass.made() for glass in glasses]
     rows = [row for _, log in results for row in log]
     return [made[0] for made, _ in results], sorted(rows, key=lambda row: row.time_ps)
 
@@ -234,9 +234,9 @@ def expected_seconds(
     """How long a quench will take, s, from a few steps of the melt that are measured."""
     steps = _steps(recipe)
     if jobs > 1:
-        one = replace(recipe, rates=recipe.rates[:1], seeds=recipe.seeds[:1])
+        single = replace(recipe, rates=recipe.rates[:1], seeds=recipe.seeds[:1])
         longest = max(sum(steps[k] for k in share) for share in _dealt(steps, jobs))
-        return longest * seconds_a_step(one, potential)
+        return longest * seconds_a_step(single, potential)
     measured = seconds_a_step(recipe, potential, device)
     on_cpu = torch.device(device).type == "cpu"  # a GPU takes as long for one as for several
     return measured * (sum(steps) / len(steps) if on_cpu else max(steps))

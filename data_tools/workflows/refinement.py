@@ -118,27 +118,27 @@ def refine_file(
     if processes.count() > 1:
         raise UsageError("--refine takes one process, and --jobs: start it without torchrun")
     _check(searches, share, atoms)
-    how = search_run or SearchRun(device="auto")
+    search_run = search_run or SearchRun(device="auto")
     _refuse_graphs(Path(file))
     structures = read_frames(file, types, frames or "-1")
     if len(structures) != 1:
         raise UsageError(f"one structure is refined at a time, --frames chose {len(structures)}")
     structure = structures[0]
-    (out,) = output_paths(Path(out), structures, 1, how.overwrite or how.resume)
-    place = str(resolve_device(how.device))
-    searched_on = str(device_for_jobs(how.device, how.jobs))
+    (out,) = output_paths(Path(out), structures, 1, search_run.overwrite or search_run.resume)
+    place = str(resolve_device(search_run.device))
+    searched_on = str(device_for_jobs(search_run.device, search_run.jobs))
     distribution = predict_with_error(structure, run, potential, place)
     if searches == 0:
         return _combined(distribution, structure, out, None, (out,), scale, shift)
     path = Path(events) if events is not None else events_path(out)
-    if not how.resume:
-        refuse_existing(path, how.overwrite)
+    if not search_run.resume:
+        refuse_existing(path, search_run.overwrite)
     if not isinstance(potential, EAM):
         potential = load_potential(potential)
     labels = label(
         structure, potential, path, settings or artn_settings(), plan=Plan(searches),
-        rows=_rows(distribution, searches, share, atoms, how.seed),
-        run=replace(how, device=searched_on),
+        rows=_rows(distribution, searches, share, atoms, search_run.seed),
+        run=replace(search_run, device=searched_on),
     )  # fmt: skip
     return _combined(distribution, labels.structure, out, labels, (out, path), scale, shift)
 

@@ -102,7 +102,7 @@ def relax_files(
         )
     structures = read_structures(files, types, frames)
     paths = output_paths(Path(out), structures, len(files), overwrite)
-    found = relax(
+    relaxations = relax(
         structures,
         potential,
         method=method,
@@ -113,22 +113,22 @@ def relax_files(
         device=device,
         progress=progress,
     )
-    write_all([relaxation.structure for relaxation in found], paths, overwrite)
-    return [_summary(*each) for each in zip(structures, found, paths, strict=True)]
+    write_all([relaxation.structure for relaxation in relaxations], paths, overwrite)
+    return [_summary(*each) for each in zip(structures, relaxations, paths, strict=True)]
 
 
-def check_converged(found: Sequence[RelaxedFile]) -> None:
+def check_converged(relaxed: Sequence[RelaxedFile]) -> None:
     """Refuse to call it done when a structure is not at a minimum.
 
     Raises:
         MgsymError: which are not, and what to do.
     """
-    restless = [each for each in found if not each.converged]
+    restless = [each for each in relaxed if not each.converged]
     if not restless:
         return
     worst = max(restless, key=lambda each: each.largest_force)
     raise MgsymError(
-        f"{len(restless)} of {len(found)} structures not at a minimum after {worst.steps} steps "
+        f"{len(restless)} of {len(relaxed)} structures not at a minimum after {worst.steps} steps "
         f"({worst.name}: largest force {worst.largest_force:.2g} eV/Å, {worst.pressure:.3g} GPa), "
         "written as they stand: relax the output further, with more --max-steps, or ask less "
         "with --fmax"

@@ -60,7 +60,7 @@ def make_model(data: Path, out: Path, config: Config, seeds: Sequence[int], say:
             validation=[HELD_OUT],
             test=[],
             device="cpu",
-            progress=_told(say),
+            progress=_progress_lines(say),
         )
         ensemble = read_ensemble(folder)
     publish(ensemble, graphs, out, config)
@@ -68,7 +68,8 @@ def make_model(data: Path, out: Path, config: Config, seeds: Sequence[int], say:
 
 def public_graphs(data: Path) -> list[Graph]:
     """The labelled structures of the public dataset."""
-    return [build_graph(one, CUTOFF) for one in read_structures([data / name for name in FILES])]
+    structures = read_structures([data / name for name in FILES])
+    return [build_graph(structure, CUTOFF) for structure in structures]
 
 
 def publish(ensemble: Ensemble, graphs: Sequence[Graph], out: Path, config: Config) -> None:
@@ -92,24 +93,24 @@ def publish(ensemble: Ensemble, graphs: Sequence[Graph], out: Path, config: Conf
 
 def write_reference(ensemble: Ensemble, graphs: Sequence[Graph], path: Path) -> None:
     """Write what `mgsym explain` compares neighbours with, beside the ensemble at `path`."""
-    found = []
+    references = []
     for member in ensemble.members:
         training = [graph for graph in graphs if member.was_trained_on(graph.names[0])]
         with frozen_eval(member.model):
-            found.append(reference_of(member.model, training))
-    save_references(reference_path(path), ensemble.models, found)
+            references.append(reference_of(member.model, training))
+    save_references(reference_path(path), ensemble.models, references)
 
 
-def _told(say: Say) -> Progress:
+def _progress_lines(say: Say) -> Progress:
     last = 0.0
 
-    def told(done: float, total: float | None = None, **info: object) -> None:
+    def report(done: float, total: float | None = None, **info: object) -> None:
         nonlocal last
         if time.monotonic() - last > 30 or done == total:
             last = time.monotonic()
             say(f"{done:g} of {total} steps, {info}\n")
 
-    return told
+    return report
 
 
 def _about(config: Config) -> Mapping[str, Any]:
@@ -117,15 +118,17 @@ def _about(config: Config) -> Mapping[str, Any]:
 
 
 def _card(ensemble: Ensemble, config: Config, held_out: Sequence[Graph], path: Path) -> str:
-    (found,) = predict_with_spread(held_out, ensemble, "cpu")
-    scores = score_graphs([found.mean], held_out)
-    features = [features_of(found, held_out[0], ensemble)]
-    honest = reliability([found.mean], [found.std], held_out, ensemble.calibration, None, features)
+    (prediction,) = predict_with_spread(held_out, ensemble, "cpu")
+    scores = score_graphs([prediction.mean], held_out)
+    features = [features_of(prediction, held_out[0], ensemble)]
+    errors = reliability(
+        [prediction.mean], [prediction.std], held_out, ensemble.calibration, None, features
+    )
     calibration, metadata = ensemble.calibration, ensemble.metadata
     assert calibration is not None
     assert metadata is not None
-    assert honest is not None
-    known = metadata.training_set
+    assert errors is not None
+    training = metadata.training_set
     return CARD.format(
         name=NAME,
         models=len(ensemble),
@@ -133,19 +136,19 @@ def _card(ensemble: Ensemble, config: Config, held_out: Sequence[Graph], path: P
         megabytes=path.stat().st_size / 1e6,
         model=config.model.name,
         preset=config.preset,
-        training=", ".join(known.names),
-        labelled=known.atoms,
+        training=", ".join(training.names),
+        labelled=training.atoms,
         held_out=", ".join(graph.names[0] for graph in held_out),
-        low=known.number_density[0],
-        high=known.number_density[1],
-        **_figures(scores, honest),
+        low=training.number_density[0],
+        high=training.number_density[1],
+        **_figures(scores, errors),
         **calibration.as_dict(),
         correlation=calibration.formula,
         atoms_apart=calibration.verdict,
     )
 
 
-def _figures(scores: SplitScores, honest: Reliability) -> dict[str, float]:
+def _figures(scores: SplitScores, errors: Reliability) -> dict[str, float]:
     pooled = scores.pooled
     return {
         "pearson": scores.mean_pearson,
@@ -153,9 +156,9 @@ def _figures(scores: SplitScores, honest: Reliability) -> dict[str, float]:
         "mae": pooled.mae,
         "rmse": pooled.rmse,
         "bias": pooled.bias,
-        "z_sd": honest.z_sd,
-        "coverage_68": honest.coverage_68,
-        "coverage_95": honest.coverage_95,
+        "z_sd": errors.z_sd,
+        "coverage_68": errors.coverage_68,
+        "coverage_95": errors.coverage_95,
     }
 
 

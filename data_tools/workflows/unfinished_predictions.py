@@ -105,20 +105,20 @@ def _of_atoms(rows: object, whole: object, atoms: int) -> bool:
     if not isinstance(rows, dict) or not isinstance(whole, dict):
         return False
     tables = [
-        table for found in whole.values() if isinstance(found, dict) for table in found.values()
+        table for group in whole.values() if isinstance(group, dict) for table in group.values()
     ]
     numbers = [values.T if isinstance(values, Tensor) else values for values in rows.values()]
-    return all(isinstance(found, dict) for found in whole.values()) and all(
+    return all(isinstance(group, dict) for group in whole.values()) and all(
         isinstance(v, Tensor) and v.is_floating_point() and v.dim() == 2 and len(v) == atoms
         for v in (*tables, *numbers)
     )
 
 
 def _fingerprint(graph: Graph, ensemble: Ensemble) -> str:
-    found = hashlib.sha256(repr((graph.species, graph.cutoff)).encode())
+    digest = hashlib.sha256(repr((graph.species, graph.cutoff)).encode())
     tensors = [graph.positions, graph.cell, graph.types, *graph.node_features.values()]
     for model in ensemble.models:
         tensors += model.state_dict().values()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -19,7 +19,7 @@ import torch
 import mgsym
 from mgsym.cli import main as module
 from mgsym.cli.main import COMMANDS, main
-from mgsym.cli.options import device_option, given, seed_option, verbosity_options
+from mgsym.cli.options import device_option, options_given, seed_option, verbosity_options
 from mgsym.errors import InputError, Interrupted, UsageError
 
 Captured = pytest.CaptureFixture[str]
@@ -192,14 +192,14 @@ def test_a_warning_is_one_line(command: Install, capsys: Captured) -> None:
     assert warnings.showwarning is shown
 
 
-def test_given_tells_what_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_given_are_those_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
 
     @click.command("try")
     @device_option
     @seed_option
     def trial(device: str, seed: int | None) -> None:
-        seen.update(given())
+        seen.update(options_given())
 
     holder = types.ModuleType("trial")
     holder.__dict__["try"] = trial

@@ -46,9 +46,9 @@ class NonAffine:
     """
 
     def __init__(self, start: Structure, radius: float = RADIUS) -> None:
-        found = neighbor_pairs(start.positions, start.cell, start.periodic, radius)
-        self.neighbor, self.atom = found.edge_index
-        self.shift = found.shift.double()
+        pairs = neighbor_pairs(start.positions, start.cell, start.periodic, radius)
+        self.neighbor, self.atom = pairs.edge_index
+        self.shift = pairs.shift.double()
         self.atoms = len(start)
         self.before = self._vectors(start.positions, start.cell)
         inertia = self._summed(self.before, self.before)

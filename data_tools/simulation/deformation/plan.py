@@ -168,5 +168,5 @@ def plan_of(
         UsageError: see `Plan`.
     """
     own = {f.name for f in fields(Plan)} & set(chosen)
-    given = {name: chosen[name] for name in own if chosen[name] is not None}
-    return Plan(directions, **given), {k: v for k, v in chosen.items() if k not in own}
+    settings = {name: chosen[name] for name in own if chosen[name] is not None}
+    return Plan(directions, **settings), {k: v for k, v in chosen.items() if k not in own}

@@ -55,7 +55,7 @@ class QuasistaticBatch(Batch):
             stress_tolerance=STRESS_PER_FORCE * plan.fmax,
             pressure=(plan.transverse or 0.0) / GPA,
             max_steps=plan.max_steps,
-            progress=partial(_told, watch),
+            progress=partial(_note_relaxation, watch),
         )
         if pressed:
             # cells are products with the gradient on the right, whichever vectors span them
@@ -90,6 +90,6 @@ class QuasistaticBatch(Batch):
         """Nothing."""
 
 
-def _told(watch: Watch, done: int, total: int, **info: object) -> None:
-    """The progress of one minimisation as a note on the step."""
+def _note_relaxation(watch: Watch, done: int, total: int, **info: object) -> None:
+    """Note the progress of a minimisation on the step."""
     watch(relaxing=info["step"], force=info["force"])

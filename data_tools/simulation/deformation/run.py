@@ -144,10 +144,10 @@ class _Run:
     def interrupted(self) -> str:
         """What to tell who interrupted it."""
         done, total = self.done()
-        told = f"the deformation was interrupted after {done:.4g} of {total:g} steps"
+        message = f"the deformation was interrupted after {done:.4g} of {total:g} steps"
         if self.checkpoint is None:
-            return f"{told}; nothing was saved, as no checkpoint was given"
-        return f"{told}; go on with the same command and --resume"
+            return f"{message}; nothing was saved, as no checkpoint was given"
+        return f"{message}; go on with the same command and --resume"
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -205,7 +205,7 @@ def frame_structures(deformed: Deformed, plan: Plan) -> list[Structure]:
         positions=first.positions, cell=first.cell, origin=torch.zeros(3), columns={}
     )
     measure = NonAffine(start, plan.radius)
-    found = []
+    structures = []
     for frame in deformed.frames:
         local = measure(frame.positions, frame.cell)
         cell = reduced(frame.cell)
@@ -215,7 +215,7 @@ def frame_structures(deformed: Deformed, plan: Plan) -> list[Structure]:
             "d2min": Column(local.d2min, "Å²"),
             "shear_strain": Column(local.shear_strain),
         }
-        found.append(
+        structures.append(
             start.replace(
                 positions=inside @ cell + deformed.start.origin,
                 cell=cell,
@@ -225,7 +225,7 @@ def frame_structures(deformed: Deformed, plan: Plan) -> list[Structure]:
                 glass=deformed.start.glass or deformed.start.name,
             )
         )
-    return found
+    return structures
 
 
 def _check(structures: Sequence[Structure], potential: Potential) -> None:
@@ -269,8 +269,8 @@ def _same_starts(saved: Sequence[dict[str, Any]], glasses: Sequence[Deformed]) -
         texts = a["name"] == b["name"] and a["symbols"] == b["symbols"]
         return texts and all(torch.equal(a[k], b[k]) for k in ("positions", "cell"))
 
-    found = [_start(glass.start) for glass in glasses]
-    return len(saved) == len(found) and all(map(same, saved, found))
+    starts = [_start(glass.start) for glass in glasses]
+    return len(saved) == len(starts) and all(map(same, saved, starts))
 
 
 def _explained(error: Diverged, batch: Batch) -> MgsymError:

@@ -111,13 +111,15 @@ def reduced(cell: Tensor) -> Tensor:
     Args:
         cell: [3, 3] Å, rows are the cell vectors, periodic along all of them.
     """
-    found = cell.clone()
-    if not bool((_leans(found) > MOST_TILT).any()):
-        return found
+    lattice = cell.clone()
+    if not bool((_leans(lattice) > MOST_TILT).any()):
+        return lattice
     for row, earlier in ((1, 0), (2, 1), (2, 0)):
-        lower = torch.linalg.qr(found.mT)[1].mT  # L of cell = L Q
-        found[row] -= torch.round(lower[row, earlier] / lower[earlier, earlier]) * found[earlier]
-    return found
+        lower = torch.linalg.qr(lattice.mT)[1].mT  # L of cell = L Q
+        lattice[row] -= (
+            torch.round(lower[row, earlier] / lower[earlier, earlier]) * lattice[earlier]
+        )
+    return lattice
 
 
 def _leans(cell: Tensor) -> Tensor:

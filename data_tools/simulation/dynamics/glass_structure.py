@@ -47,15 +47,15 @@ def pair_distribution(
     n = torch.bincount(structure.types, minlength=len(structure.species)).double()
 
     def g(chosen: Tensor, centres: float, others: float) -> Tensor:
-        found = torch.bincount(index[chosen], minlength=bins).double()
-        return found / (centres * others / structure.volume * shells)
+        count = torch.bincount(index[chosen], minlength=bins).double()
+        return count / (centres * others / structure.volume * shells)
 
     curves = {TOTAL: g(torch.ones_like(first, dtype=torch.bool), len(structure), len(structure))}
-    for a, one in enumerate(structure.species):
-        for b, other in enumerate(structure.species[a:], start=a):
+    for a, symbol in enumerate(structure.species):
+        for b, partner in enumerate(structure.species[a:], start=a):
             if n[a] > 0 and n[b] > 0:
                 mine = (first == a) & (second == b)
-                curves[f"{one}-{other}"] = g(mine, float(n[a]), float(n[b]))
+                curves[f"{symbol}-{partner}"] = g(mine, float(n[a]), float(n[b]))
     return Distribution((edges[1:] + edges[:-1]) / 2, curves)
 
 

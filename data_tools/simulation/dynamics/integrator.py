@@ -107,8 +107,8 @@ def maxwell_boltzmann(
         normal = torch.randn(len(mass), 3, dtype=torch.float64, generator=generator)
         drawn = normal * weight.rsqrt()
         drawn -= (weight * drawn).sum(dim=0) / weight.sum()
-        found = (weight * drawn**2).sum() / (3 * len(mass) - 3)  # kT
-        velocities.append(drawn * (BOLTZMANN * target / found).sqrt())
+        measured = (weight * drawn**2).sum() / (3 * len(mass) - 3)  # kT
+        velocities.append(drawn * (BOLTZMANN * target / measured).sqrt())
     return torch.cat(velocities).to(masses.device)
 
 

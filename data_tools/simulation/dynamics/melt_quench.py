@@ -242,16 +242,16 @@ class _Run:
             return
         place = int((hot | size).nonzero()[0])
         if bool(hot[place]):
-            what = f"the temperature became {float(seen.temperature[place]):.3g} K"
+            failure = f"the temperature became {float(seen.temperature[place]):.3g} K"
         else:
             times = float(seen.volume[place]) / self.first_volume
-            what = f"the volume became {times:.3g} times the first"
-        raise self._unstable(place, step, what)
+            failure = f"the volume became {times:.3g} times the first"
+        raise self._unstable(place, step, failure)
 
-    def _unstable(self, place: int, step: int, what: str) -> MgsymError:
+    def _unstable(self, place: int, step: int, failure: str) -> MgsymError:
         return MgsymError(
-            f"{self.glasses[self.active[place]].name}: {what} at {self._time(step):g} ps: take a "
-            f"smaller --timestep than {self.recipe.timestep:g} fs, or look whether the potential "
+            f"{self.glasses[self.active[place]].name}: {failure} at {self._time(step):g} ps: take "
+            f"a smaller --timestep than {self.recipe.timestep:g} fs, or look whether the potential "
             f"suits {self.recipe.composition}"
         )
 
@@ -321,10 +321,10 @@ class _Run:
 
     def interrupted(self) -> str:
         done, total = self.done()
-        told = f"the quench was interrupted after {done:g} of {total:g} ps"
+        message = f"the quench was interrupted after {done:g} of {total:g} ps"
         if self.checkpoint is None:
-            return f"{told}; nothing was saved, as no checkpoint was given"
-        return f"{told}; go on with the same command and --resume"
+            return f"{message}; nothing was saved, as no checkpoint was given"
+        return f"{message}; go on with the same command and --resume"
 
     def save(self) -> None:
         """Write the checkpoint."""

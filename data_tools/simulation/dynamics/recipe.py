@@ -153,10 +153,10 @@ def parse_composition(text: str) -> dict[str, float]:
 
 
 def _parts(text: str) -> list[tuple[str, str]]:
-    found = _PART.findall(text)
-    if not found or "".join(symbol + amount for symbol, amount in found) != text:
+    parts = _PART.findall(text)
+    if not parts or "".join(symbol + amount for symbol, amount in parts) != text:
         raise UsageError(f"composition {text!r}: expected elements and amounts such as Cu64Zr36")
-    return found
+    return parts
 
 
 def atom_counts(composition: dict[str, float], atoms: int) -> dict[str, int]:

@@ -155,11 +155,11 @@ class FlatBatch:
     def largest(self, values: Tensor) -> Tensor:
         """The length [b] of the longest vector, three coordinates each, in each system."""
         cut = 3 * self.atoms
-        found = self.largest_of_atoms(values[:cut].view(-1, 3))
+        length = self.largest_of_atoms(values[:cut].view(-1, 3))
         if self.extra:
             rest = _squared_length(values[cut:].view(-1, 3)).view(self.systems, -1)
-            found = torch.maximum(found, rest.amax(1).sqrt())
-        return found
+            length = torch.maximum(length, rest.amax(1).sqrt())
+        return length
 
     def largest_of_atoms(self, vectors: Tensor) -> Tensor:
         """The length [b] of the longest of each system's vectors [n, 3]."""

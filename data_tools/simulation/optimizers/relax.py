@@ -101,9 +101,9 @@ def relax(
     if cell is not None:
         _check_periodic(structures)
         require_stress(potential, "a free cell")
-    found: list[Relaxation] = []
+    relaxations: list[Relaxation] = []
     for group in _groups(structures, ATOMS_AT_ONCE[place.type]):
-        step = part(progress, len(found), len(structures), size=len(group))
+        step = part(progress, len(relaxations), len(structures), size=len(group))
         positions = torch.cat([s.positions - s.origin for s in group]).to(place)
         cells = torch.stack([s.cell for s in group]).to(place)
         try:
@@ -121,8 +121,8 @@ def relax(
             )
         except Diverged as error:
             raise _explained(error, group) from error
-        found += _results(group, minimum)
-    return found
+        relaxations += _results(group, minimum)
+    return relaxations
 
 
 def _check_periodic(structures: Sequence[Structure]) -> None:
@@ -236,9 +236,9 @@ def check_at_rest(structure: Structure, forces: Tensor, largest: float = AT_REST
         )
 
 
-def not_at_rest(structure: Structure, what: str) -> InputError:
+def not_at_rest(structure: Structure, problem: str) -> InputError:
     """The error for a structure that has to be relaxed."""
     return InputError(
-        f"{what}: relax it first with this potential, mgsym relax FILE",
+        f"{problem}: relax it first with this potential, mgsym relax FILE",
         path=structure.name or None,
     )

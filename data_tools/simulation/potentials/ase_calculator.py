@@ -64,9 +64,9 @@ class ASEPotential:
     def fingerprint(self) -> str:
         """SHA-256 of what can be known of it: its spec, class and parameters."""
         kind = type(self.calculator)
-        known = (self.spec, kind.__module__, kind.__qualname__)
+        identity = (self.spec, kind.__module__, kind.__qualname__)
         parameters = sorted((k, repr(v)) for k, v in dict(self.calculator.parameters).items())
-        return sha256(repr((known, self.cutoff, parameters)).encode()).hexdigest()
+        return sha256(repr((identity, self.cutoff, parameters)).encode()).hexdigest()
 
     def computes(self, quantity: str) -> bool:
         """Whether it has a property of ASE's, such as ``stress``."""
@@ -129,11 +129,11 @@ class ASEForces:
         Stresses, or energies of atoms, that the calculator does not compute are NaN.
         """
         parts = positions.detach().cpu().double().split(self._sizes)
-        found = [
+        results = [
             self._one(*each)
             for each in zip(self._atoms, parts, cell.detach().cpu().double(), strict=True)
         ]
-        energy, forces, stress, each = zip(*found, strict=True)
+        energy, forces, stress, each = zip(*results, strict=True)
         values = (
             torch.tensor(energy, dtype=torch.float64), torch.cat(forces),
             torch.stack(stress), torch.cat(each),
@@ -152,7 +152,7 @@ class ASEForces:
         return energy, torch.from_numpy(forces.copy()), stress.double(), each.double()
 
 
-def require_stress(potential: object, what: str) -> None:
+def require_stress(potential: object, work: str) -> None:
     """Refuse a calculator without stresses for work that needs them.
 
     Raises:
@@ -160,7 +160,7 @@ def require_stress(potential: object, what: str) -> None:
     """
     if isinstance(potential, ASEPotential) and not potential.computes("stress"):
         raise InputError(
-            f"{potential.name} computes no stress, which {what} needs: take a calculator that does"
+            f"{potential.name} computes no stress, which {work} needs: take a calculator that does"
         )
 
 
@@ -183,10 +183,10 @@ def _make(spec: str) -> Any:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # a module of the user's own; installed ones come first
     try:
-        found: Any = import_module(module)
+        maker: Any = import_module(module)
         for name in factory.split("."):
-            found = getattr(found, name)
-        calculator = found()
+            maker = getattr(maker, name)
+        calculator = maker()
     except ImportError as error:
         raise InputError(
             f"{PREFIX}{spec}: {error}: install it, or run in the folder where its file is"

@@ -71,7 +71,9 @@ def eam_bonds(potential: EAM, structure: Structure, device: str | torch.device =
     length = vector.norm(dim=1)
     here, there = kinds[atom], kinds[neighbor]
     bins, t = locate(length, potential.spacing, potential.pair.shape[-2])
-    given, slope, bend = _derivatives(potential.density, (there, here, bins), t, potential.spacing)
+    contribution, slope, bend = _derivatives(
+        potential.density, (there, here, bins), t, potential.spacing
+    )
     _, back_slope, back_bend = _derivatives(
         potential.density, (here, there, bins), t, potential.spacing
     )
@@ -81,7 +83,7 @@ def eam_bonds(potential: EAM, structure: Structure, device: str | torch.device =
     phi_slope = (rise - phi) / length
     phi_bend = (curve - 2 * phi_slope) / length
 
-    density = given.new_zeros(len(kinds)).index_add_(0, atom, given)
+    density = contribution.new_zeros(len(kinds)).index_add_(0, atom, contribution)
     spacing, tables = potential.density_spacing, potential.embedding.to(device)
     bins, t = locate(density, spacing, tables.shape[-2])
     cubic = tables[kinds, bins]
@@ -90,15 +92,15 @@ def eam_bonds(potential: EAM, structure: Structure, device: str | torch.device =
     # past its table F goes on as a straight line
     embedding = embedding + beyond * embedding_slope
     bend_of_embedding = curvature(cubic, t, spacing) * (beyond == 0)
-    own, other = embedding_slope[atom], embedding_slope[neighbor]
+    own_slope, neighbor_slope = embedding_slope[atom], embedding_slope[neighbor]
     return EAMBonds(
         atom,
         neighbor,
         vector / length[:, None],
         length,
         slope,
-        phi_slope + own * slope + other * back_slope,
-        phi_bend + own * bend + other * back_bend,
+        phi_slope + own_slope * slope + neighbor_slope * back_slope,
+        phi_bend + own_slope * bend + neighbor_slope * back_bend,
         embedding.index_add(0, atom, 0.5 * phi),
         bend_of_embedding,
     )
@@ -108,12 +110,12 @@ def _pairs(
     structure: Structure, cutoff: float, device: str | torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Atoms i and j and the vectors between them, in float64."""
-    found = neighbor_pairs(
+    pairs = neighbor_pairs(
         structure.positions, structure.cell, structure.periodic, cutoff, device=device
     )
-    neighbor, atom = found.edge_index
+    neighbor, atom = pairs.edge_index
     position = structure.positions
-    vector = position[neighbor] - position[atom] + found.shift.double() @ structure.cell
+    vector = position[neighbor] - position[atom] + pairs.shift.double() @ structure.cell
     return atom.to(device), neighbor.to(device), vector.to(device)
 
 

@@ -40,7 +40,7 @@ def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., An
     return torch.compile(function, dynamic=False, options=options)
 
 
-def run_compiled(function: Callable[..., Any], device_type: str, *given: Any) -> Any | None:
+def run_compiled(function: Callable[..., Any], device_type: str, *arguments: Any) -> Any | None:
     """What a function gives, computed by its compiled version; None where there can be none.
 
     That a compiler is there does not prove that it works (no Python.h, no room in its cache):
@@ -48,7 +48,7 @@ def run_compiled(function: Callable[..., Any], device_type: str, *given: Any) ->
     """
     try:
         fast = compiled(function, device_type)
-        return None if fast is None else fast(*given)
+        return None if fast is None else fast(*arguments)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

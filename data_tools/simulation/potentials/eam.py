@@ -72,8 +72,8 @@ class EAM:
         s, bins = len(self.species), self.pair.shape[-2]
         for name, shape in (("pair", (s, s, bins, 4)), ("density", (s, s, bins, 4))):
             if getattr(self, name).shape != shape:
-                found = list(getattr(self, name).shape)
-                raise InputError(f"{name} is {found}, expected {list(shape)} for {s} species")
+                actual = list(getattr(self, name).shape)
+                raise InputError(f"{name} is {actual}, expected {list(shape)} for {s} species")
         if self.embedding.shape != (s, self.embedding.shape[-2], 4):
             raise InputError(f"embedding is {list(self.embedding.shape)}, expected [{s}, bins, 4]")
 

@@ -99,12 +99,12 @@ class EAMForces:
 
     def _search(self, positions: Tensor, cell: Tensor) -> _Lists:
         """Neighbour lists of all systems, joined."""
-        found, start = [], 0
+        pairs, start = [], 0
         for size, box, periodic in zip(self._sizes, cell, self._periodic, strict=True):
             part = slice(start, start + size)
-            found.append(self._pairs(positions[part], box, periodic, self._types[part], start))
+            pairs.append(self._pairs(positions[part], box, periodic, self._types[part], start))
             start += size
-        source, target, shift = (torch.cat(parts) for parts in zip(*found, strict=True))
+        source, target, shift = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         owner, steps, site = _sites(source, shift, len(positions))
         types = self._types
         degree = torch.bincount(target, minlength=len(positions))

@@ -126,9 +126,9 @@ class _Bonds(NamedTuple):
     place: Tensor  # in the bin, 0 to 1
     table: Tensor  # where its coefficients are
     received: Tensor  # density at the row
-    given: Tensor  # density at the neighbour
+    received_back: Tensor  # density at the neighbour
     slope: Tensor  # of `received`, per bin
-    slope_back: Tensor  # of `given`
+    slope_back: Tensor  # of `received_back`
 
 
 def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtype) -> Tables:
@@ -146,16 +146,16 @@ def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtyp
         c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
         return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
 
-    given = potential.density
+    density = potential.density
     return Tables(
         layout(potential.pair),
-        layout(given),
+        layout(density),
         potential.embedding.to(device, dtype),
         bins,
         None if whole else reach,
         1.0 / potential.spacing,
         potential.density_spacing,
-        torch.equal(given, given.transpose(0, 1)),
+        torch.equal(density, density.transpose(0, 1)),
     )
 
 
@@ -185,9 +185,9 @@ def row_forces(
         compile: use a compiler where there is one (never under autograd).
     """
     if compile and not (sites.requires_grad or rows.requires_grad):
-        found = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
-        if found is not None:
-            return RowForces(*found)
+        compiled = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
+        if compiled is not None:
+            return RowForces(*compiled)
     size = CHUNK if rows.device.type == "cpu" else 2**25
     length, piece = len(where.row), size // STRIP
     parts = [slice(first, min(first + piece, length)) for first in range(0, length, piece)]
@@ -216,7 +216,7 @@ def _in_parts(
     if boundary is None:
         energy, slope = _embedding(tables, where.types, received)
     else:
-        back = torch.cat([bond.given for bond in bonds], dim=1).view(-1)
+        back = torch.cat([bond.received_back for bond in bonds], dim=1).view(-1)
         density = _boundary_density(boundary, back.index_select(0, boundary.slot))
         energies, slope = _embedding(
             tables, torch.cat((where.types, boundary.types)), torch.cat((received, density))
@@ -232,11 +232,11 @@ def _in_parts(
     return energy + joined[0], joined[1:4], virial, boundary_energy
 
 
-def _boundary_density(boundary: Boundary, given: Tensor) -> Tensor:
+def _boundary_density(boundary: Boundary, received: Tensor) -> Tensor:
     """The density [q] at boundary atoms, with what rows give them [p]."""
     if boundary.runs is None:
-        return boundary.fixed.index_add(0, boundary.atom, given)
-    return boundary.fixed + run_sums(given, boundary.runs)
+        return boundary.fixed.index_add(0, boundary.atom, received)
+    return boundary.fixed + run_sums(received, boundary.runs)
 
 
 def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows: Tensor) -> _Bonds:
@@ -255,10 +255,10 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     table = bin + where.table[:, part]
     received, slope = _cubic(tables.density, table, place)
     if where.table_back is None:
-        given, slope_back = received, slope
+        received_back, slope_back = received, slope
     else:
-        given, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
-    return _Bonds((x, y, z), length, place, table, received, given, slope, slope_back)
+        received_back, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
+    return _Bonds((x, y, z), length, place, table, received, received_back, slope, slope_back)
 
 
 def _sums(

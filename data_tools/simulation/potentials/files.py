@@ -143,16 +143,16 @@ class _Cursor:
 
     def table(self, count: int) -> list[float] | None:
         """The next `count` numbers; None where there are not so many finite ones."""
-        found, self.rest = self.rest, []  # both lists are this cursor's own
-        while len(found) < count and self.row < len(self.rows):
-            found += self.rows[self.row]
+        words, self.rest = self.rest, []  # both lists are this cursor's own
+        while len(words) < count and self.row < len(self.rows):
+            words += self.rows[self.row]
             self.row += 1
         if self.flowing:
-            self.rest = found[count:]
+            self.rest = words[count:]
         else:
-            self.passed += sum(map(is_number, found[count:]))
+            self.passed += sum(map(is_number, words[count:]))
         try:
-            values = [float(word) for word in found[:count]]
+            values = [float(word) for word in words[:count]]
         except ValueError:
             return None
         return values if len(values) == count and np.isfinite(values).all() else None
@@ -179,17 +179,17 @@ def _read_tables(words: Words, header: Header) -> EAM:
     pair = np.empty((n, n, header.points))
     pair[i, j] = pair[j, i] = tables.pair
     density = np.broadcast_to(tables.density, (n, n, header.points))
-    known = [k for k, name in enumerate(header.species) if name in ATOMIC_NUMBER]
+    elements = [k for k, name in enumerate(header.species) if name in ATOMIC_NUMBER]
     with words.placed(1):
         return tabulated(
-            tuple(header.species[k] for k in known),
-            tuple(_mass(words, tables.heads[k]) for k in known),
+            tuple(header.species[k] for k in elements),
+            tuple(_mass(words, tables.heads[k]) for k in elements),
             header.cutoff,
             header.spacing,
             header.density_spacing,
-            torch.from_numpy(pair[np.ix_(known, known)]),
-            torch.from_numpy(density[np.ix_(known, known)]),
-            torch.from_numpy(tables.embedding[known]),
+            torch.from_numpy(pair[np.ix_(elements, elements)]),
+            torch.from_numpy(density[np.ix_(elements, elements)]),
+            torch.from_numpy(tables.embedding[elements]),
             words.path.name,
         )
 
@@ -271,19 +271,21 @@ def _explain_counts(words: Words, header: Header) -> NoReturn:
         ends = [*(int(words.start[head]) for head in heads[1:]), int(words.start[-1])]
         for symbol, head, end in zip(header.species, heads, ends, strict=True):
             pairs = header.pairs if head == heads[-1] else 0
-            found = end - int(words.start[head + 1]) - pairs
-            if found not in sizes.values():
-                _refuse_count(words, head, f"the tables of {symbol}", sizes, found)
+            count = end - int(words.start[head + 1]) - pairs
+            if count not in sizes.values():
+                _refuse_count(words, head, f"the tables of {symbol}", sizes, count)
     total = {style: len(header.species) * size + header.pairs for style, size in sizes.items()}
-    found = sum(len(words.rows[row]) for row in rows if row not in heads)
-    _refuse_count(words, 1, "tables for these sizes", total, found)
+    count = sum(len(words.rows[row]) for row in rows if row not in heads)
+    _refuse_count(words, 1, "tables for these sizes", total, count)
 
 
-def _refuse_count(words: Words, row: int, what: str, sizes: dict[str, int], found: int) -> NoReturn:
+def _refuse_count(
+    words: Words, row: int, place: str, sizes: dict[str, int], count: int
+) -> NoReturn:
     expected = " or ".join(f"{size} ({style})" for style, size in sizes.items())
     words.refuse(
         row,
-        f"expected {expected} values in {what}, found {max(found, 0)}: the file was cut short or "
+        f"expected {expected} values in {place}, found {max(count, 0)}: the file was cut short or "
         "its sizes are wrong, copy or write it again",
     )
 

@@ -60,13 +60,13 @@ def cage_inputs(
     """
     surroundings = _Surroundings.of(potential, structure, max(CAGE_DISTANCES), device)
     directions = cage_directions().to(device)
-    found = []
+    statistics = []
     for atoms in surroundings.groups(len(directions)):
         own = frames[atoms.start : atoms.stop].to(directions) @ directions.T
-        found.append(_statistics(surroundings.energies(atoms, own), directions).cpu())
+        statistics.append(_statistics(surroundings.energies(atoms, own), directions).cpu())
         if progress is not None:
             progress(atoms.stop - atoms.start)
-    values = torch.cat(found)
+    values = torch.cat(statistics)
     columns = zip(_names_and_units(), values.T, strict=True)
     return {name: Column(column.contiguous(), unit) for (name, unit), column in columns}
 
@@ -89,9 +89,9 @@ def cage_directions() -> Tensor:
 def _names_and_units() -> list[tuple[str, str]]:
     """In the order of `_statistics`."""
     return [
-        (f"cage_{distance:g}_{what}_{value:g}", unit)
+        (f"cage_{distance:g}_{statistic}_{value:g}", unit)
         for distance in CAGE_DISTANCES
-        for what, values, unit in (
+        for statistic, values, unit in (
             ("rank", CAGE_RANKS, "ln eV"),
             ("degree", CAGE_DEGREES, "ln eV"),
             ("soft", CAGE_SOFTNESS, "eV"),
@@ -240,7 +240,7 @@ class _Surroundings:
         felt = self._embedded(kind, density)
         own_kind, own_density = self.types[atoms, None], self.density[atoms, None]
         own_before = self._embedded(own_kind, own_density)
-        found = []
+        energies = []
         for distance in CAGE_DISTANCES:
             length = (square - 2 * distance * along + distance**2).clamp(min=0).sqrt()
             change = self.radial.read(pair[:, None], length) - before[:, None]
@@ -250,8 +250,8 @@ class _Surroundings:
             energy += _sums(at_neighbor, owner[near], len(counts))
             received = _sums(change[..., 1], owner[near], len(counts))
             energy += self._embedded(own_kind, own_density + received) - own_before
-            found.append(energy)
-        return torch.stack(found, dim=1)
+            energies.append(energy)
+        return torch.stack(energies, dim=1)
 
     def _embedded(self, kind: Tensor, density: Tensor) -> Tensor:
         """F(ρ), eV; on beyond its table as a straight line."""

@@ -67,7 +67,7 @@ def physical_inputs(
     check_at_rest(structure, bonds.forces())
     stress = bonds.virials() / (structure.volume / len(structure))
     eigenvalues, frames = torch.linalg.eigh(eam_hessian(bonds).diagonal_blocks())
-    found = {
+    columns = {
         "energy": Column(bonds.energy.cpu(), "eV"),
         "pressure": Column(-stress.diagonal(dim1=1, dim2=2).mean(1).cpu(), "eV/Å³"),
         "von_mises": Column(_von_mises(stress).cpu(), "eV/Å³"),
@@ -82,10 +82,10 @@ def physical_inputs(
 
     values = compliance(potential, structure, radii, device=device, progress=step)
     for radius, column in zip(radii, values.T, strict=True):
-        found[f"compliance_{radius:g}"] = Column(column.contiguous(), "Å²/eV")
+        columns[f"compliance_{radius:g}"] = Column(column.contiguous(), "Å²/eV")
     for axis in range(3):
-        found[f"stiffness_{axis + 1}"] = Column(eigenvalues[:, axis].cpu(), "eV/Å²")
-    return found | cage_inputs(potential, structure, frames.cpu(), device=device, progress=step)
+        columns[f"stiffness_{axis + 1}"] = Column(eigenvalues[:, axis].cpu(), "eV/Å²")
+    return columns | cage_inputs(potential, structure, frames.cpu(), device=device, progress=step)
 
 
 def compliance(
@@ -126,8 +126,8 @@ def compliance(
         rows = hessian.block_rows([g for g in groups if len(g)], mapping).to(dtype)
         for column, radius in enumerate(radii):
             clusters = list(_clusters(wide, centred, radius, device))
-            found = mapping(partial(_traces, rows), (members for _, members in clusters))
-            for (centres, _), traces in zip(clusters, found, strict=True):
+            group_traces = mapping(partial(_traces, rows), (members for _, members in clusters))
+            for (centres, _), traces in zip(clusters, group_traces, strict=True):
                 unstable = traces.isnan().nonzero()
                 if len(unstable):
                     _refuse_unstable(structure, int(centres[int(unstable[0])]), radius)
@@ -197,10 +197,10 @@ def _clusters(
     structure: Structure, groups: Iterable[Tensor], radius: float, device: str | torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Some centres [c] at a time and the atoms [c, m] around each: the centre last, −1 is none."""
-    found = neighbor_pairs(
+    pairs = neighbor_pairs(
         structure.positions, structure.cell, structure.periodic, radius, device=device
     )
-    around, centre = found.edge_index
+    around, centre = pairs.edge_index
     length = torch.bincount(centre, minlength=len(structure))
     begin = length.cumsum(0) - length
     around = torch.cat([around, around.new_full((1,), -1)])
@@ -214,9 +214,9 @@ def _clusters(
 
 def _within(structure: Structure, first: int, radius: float) -> Tensor:
     """[n] bool, which atoms are within a radius (Å) of the `first` atoms, themselves included."""
-    found = neighbor_pairs(structure.positions, structure.cell, structure.periodic, radius)
+    pairs = neighbor_pairs(structure.positions, structure.cell, structure.periodic, radius)
     near = torch.arange(len(structure)) < first
-    near[found.edge_index[0, found.edge_index[1] < first]] = True
+    near[pairs.edge_index[0, pairs.edge_index[1] < first]] = True
     return near
 
 

@@ -185,16 +185,16 @@ class Hessian:
         """H as a sparse CSR matrix [3n, 3n], eV/Å²; for analysis of small systems."""
         n = self.num_atoms
         each = torch.arange(n, device=self.atom.device)
-        found = self.block_rows(each.split(16))
-        row, block = found.of_rows(each)
+        blocks = self.block_rows(each.split(16))
+        row, block = blocks.of_rows(each)
         axes = torch.arange(3, device=row.device)
         indices = torch.stack(
             torch.broadcast_tensors(
                 3 * row[:, None, None] + axes[:, None],
-                3 * found.column[block].long()[:, None, None] + axes,
+                3 * blocks.column[block].long()[:, None, None] + axes,
             )
         ).flatten(1)
-        values = found.value[block].flatten()
+        values = blocks.value[block].flatten()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse", UserWarning)  # CSR is in beta
             matrix = torch.sparse_coo_tensor(
