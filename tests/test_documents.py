@@ -8,7 +8,8 @@ block says what else is to be known of it:
     <!-- slow -->             run by `make test-slow` alone
     <!-- as it stands -->     not shortened by the quick tests, which else train for two epochs and
                               without a ridge regression beside the network, and compare
-                              neighbours with those of two atoms of each element
+                              neighbours with those of two atoms of each element, and edges
+                              with random ones drawn once
     <!-- not run: reason -->  only its options are checked
 """
 
@@ -46,7 +47,8 @@ MARKS = re.compile(r"|slow|as it stands|not run: .+")
 Changes = dict[str, dict[str, str]]
 FASTER: Changes = {"train": {"--epochs": "2", "--set": "model.ridge_share=0.0"}}
 FEW_STEPS: Changes = {**FASTER, "explain": {"--steps": "3"}}
-ENVIRONMENTS = "mgsym.data_tools.workflows.attribution.ENVIRONMENTS"
+# what they measure an explanation with
+LESS = {"attribution.ENVIRONMENTS": 2, "explanation.DRAWS": 1}
 LABEL = {"label": {"--searches": "3", "--atoms": "0:8"}}
 SMALLER: Changes = {"quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5"}, **LABEL}
 COOLER: Changes = {"quench": {"--temperature": "800", "--melt": "0.5"}, **LABEL}
@@ -130,8 +132,8 @@ def run(
             as_it_stands = block.mark == "as it stands"
             line = changed(command, {} if as_it_stands else changes)
             with pytest.MonkeyPatch.context() as patch:
-                if not (slow or as_it_stands):
-                    patch.setattr(ENVIRONMENTS, 2)
+                for name, number in ({} if slow or as_it_stands else LESS).items():
+                    patch.setattr(f"mgsym.data_tools.workflows.{name}", number)
                 code = main(line)
             printed = capsys.readouterr()
             assert code == 0, f"mgsym {' '.join(line)}: {printed.err}"
