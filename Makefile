@@ -14,7 +14,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-DOCS_READY = $(VENV)/.docs-ready
 # no byte code until a module is imported: few of all that torch brings are
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	--constraint constraints.txt
@@ -37,12 +36,11 @@ JOBS ?= 1
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch numpy
 	$(PIP) --editable ".[dev]"
 	touch $@
 
 # all that tests, checks and documentation need
-environment: $(DOCS_READY)
+environment: $(READY)
 
 demo: $(READY)
 	@folder="$(DEMO)"; [ -n "$$folder" ] || folder=$$(mktemp -d); mkdir -p "$$folder"; \
@@ -98,13 +96,9 @@ bench-cuda: $(READY)
 	$(BIN)/python tests/benchmarks/gpu.py --out benchmark-gpu.md
 	@cat benchmark-gpu.md
 
-docs: $(DOCS_READY)
+docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "Open site/index.html"
-
-$(DOCS_READY): $(READY)
-	$(PIP) --editable ".[docs]"
-	touch $@
 
 # The type checker does not see that cli/ and data_tools/ install under mgsym, so it is shown a
 # folder of links in which they do.

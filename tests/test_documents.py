@@ -7,7 +7,9 @@ block says what else is to be known of it:
 
     <!-- slow -->             run by `make test-slow` alone
     <!-- as it stands -->     not shortened by the quick tests, which else train for two epochs and
-                              without a ridge regression beside the network
+                              without a ridge regression beside the network, and compare
+                              neighbours with those of two atoms of each element, and edges
+                              with random ones drawn once
     <!-- not run: reason -->  only its options are checked
 """
 
@@ -44,6 +46,9 @@ MARKS = re.compile(r"|slow|as it stands|not run: .+")
 # options that the quick tests, and the slow ones of pages that make glasses, give or change
 Changes = dict[str, dict[str, str]]
 FASTER: Changes = {"train": {"--epochs": "2", "--set": "model.ridge_share=0.0"}}
+FEW_STEPS: Changes = {**FASTER, "explain": {"--steps": "3"}}
+# what they measure an explanation with
+LESS = {"attribution.ENVIRONMENTS": 2, "explanation.DRAWS": 1}
 LABEL = {"label": {"--searches": "3", "--atoms": "0:8"}}
 SMALLER: Changes = {"quench": {"--atoms": "200", "--rate": "1e15", "--melt": "0.5"}, **LABEL}
 COOLER: Changes = {"quench": {"--temperature": "800", "--melt": "0.5"}, **LABEL}
@@ -124,8 +129,12 @@ def run(
         if block.commands:
             last = ""
         for command in block.commands:
-            line = changed(command, {} if block.mark == "as it stands" else changes)
-            code = main(line)
+            as_it_stands = block.mark == "as it stands"
+            line = changed(command, {} if as_it_stands else changes)
+            with pytest.MonkeyPatch.context() as patch:
+                for name, number in ({} if slow or as_it_stands else LESS).items():
+                    patch.setattr(f"mgsym.data_tools.workflows.{name}", number)
+                code = main(line)
             printed = capsys.readouterr()
             assert code == 0, f"mgsym {' '.join(line)}: {printed.err}"
             last += printed.out
@@ -145,8 +154,6 @@ def page_runner(
     def runner(
         page: str, title: str | None = None, *, changes: Changes = FASTER, slow: bool = False
     ) -> tuple[str, dict[str, object]]:
-        if not slow and page != "README.md":  # the README shows which neighbour comes first
-            monkeypatch.setattr("mgsym.data_tools.workflows.attribution.ENVIRONMENTS", 2)
         return run(blocks(page, title), capsys, changes, slow)
 
     return runner
@@ -233,7 +240,7 @@ def test_ci_runs_the_tests_and_builds_the_site() -> None:
 
 
 def test_the_tutorial_on_the_sample(tmp_path: Path, page_runner: Runner) -> None:
-    page_runner("docs/tutorials/sample.md")
+    page_runner("docs/tutorials/sample.md", changes=FEW_STEPS)
     for figure in ("edges.png", "nearest.png", "barriers.png"):
         assert (tmp_path / figure).stat().st_size > 10_000
 
@@ -253,7 +260,7 @@ def test_the_tutorial_on_an_alloy(tmp_path: Path, page_runner: Runner) -> None:
         if number < 3:
             mgsym.write(own, tmp_path / "labelled" / f"glass{number}.xyz")
     mgsym.write(own.replace(columns={}), tmp_path / "relaxed" / f"{name}.extxyz")
-    page_runner("docs/tutorials/own-alloy.md")
+    page_runner("docs/tutorials/own-alloy.md", changes=FEW_STEPS)
     assert (tmp_path / "edges.png").stat().st_size > 10_000
 
 

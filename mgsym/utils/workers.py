@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, TypeVar
@@ -44,8 +46,9 @@ def in_processes(
     Raises:
         MgsymError: a process died; whatever the work raises comes through too.
     """
-    stopping = multiprocessing.get_context("spawn").Event()
-    workers = [_Worker(work, share, stopping) for share in shares]
+    context = _context(work)
+    stopping = context.Event()
+    workers = [_Worker(context, work, share, stopping) for share in shares]
     try:
         with _interrupts_waiting():  # they are for the parent to hear, which ends the workers
             for worker in workers:
@@ -69,14 +72,30 @@ def in_processes(
             worker.end()
 
 
+def _context(work: Work[Share]) -> BaseContext:
+    """How processes start: free of this one's threads and CUDA, which do not survive a fork.
+
+    On Linux they are forked from a process that has imported the work and done nothing else, so
+    that torch is loaded once for all of them.
+    """
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__])
+    return context
+
+
 class _Worker(Generic[Share]):
     """A process, and the pipe on which its messages come."""
 
-    def __init__(self, work: Work[Share], share: Share, stopping: Event) -> None:
-        context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
+    def __init__(
+        self, context: BaseContext, work: Work[Share], share: Share, stopping: Event
+    ) -> None:
         self.pipe, self._far = context.Pipe(duplex=False)
         arguments = (work, share, self._far, stopping)
-        self.process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
+        self.process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=_work, args=arguments, daemon=True
+        )
 
     def start(self) -> None:
         self.process.start()

@@ -9,8 +9,6 @@ import pickle
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
+from programs import finished
 
 from mgsym.cli.main import main
 from mgsym.data_tools.sample import sample_files
@@ -288,16 +287,10 @@ def test_an_interruption_leaves_nothing(
 
 def test_a_file_that_grows_too_large() -> None:
     """As on a full disk, the write itself fails, half way through a file."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mgsym.cli.main", "build-graph", "-q"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "graphs/test.npz: file too large" in done.stderr
+    code, _, told = finished(None, "build-graph", "-q", limits={resource.RLIMIT_FSIZE: 100_000})
+    assert code == 1
+    assert told.count("\n") == 1
+    assert "graphs/test.npz: file too large" in told
     assert tree() == {}
 
 
@@ -441,29 +434,12 @@ def test_a_full_disk_where_models_are_written(
 
 
 def test_a_disk_that_fills_while_training(trained: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mgsym.cli.main",
-            "train",
-            "-q",
-            "--epochs",
-            "1",
-            "-o",
-            "new",
-            "--set",
-            "model.ridge_share=0.0",
-        ],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "new/" in done.stderr
-    assert "(a bug" not in done.stderr
+    words = ["train", "-q", "--epochs", "1", "-o", "new", "--set", "model.ridge_share=0.0"]
+    code, _, told = finished(None, *words, limits={resource.RLIMIT_FSIZE: 100_000})
+    assert code == 1
+    assert told.count("\n") == 1
+    assert "new/" in told
+    assert "(a bug" not in told
     assert not list(Path("new").glob(".writing*"))
 
 

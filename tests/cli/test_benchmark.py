@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from programs import Program
 
 from mgsym.benchmark import CHOSEN_ON_TEST, PROTOCOLS, load_plan
 from mgsym.benchmark.plan import RENAMED
@@ -129,16 +126,12 @@ def test_a_training_that_fails_is_told_at_the_end(place: Path, capsys: Captured)
 
 def test_a_killed_benchmark_goes_on(place: Path, capsys: Captured) -> None:
     command = ["benchmark", *FAST, "--seeds", "0:30", "-o", "b"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mgsym.cli.main", *command],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = Program(None, *command)
     deadline = time.monotonic() + 300
     while not list(Path("b/trials").glob("[!.]*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate(timeout=60)
     finished = {p.name: p.stat().st_mtime_ns for p in Path("b/trials").glob("[!.]*.json")}
     assert 0 < len(finished) < 60
     # the same plan, cut short: what was done counts, what was begun is no trouble

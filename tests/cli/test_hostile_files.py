@@ -10,16 +10,16 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import finished
 
 import mgsym
 from mgsym.cli.main import main
@@ -40,48 +40,11 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-# Loads mgsym once, then runs a command for every line that it is sent: the folder to work in and
-# the arguments. Each runs in a process of its own, with its limits, and writes to "err" there.
-SERVER = """
-import json, os, resource, sys, traceback
-import torch
-import mgsym.data_tools.workflows.ensembles, mgsym.data_tools.workflows.inspection
-from mgsym.cli import info, views
-from mgsym.cli.main import main
-for line in sys.stdin:
-    folder, room, seconds, arguments = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            os.chdir(folder)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.dup2(os.open("err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-            resource.setrlimit(resource.RLIMIT_DATA, (room, room))
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-            code = main(arguments)
-            sys.stderr.flush()
-        except BaseException:
-            traceback.print_exc()
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[subprocess.Popen[str]]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", SERVER], text=True, **pipes) as process:
-        yield process
-        process.stdin.close()
-
-
-def limited(server: subprocess.Popen[str], *arguments: str, room: int = ROOM) -> tuple[int, str]:
+def limited(*arguments: str, room: int = ROOM) -> tuple[int | None, str]:
     """Exit code and messages of a command with a limit of memory and of processor time."""
-    assert server.stdin is not None
-    assert server.stdout is not None
-    print(json.dumps([os.getcwd(), room, SECONDS, arguments]), file=server.stdin, flush=True)
-    return int(server.stdout.readline()), Path("err").read_text()
+    limits = {resource.RLIMIT_DATA: room, resource.RLIMIT_CPU: SECONDS}
+    code, _, messages = finished(None, *arguments, limits=limits)
+    return code, messages
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 3) -> str:
@@ -138,29 +101,27 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_asks_for_much_is_refused_at_once(name: str, server: subprocess.Popen[str]) -> None:
+def test_what_asks_for_much_is_refused_at_once(name: str) -> None:
     Path(name).write_bytes(HOSTILE[name]())
-    code, messages = limited(server, "info", name)
+    code, messages = limited("info", name)
     assert code == 3, messages
     assert messages.startswith(f"mgsym: error: {name}")
     assert messages.count("\n") == 1
     assert "memory" not in messages
 
 
-def test_what_takes_too_much_is_stopped(server: subprocess.Popen[str]) -> None:
+def test_what_takes_too_much_is_stopped() -> None:
     """The limits of these tests are real: a file that is good asks for more than nothing."""
     Path("good.xyz").write_bytes(b"20000\n" + HEAD + b"\n" + b"Cu 0 0 0\n" * 20_000)
-    assert "memory" not in limited(server, "info", "good.xyz")[1]
-    assert limited(server, "info", "good.xyz", room=1)[0] != 0
+    assert "memory" not in limited("info", "good.xyz")[1]
+    assert limited("info", "good.xyz", room=1)[0] != 0
 
 
 @pytest.mark.parametrize("part", [b"k={ ", b'k=" ', b'"\\" ', b"k=[ ", b"k=' ", b"k= ", b"="])
-def test_a_comment_line_takes_a_time_in_proportion(
-    part: bytes, server: subprocess.Popen[str]
-) -> None:
+def test_a_comment_line_takes_a_time_in_proportion(part: bytes) -> None:
     content = b"1\n" + HEAD + b" " + part * (1_000_000 // len(part)) + b"\nCu 0 0 0\n"
     Path("a.xyz").write_bytes(content)
-    assert limited(server, "info", "a.xyz")[0] in (0, 3)
+    assert limited("info", "a.xyz")[0] in (0, 3)
 
 
 class Hungry:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import finished
 
 from mgsym.cli.main import main
 from mgsym.data_tools.sample import sample_files
@@ -51,13 +50,14 @@ def test_a_second_program_is_told_at_once(
 
 
 def test_a_program_that_was_killed_holds_nobody_up() -> None:
-    program = (
+    program = Path("program.py")
+    program.write_text(
         "import os, signal\n"
         "from mgsym.utils.files import lock_output\n"
         "with lock_output('graphs'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert finished(program)[0] == -9
     assert Path(".lock-graphs").exists()
     assert main(["build-graph", "-q"]) == 0
     assert not Path(".lock-graphs").exists()

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from programs import Program
 
 import mgsym
 from mgsym.benchmark.trial import load_trial
@@ -59,26 +60,18 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_searches: Modu
     return file
 
 
-def start(program: Path, *words: str, pause: float = 0.0) -> list[subprocess.Popen[str]]:
+def start(program: Path, *words: str, pause: float = 0.0) -> list[Program]:
     """The program in two processes, with what torchrun tells each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     told = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
     told |= {"MASTER_ADDR": "127.0.0.1", **({"FAKE_PAUSE": str(pause)} if pause else {})}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(program), *words],
-            env={**told, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
+    told = [{**told, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    return [Program(program, *words, environment=own) for own in told]
 
 
-def ended(running: list[subprocess.Popen[str]]) -> Ends:
+def ended(running: list[Program]) -> Ends:
     found = [process.communicate(timeout=120) for process in running]
     return [(p.returncode, *said) for p, said in zip(running, found, strict=True)]
 

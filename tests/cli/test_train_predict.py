@@ -7,13 +7,12 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from programs import Program
 
 from mgsym.cli.main import main
 from mgsym.data_tools.formats import read
@@ -113,14 +112,14 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     Each part is a program of its own with one thread: sums shared out otherwise, among threads or
     by MKL as memory happens to lie, round otherwise.
     """
-    program = [sys.executable, "-m", "mgsym.cli.main", "train"]
     common = [*SMALL, "--epochs", "4"]
     alike = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"}
     whole, part = str(tmp_path / "whole"), str(tmp_path / "part")
-    subprocess.run([*program, "-q", *common, "-o", whole], env=alike, check=True)
-    process = subprocess.Popen(
-        [*program, *common, "-o", part], stderr=subprocess.PIPE, text=True, env=alike
-    )
+
+    def begun(*words: str) -> Program:
+        return Program(None, "train", *words, environment=alike)
+
+    process = begun(*common, "-o", part)
     while not (tmp_path / "part/metrics.csv").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
@@ -128,7 +127,10 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert process.returncode == 130, notes
     assert f"go on with: mgsym train --resume {part}" in notes.splitlines()[-1]
     assert "Traceback" not in notes
-    subprocess.run([*program, "-q", "--resume", part, "--device", "cpu"], env=alike, check=True)
+    for words in (["--resume", part, "--device", "cpu"], [*common, "-o", whole]):
+        process = begun("-q", *words)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     a, b = (load_checkpoint(Path(run) / "best.pt")[0].state_dict() for run in (whole, part))
     assert all(torch.equal(a[name], b[name]) for name in a)
 

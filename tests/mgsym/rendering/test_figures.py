@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -62,12 +61,6 @@ def test_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r'pip install "mgsym\[plot\]"'):
         check_figure(tmp_path / "b.png")
-
-
-def test_matplotlib_is_loaded_only_to_draw() -> None:
-    program = "import mgsym.rendering.figures, sys; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_an_element_has_one_colour_whatever_is_beside_it(

@@ -102,6 +102,7 @@ def test_a_picture_is_part_of_the_page() -> None:
 
 
 def test_optional_libraries_are_loaded_only_to_draw() -> None:
-    program = "import mgsym.rendering.page, sys; print({'matplotlib', 'plotly'} & set(sys.modules))"
+    program = "import sys, mgsym.rendering.figures, mgsym.rendering.page;"
+    program += "print({'matplotlib', 'plotly'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+from programs import finished
 
 from mgsym.errors import UsageError
 from mgsym.utils.devices import device_for_jobs, device_name, one_thread, resolve_device
@@ -73,12 +73,14 @@ print(high - PeakMemory(torch.device("cpu")).gigabytes())
 """
 
 
-def test_peak_memory_is_of_what_happened_since() -> None:
+def test_peak_memory_is_of_what_happened_since(tmp_path: Path) -> None:
     # a process of its own: what earlier tests freed would be taken again
-    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True)
-    if done.stderr.strip() == "none":
+    program = tmp_path / "program.py"
+    program.write_text(PEAKS)
+    _, out, err = finished(program)
+    if err.strip() == "none":
         pytest.skip("this system does not tell the peak memory of a process")
-    assert 0.25 < float(done.stdout) < 0.4
+    assert 0.25 < float(out) < 0.4
 
 
 def test_a_device_says_what_it_is() -> None:

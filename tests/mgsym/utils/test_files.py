@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from programs import finished
 
 from mgsym.errors import InputError, UsageError
 from mgsym.utils.files import (
@@ -129,8 +128,8 @@ def test_what_a_killed_program_left_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run([sys.executable, "-c", KILLED])
-    assert done.returncode == -signal.SIGKILL
+    Path("program.py").write_text(KILLED)
+    assert finished(Path("program.py"))[0] == -signal.SIGKILL
     left = os.listdir("out")
     assert len([name for name in left if name.startswith(".writing-")]) == 2
     assert ".lock" in left

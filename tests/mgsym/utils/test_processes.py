@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from programs import Program
 
 from mgsym.errors import UsageError
 from mgsym.prediction.seeds import train_seeds
@@ -22,8 +21,8 @@ import sys
 from pathlib import Path
 import torch
 
-from mgsym.data_tools.sample import sample_structures
 from mgsym.graph import build_graph
+from mgsym.structure import Column, Structure
 from mgsym.evaluation.splits import Split
 from mgsym.training.config import load_config
 from mgsym.training.train import train
@@ -48,7 +47,16 @@ config = load_config(None, {
     "model.l_max": 2, "model.ridge_share": 0.0,
     "training.teacher": "ridge" if "taught" in resume else "",
 })
-graphs = [build_graph(s) for s in sample_structures()][:4]
+def glass(seed):
+    generator = torch.Generator().manual_seed(seed)
+    sites = 2.5 * torch.cartesian_prod(*[torch.arange(4.0)] * 3)
+    barrier = torch.rand(64, generator=generator)
+    barrier[:5 * seed] = float("nan")  # structures count as their labels do
+    return Structure(
+        positions=sites + torch.rand(64, 3, generator=generator), cell=10 * torch.eye(3),
+        types=torch.arange(64) % 2, species=("Cu", "Zr"), name=str(seed),
+        columns={"barrier": Column(barrier, "eV")})
+graphs = [build_graph(glass(seed), 4.0) for seed in range(4)]
 split = Split(train=graphs[:3], validation=graphs[3:], test=[])
 stop = iter([False] * 2 + [True] * 9) if "stop" in resume else iter([False] * 999)
 run = train(graphs, config, run=folder, split=split, device="cpu", should_stop=lambda: next(stop),
@@ -56,25 +64,18 @@ run = train(graphs, config, run=folder, split=split, device="cpu", should_stop=l
 """
 
 
-def launched(program: Path, count: int, *words: str) -> list[subprocess.Popen[str]]:
+def launched(program: Path, count: int, *words: str) -> list[Program]:
     """The program in so many processes, with what torchrun tells each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     told = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count)}
     told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(program), *words],
-            env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [Program(program, *words, environment={**told, **rank}) for rank in ranks]
 
 
-def ended(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+def ended(running: list[Program]) -> list[tuple[int | None, str]]:
     """How each ended, and what it said."""
     found = [process.communicate(timeout=300)[1] for process in running]
     return [(process.returncode, text) for process, text in zip(running, found, strict=True)]

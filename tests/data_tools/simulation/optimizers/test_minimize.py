@@ -99,12 +99,12 @@ def test_dimers_of_a_batch_meet_at_the_known_distance(method: Method) -> None:
 @both_methods
 @pytest.mark.parametrize("free", [None, "isotropic", "full"])
 def test_a_batch_finds_what_its_systems_find_alone(method: Method, free: FreeCell | None) -> None:
-    systems = [crystal(1.6, 0.03), crystal(1.5, 0.05, repeat=3), crystal(1.55, 0.0)]
+    systems = [crystal(1.6, 0.03), crystal(1.5, 0.05, repeat=1), crystal(1.55, 0.0)]
     settings = {"method": method, "free_cell": free, "fmax": 1e-7, "stress_tolerance": 1e-8}
     field = LennardJones(systems, 1.9)
     together = minimize(field, field.start, field.cell, **settings)
     assert together.converged.all()
-    parts = together.positions.split([32, 108, 32])
+    parts = together.positions.split([32, 4, 32])
     for i, system in enumerate(systems):
         field = LennardJones([system], 1.9)
         alone = minimize(field, field.start, field.cell, **settings)

@@ -124,7 +124,7 @@ def test_what_a_relaxed_structure_keeps(zhou: EAM) -> None:
 def test_batch_and_singles_agree(
     zhou: EAM, method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    structures = [rattled(copper(name=str(i)), 0.02 * i, seed=i) for i in range(4)]
+    structures = [rattled(copper(name=str(i)), 0.02 * i, seed=i) for i in range(3)]
     together = relax(structures, zhou, method=method, cell="full", fmax=1e-6)
     told: list[tuple[int, int]] = []
     monkeypatch.setitem(relaxing.ATOMS_AT_ONCE, "cpu", 220)  # two at once
@@ -139,7 +139,7 @@ def test_batch_and_singles_agree(
     for a, b in zip(together, apart, strict=True):
         assert a.energy_after == pytest.approx(b.energy_after, abs=1e-7)
         assert torch.allclose(a.structure.positions, b.structure.positions, atol=1e-5)
-    assert told[-1] == (4, 4)
+    assert told[-1] == (3, 3)
     assert sorted(told) == told
 
 
@@ -192,14 +192,13 @@ def test_the_sample_is_at_minima(real: EAM) -> None:
 
 @both_methods
 def test_a_rattled_glass_returns(real: EAM, method: Method) -> None:
-    structures = sample_structures()[:2]
-    found = relax([rattled(s, 0.05) for s in structures], real, method=method)
-    before = relax(structures, real)
-    for a, b in zip(found, before, strict=True):
-        assert a.converged
-        assert a.energy_after == pytest.approx(b.energy_after, abs=500 * 1e-6)
-        way = a.structure.positions - b.structure.positions
-        assert (way - way.mean(0)).norm(dim=1).max() < 0.01
+    structure = sample_structures()[0]
+    (after,) = relax([rattled(structure, 0.05)], real, method=method)
+    (before,) = relax([structure], real)
+    assert after.converged
+    assert after.energy_after == pytest.approx(before.energy_after, abs=500 * 1e-6)
+    way = after.structure.positions - before.structure.positions
+    assert (way - way.mean(0)).norm(dim=1).max() < 0.01
 
 
 @both_methods

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,6 +39,22 @@ def test_ridge_weights_minimise_the_penalised_squares(
     mean, level = moments.centre()
     torch.testing.assert_close(mean, x.mean(0))
     assert float(level) == pytest.approx(float(y.mean()))
+
+
+def test_fewer_atoms_than_features_give_the_same_weights() -> None:
+    """Rows are kept while they are few; joined, they become products once they are many."""
+    parts = [data(seed, 40, shift=float(seed)) for seed in range(3)]
+    wide = torch.randn(5, 100, generator=torch.Generator().manual_seed(1))
+    glasses = [Moments.of((x / x.std(0)).double() @ wide.double(), y.double()) for x, y in parts]
+    few, many = Moments.sum(glasses[:2]), Moments.sum(glasses)
+    assert few.products is None
+    assert many.deviations is None
+    direct = replace(few, deviations=None, products=few.second())
+    weights = ridge_weights(few, [1.0, 50.0])
+    for found, expected in zip(weights, ridge_weights(direct, [1.0, 50.0]), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+        assert few.pearson(found) == pytest.approx(direct.pearson(found), abs=1e-9)
+    torch.testing.assert_close(many.second(), torch.stack([m.second() for m in glasses]).sum(0))
 
 
 def test_pearson_is_that_within_structures(
