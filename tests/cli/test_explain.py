@@ -37,15 +37,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    # fewer environments behind a reference: less work, and nothing here depends on them
+    # fewer environments behind a reference and fewer random edges: nothing here depends on them
     monkeypatch.setattr("mgsym.data_tools.workflows.attribution.ENVIRONMENTS", 2)
+    monkeypatch.setattr("mgsym.data_tools.workflows.explanation.DRAWS", 1)
 
 
 @pytest.fixture
 def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure once, for 10 edges, what they are worth, where a test is of other things."""
     monkeypatch.setattr("mgsym.data_tools.workflows.explanation.SIZES", (10,))
-    monkeypatch.setattr("mgsym.data_tools.workflows.explanation.DRAWS", 1)
     monkeypatch.setattr("mgsym.data_tools.workflows.explanation.PERTURBATIONS", ("deleted",))
 
 
