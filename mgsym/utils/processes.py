@@ -32,6 +32,7 @@ _PATIENCE = timedelta(hours=2)  # another process may be evaluating, or writing
 _UNTIL_DONE = timedelta(days=60)  # another process may have the longer share
 _MEETING = timedelta(minutes=10)  # until all are there
 _LOOK = 1.0  # s between two looks at whether another process has failed
+_STAY = 3.0  # s for which the process that keeps the notes waits for others that fail, too
 
 _ALONE = False
 
@@ -176,7 +177,22 @@ def first_to_fail() -> bool:
             _FIRST = _NOTES.add("failed", 1) == 1
         except RuntimeError:  # gone with the process that kept the notes: that was perhaps killed
             _FIRST = True
+        else:
+            _keep_notes_for_others()
     return _FIRST
+
+
+def _keep_notes_for_others() -> None:
+    """Stay a moment, so that others which fail with this process can read that it was the first.
+
+    Without torchrun the notes go with the first process; torchrun's outlive all of them.
+    """
+    if rank() != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return
+    assert _NOTES is not None
+    until = time.monotonic() + _STAY
+    while _NOTES.add("failed", 0) < count() and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def one_failed() -> bool:
