@@ -21,40 +21,42 @@ if TYPE_CHECKING:
     from mgsym.explanation.whole import Attribution
 
 
-def explanation_view(found: Explained) -> None:
+def explanation_view(explained: Explained) -> None:
     """The atom, the edges behind its prediction, and what they are worth."""
     from mgsym.rendering import tables
 
-    told, worth, whole = found.explanation, found.faithfulness, found.attribution
-    masked = told.masked_prediction
+    explanation, worth, whole = explained.explanation, explained.faithfulness, explained.attribution
+    masked = explanation.masked_prediction
     items = {
-        "atom": f"{told.element}, id {told.node_id}",
-        "predicted": f"{told.prediction:.4f} eV"
+        "atom": f"{explanation.element}, id {explanation.node_id}",
+        "predicted": f"{explanation.prediction:.4f} eV"
         if whole is None or whole.models == 1
         else f"{whole.prediction:.4f} eV, mean of {whole.models} models "
-        f"({told.prediction:.4f} eV the one whose {told.counted} follow)",
-        f"these {told.counted}": None if masked is None else f"{masked:.4f} eV",
-        "label": None if told.label is None else f"{told.label:.4f} eV",
-        "method": told.method,
-        "agreement": None if told.agreement is None else f"{told.agreement:.3f} (initialisations)",
+        f"({explanation.prediction:.4f} eV the one whose {explanation.counted} follow)",
+        f"these {explanation.counted}": None if masked is None else f"{masked:.4f} eV",
+        "label": None if explanation.label is None else f"{explanation.label:.4f} eV",
+        "method": explanation.method,
+        "agreement": None
+        if explanation.agreement is None
+        else f"{explanation.agreement:.3f} (initialisations)",
         "usually": None
         if whole is None
         else f"{whole.reference:.4f} eV ({whole.environments} "
         f"training environments of {whole.element})",
     }
-    console.facts(f"{told.structure}: node {told.node}", items)
+    console.facts(f"{explanation.structure}: node {explanation.node}", items)
     if whole is not None:
         attribution_view(whole)
     title = (
         "Edges by importance; hop 1 arrives at the atom, hop 2 at a neighbour"
-        if told.reverse is None
+        if explanation.reverse is None
         else "Bonds by importance; those of hop 1 are the atom's, of hop 2 a neighbour's"
     )
-    console.table(title, *tables.edges(told))
-    _hop_table(told)
-    _near_table(found.near, told.reverse is None)
-    for one in (worth, *found.otherwise):
-        _worth_table(one)
+    console.table(title, *tables.edges(explanation))
+    _hop_table(explanation)
+    _near_table(explained.near, explanation.reverse is None)
+    for faithfulness in (worth, *explained.otherwise):
+        _worth_table(faithfulness)
 
 
 WHOLE = {
@@ -82,28 +84,30 @@ def _worth_table(worth: NodeFaithfulness) -> None:
     console.table(title, names, rows)
 
 
-def attribution_view(told: Attribution) -> None:
+def attribution_view(attribution: Attribution) -> None:
     """What the neighbours add to the whole prediction, beyond typical ones."""
     from mgsym.rendering import tables
 
-    value = told.value
+    value = attribution.value
     title = (
         f"Neighbours beyond typical ones: {int((value > 0).sum())} raise the barrier by "
         f"{float(value.clamp(min=0).sum()):.4f} eV, {int((value < 0).sum())} lower it by "
         f"{-float(value.clamp(max=0).sum()):.4f} eV"
     )
-    console.table(title, *tables.neighbours(told, SHOWN))
+    console.table(title, *tables.neighbours(attribution, SHOWN))
 
 
-def _hop_table(told: Explanation) -> None:
+def _hop_table(explanation: Explanation) -> None:
     """How many of the bonds lie how many hops away from the atom."""
     rows: list[list[console.Cell]] = []
-    for hop in sorted(set(told.hop.tolist())):
-        own = told.hop == hop
-        share = float(told.importance[own].sum() / told.importance.sum().clamp(min=1e-30))
-        length = float(told.distance[own].mean())
+    for hop in sorted(set(explanation.hop.tolist())):
+        own = explanation.hop == hop
+        share = float(
+            explanation.importance[own].sum() / explanation.importance.sum().clamp(min=1e-30)
+        )
+        length = float(explanation.distance[own].mean())
         rows.append([hop, int(own.sum()), f"{length:.3f}", f"{100 * share:.0f} %"])
-    names = ("hop", told.counted, "mean distance/Å", "of all importance")
+    names = ("hop", explanation.counted, "mean distance/Å", "of all importance")
     console.table("Hop by hop", names, rows)
 
 
@@ -125,54 +129,55 @@ def _near_table(near: Sequence[NearAtom], directed: bool) -> None:
     console.table(title, names, rows)
 
 
-def planted_view(found: PlantedScores) -> None:
+def planted_view(scores: PlantedScores) -> None:
     """How many planted edges each method found."""
     rows: list[list[console.Cell]] = [
-        [name, f"{value:.3f}", f"{found.lowest[name]:.3f}"]
-        for name, value in found.precision_at_k.items()
+        [name, f"{value:.3f}", f"{scores.lowest[name]:.3f}"]
+        for name, value in scores.precision_at_k.items()
     ]
     title = (
-        f"{found.structure}: share of planted bonds among the k most important, "
-        f"{len(found.nodes)} atoms, k = {min(found.k)} to {max(found.k)}"
+        f"{scores.structure}: share of planted bonds among the k most important, "
+        f"{len(scores.nodes)} atoms, k = {min(scores.k)} to {max(scores.k)}"
     )
     console.table(title, ("method", "precision at k", "worst atom"), rows)
 
 
-def faithfulness_view(found: Faithfulness) -> None:
+def faithfulness_view(faithfulness: Faithfulness) -> None:
     """What explanations are worth beside other edges: medians over atoms."""
     from mgsym.rendering import tables
 
     title = (
-        f"Change of the prediction in label sd ({found.label_scale:.3f} eV), "
-        f"medians over {len(found.nodes)} atoms: {WHOLE[found.perturbation]}"
+        f"Change of the prediction in label sd ({faithfulness.label_scale:.3f} eV), "
+        f"medians over {len(faithfulness.nodes)} atoms: {WHOLE[faithfulness.perturbation]}"
     )
-    console.table(title, *tables.faithfulness_medians(found))
-    for measure, values in found.ratios().items():
+    console.table(title, *tables.faithfulness_medians(faithfulness))
+    for measure, values in faithfulness.ratios().items():
         console.result(
             f"{measure}: {median(values):.2f} times better than bonds as far away "
             f"(median; {min(values):.2f} … {max(values):.2f})"
         )
-    if (agreement := found.agreement()) is not None:
+    if (agreement := faithfulness.agreement()) is not None:
         console.result(f"rank agreement between initialisations: {agreement:.3f} (median)")
 
 
-def statistics_view(found: EdgeStatistics) -> None:
+def statistics_view(statistics: EdgeStatistics) -> None:
     """Properties of selected edges against those of matched edges."""
     from mgsym.rendering import tables
 
     title = (
-        f"The {found.k} bonds of each atom by {found.method} against others as far away; "
-        f"effect in standard deviations (Cohen's d); {found.missing:.1f} bonds an atom unmatched"
+        f"The {statistics.k} bonds of each atom by {statistics.method} against others as far away; "
+        "effect in standard deviations (Cohen's d); "
+        f"{statistics.missing:.1f} bonds an atom unmatched"
     )
-    console.table(title, *tables.effects(found))
+    console.table(title, *tables.effects(statistics))
 
 
-def neighbours_view(found: NeighbourStatistics) -> None:
+def neighbours_view(neighbours: NeighbourStatistics) -> None:
     """Where the neighbours lie that act on predictions, and what the strongest are."""
     from mgsym.rendering import tables
 
     title = (
-        f"What neighbours add to the whole prediction, {found.nodes} atoms: where it is, and what "
-        f"the {found.strongest} strongest of each are"
+        f"What neighbours add to the whole prediction, {neighbours.nodes} atoms: where it is, and "
+        f"what the {neighbours.strongest} strongest of each are"
     )
-    console.table(title, *tables.neighbour_effects(found))
+    console.table(title, *tables.neighbour_effects(neighbours))

@@ -18,46 +18,48 @@ PROOF = {
 HOPS = "A bond of hop 1 is one of the atom itself, one of hop 2 of a neighbour, and so on."
 
 
-def explanations(found: ReportFacts) -> list[Html]:
+def explanations(report: ReportFacts) -> list[Html]:
     """The edges behind a few predictions, and what they are worth."""
-    told = found.explained
-    if told is None:
-        return [paragraph(_unexplained(found))]
-    k, scale = found.settings.topk, told.faithfulness.label_scale
-    several = len(found.ensemble) > 1
-    which = f" Of the {len(found.ensemble)} models the first was explained." if several else ""
+    explained = report.explained
+    if explained is None:
+        return [paragraph(_unexplained(report))]
+    k, scale = report.settings.topk, explained.faithfulness.label_scale
+    several = len(report.ensemble) > 1
+    which = f" Of the {len(report.ensemble)} models the first was explained." if several else ""
     text = (
-        f"Atoms of “{found.shown.name}” with the highest, middle and lowest predicted barriers. "
-        f"For each the method {found.settings.method} found the {k} bonds on which the prediction "
-        f"rests.{which} {PROOF[told.faithfulness.perturbation]} the prediction should stay "
+        f"Atoms of “{report.shown.name}” with the highest, middle and lowest predicted barriers. "
+        f"For each the method {report.settings.method} found the {k} bonds on which the prediction "
+        f"rests.{which} {PROOF[explained.faithfulness.perturbation]} the prediction should stay "
         "where it is with these bonds alone (small is good), and move without them (large is "
         "good), more than with as many other bonds as far away from the atom."
     )
     caption = f"Changes of the prediction in standard deviations of the label ({scale:.3f} eV)."
-    parts = [paragraph(text), table(*_atoms(told), caption)]
-    ratios = {name: sorted(values) for name, values in told.faithfulness.ratios().items()}
+    parts = [paragraph(text), table(*_atoms(explained), caption)]
+    ratios = {name: sorted(values) for name, values in explained.faithfulness.ratios().items()}
     medians = table(
-        *tables.faithfulness_medians(told.faithfulness),
-        f"Medians over {len(told.explanations)} atoms, in label sd. Against bonds as far away the "
-        f"explained ones are {_median(ratios['sufficiency']):.1f} times better alone and "
+        *tables.faithfulness_medians(explained.faithfulness),
+        f"Medians over {len(explained.explanations)} atoms, in label sd. Against bonds as far away "
+        f"the explained ones are {_median(ratios['sufficiency']):.1f} times better alone and "
         f"{_median(ratios['necessity']):.1f} times more missed (medians).",
     )
-    parts += [medians, *_examples(told)]
+    parts += [medians, *_examples(explained)]
     return parts
 
 
-def _unexplained(found: ReportFacts) -> str:
-    if found.settings.nodes == 0:
+def _unexplained(report: ReportFacts) -> str:
+    if report.settings.nodes == 0:
         return "No explanations were asked for (--nodes 0)."
-    member = found.ensemble.members[0]
+    member = report.ensemble.members[0]
     name = "This model" if member.metadata is None else f"The model {member.metadata.model.name}"
     return f"{name} makes no use of edges, so there are none to explain its predictions by."
 
 
-def _atoms(told: ExplainedNodes) -> tables.Table:
-    groups = {n: group for group, nodes in told.statistics.nodes.items() for n in nodes}
+def _atoms(explained: ExplainedNodes) -> tables.Table:
+    groups = {n: group for group, nodes in explained.statistics.nodes.items() for n in nodes}
     rows: list[list[Cell]] = []
-    for explanation, measured in zip(told.explanations, told.faithfulness.nodes, strict=True):
+    for explanation, measured in zip(
+        explained.explanations, explained.faithfulness.nodes, strict=True
+    ):
         worth = measured.measures()
         kinds = ("explanation", "matched")
         rows.append([
@@ -74,40 +76,45 @@ def _atoms(told: ExplainedNodes) -> tables.Table:
     return names, rows
 
 
-def _examples(told: ExplainedNodes) -> list[Html]:
+def _examples(explained: ExplainedNodes) -> list[Html]:
     """The highest, a middle and the lowest atom in detail; the first one to turn."""
-    firsts = {group: nodes[0] for group, nodes in told.statistics.nodes.items() if nodes}
+    firsts = {group: nodes[0] for group, nodes in explained.statistics.nodes.items() if nodes}
     if "low" in firsts:
-        firsts["low"] = told.statistics.nodes["low"][-1]
+        firsts["low"] = explained.statistics.nodes["low"][-1]
     parts: list[Html] = []
     for group, node in firsts.items():
-        place = [one.node for one in told.explanations].index(node)
-        one, measured = told.explanations[place], told.faithfulness.nodes[place]
-        what = "" if group == "all" else f"{group} barrier: "
-        parts.append(heading(f"{what}{one.element} atom, id {one.node_id}"))
+        place = [explanation.node for explanation in explained.explanations].index(node)
+        explanation, measured = explained.explanations[place], explained.faithfulness.nodes[place]
+        prefix = "" if group == "all" else f"{group} barrier: "
+        parts.append(heading(f"{prefix}{explanation.element} atom, id {explanation.node_id}"))
         caption = (
             "How far the prediction moves with so many of the best bonds alone (left) and "
             "without them (right): the explained bonds, others as far away (matched), and random "
             "ones. The explained curve should be low on the left and high on the right."
         )
         parts.append(picture(curves_figure([measured]), caption, "Insertion and deletion curves"))
-        parts.append(folded(f"The {len(one)} {one.counted}", table(*tables.edges(one), HOPS)))
+        parts.append(
+            folded(
+                f"The {len(explanation)} {explanation.counted}",
+                table(*tables.edges(explanation), HOPS),
+            )
+        )
         if place == 0:
             caption = (
                 "The atom (diamond), the bonds behind its prediction (the darker, the more "
                 "important) and their atoms. Hollow marks are periodic images, drawn where the "
                 "bond really goes. Drag to turn; the pointer shows each atom and bond."
             )
-            parts.append(view(turning_figure(told.graph, one), caption, "view-edges"))
+            parts.append(view(turning_figure(explained.graph, explanation), caption, "view-edges"))
     return parts
 
 
-def statistics(found: ReportFacts) -> list[Html]:
+def statistics(report: ReportFacts) -> list[Html]:
     """What the edges of the explained atoms have in common."""
-    told = found.explained
-    if told is None:
-        return [paragraph(f"{_unexplained(found)} So there are no statistics of them.")]
-    count = len(told.explanations)
+    explained = report.explained
+    if explained is None:
+        return [paragraph(f"{_unexplained(report)} So there are no statistics of them.")]
+    count = len(explained.explanations)
     caption = (
         "Left and middle: how far from the atom the explained bonds lie and how long they are, "
         "beside bonds as far away (matched, so that their distances agree by construction) and any "
@@ -121,12 +128,12 @@ def statistics(found: ReportFacts) -> list[Html]:
         if count < 30
         else f"{count} atoms."
     )
-    names, rows = tables.effects(told.statistics)
+    names, rows = tables.effects(explained.statistics)
     everyone = [row for row in rows if row[1] == "all"]
     more = folded("By group: high, middle and low barriers", table(names, rows))
     return [
         paragraph(few),
-        picture(statistics_figure(told.statistics), caption, "Statistics of explained bonds"),
+        picture(statistics_figure(explained.statistics), caption, "Statistics of explained bonds"),
         table(names, everyone, "Means over atoms, and Cohen's d of the difference."),
         more,
     ]
