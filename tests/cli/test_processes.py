@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from programs import Program
+from programs import Program, started_together
 
 import mgsym
 from mgsym.benchmark.trial import load_trial
@@ -61,14 +60,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_searches: Modu
 
 
 def start(program: Path, *words: str, pause: float = 0.0) -> list[Program]:
-    """The program in two processes, with what torchrun tells each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    told = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
-    told |= {"MASTER_ADDR": "127.0.0.1", **({"FAKE_PAUSE": str(pause)} if pause else {})}
-    told = [{**told, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    return [Program(program, *words, environment=own) for own in told]
+    """The program in two processes."""
+    slow = {"FAKE_PAUSE": str(pause)} if pause else {}
+    return started_together(program, 2, *words, environment=slow)
 
 
 def ended(running: list[Program]) -> Ends:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.distributed import TCPStore
+
 LOADED = (
     "mgsym.data_tools.workflows.labelling",
     "mgsym.data_tools.workflows.predictions",
@@ -35,6 +37,8 @@ class Program:
         environment: instead of this process's.
         limits: of what it may use, by kind (`resource.setrlimit`).
     """
+
+    notes: TCPStore | None = None  # of several processes
 
     def __init__(
         self,
@@ -83,6 +87,26 @@ def finished(program: Path | None, *words: str, **options: Any) -> tuple[int | N
     running = Program(program, *words, **options)
     said = running.communicate(timeout=300)
     return running.returncode, *said
+
+
+def started_together(
+    program: Path, count: int, *words: str, environment: Mapping[str, str] | None = None
+) -> list[Program]:
+    """A program in so many processes, with what torchrun tells each.
+
+    As torchrun does, this process keeps what they write for each other, until they are forgotten.
+    """
+    notes = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {
+        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(notes.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0", **(environment or {}),
+    }  # fmt: skip
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    running = [Program(program, *words, environment={**told, **rank}) for rank in ranks]
+    for one in running:
+        one.notes = notes
+    return running
 
 
 def _run(

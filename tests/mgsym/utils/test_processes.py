@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-from programs import Program
+from programs import Program, started_together
 
 from mgsym.errors import UsageError
 from mgsym.prediction.seeds import train_seeds
@@ -64,17 +62,6 @@ run = train(graphs, config, run=folder, split=split, device="cpu", should_stop=l
 """
 
 
-def launched(program: Path, count: int, *words: str) -> list[Program]:
-    """The program in so many processes, with what torchrun tells each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    told = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count)}
-    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    return [Program(program, *words, environment={**told, **rank}) for rank in ranks]
-
-
 def ended(running: list[Program]) -> list[tuple[int | None, str]]:
     """How each ended, and what it said."""
     found = [process.communicate(timeout=300)[1] for process in running]
@@ -113,7 +100,9 @@ def test_two_processes_train_as_one(
 ) -> None:
     """Dropout, batch statistics and running means are those of one; the last batch leaves one
     process without atoms where structures are three and a batch has two."""
-    runs = [launched(program, n, str(tmp_path / str(n)), kind, batch, *words) for n in (1, 2)]
+    runs = [
+        started_together(program, n, str(tmp_path / str(n)), kind, batch, *words) for n in (1, 2)
+    ]
     for running in runs:
         assert [code for code, _ in ended(running)] == [0] * len(running)
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
@@ -131,7 +120,7 @@ def test_goes_on_with_another_number_of_processes(program: Path, tmp_path: Path)
     for count, words in ((1, [whole]), (2, [parts]), (1, [parts])):
         how = ["stop"] if (count, words) == (2, [parts]) else []
         how = ["resume"] if (count, words) == (1, [parts]) else how
-        ends = ended(launched(program, count, *words, "double", "2", *how))
+        ends = ended(started_together(program, count, *words, "double", "2", *how))
         if how == ["stop"]:
             assert all(code == 1 and "Interrupted" in text for code, text in ends)
             assert sum("go on with: mgsym train --resume" in text for _, text in ends) == 1
@@ -142,7 +131,7 @@ def test_goes_on_with_another_number_of_processes(program: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_with_one_line(program: Path, tmp_path: Path) -> None:
-    first, second = launched(program, 2, str(tmp_path / "run"), "double", "2", "endless")
+    first, second = started_together(program, 2, str(tmp_path / "run"), "double", "2", "endless")
     while not (tmp_path / "run" / "run.json").exists():
         assert first.poll() is None
     second.kill()
