@@ -70,6 +70,22 @@ class Block:
         lines = self.text.replace("\\\n", " ").splitlines()
         return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("mgsym ")]
 
+    @property
+    def launched(self) -> list[list[str]]:
+        """The arguments of every mgsym command behind srun or torchrun: these are never run.
+
+        Variables stand for what the script gives them first.
+        """
+        if self.language not in ("sh", "bash"):
+            return []
+        text = self.text.replace("\\\n", " ")
+        values = dict(reversed(re.findall(r'^(\w+)="([^"$]*)"$', text, re.M)))
+        found = re.findall(r"^(?:srun|torchrun) .*?\bmgsym(?:\.cli\.main)? (.*)$", text, re.M)
+        for name, value in values.items():
+            found = [re.sub(rf"\${name}\b", value, line) for line in found]
+        found = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line) for line in found]
+        return [shlex.split(line, comments=True) for line in found]
+
 
 def blocks(page: str, title: str | None = None) -> list[Block]:
     """The blocks of a page, or of one of its sections."""
@@ -171,12 +187,21 @@ def test_every_command_and_program_is_understood(page: str) -> None:
             tree = ast.parse(block.text, page)
             tree.body = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
             exec(compile(tree, page, "exec"), {})  # what it imports is there
-        for command in block.commands:
+        for command in (*block.commands, *block.launched):
             line = [re.sub(r"\$\{?\w+\}?", "1", part) for part in command]
             group = click.Context(cli, info_name="mgsym")
             known = cli.get_command(group, line[0])
             assert known is not None, f"{page}: no command is called {line[0]}"
             known.make_context(line[0], line[1:], parent=group)
+
+
+def test_commands_behind_a_launcher_are_read() -> None:
+    found = [line for block in blocks("docs/scale.md") for line in block.launched]
+    assert [line[0] for line in found] == [
+        "train", "train", "train", "label", "predict", "benchmark", "label", "benchmark", "label",
+    ]  # fmt: skip
+    assert found[2] == ["train", "graphs", "--preset", "paper", "-o", "runs/paper"]
+    assert found[7][:4] == ["benchmark", "graphs", "--models", "fast,paper"]
 
 
 @pytest.mark.parametrize("page", PAGES)
