@@ -156,3 +156,30 @@ def test_each_process_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RANK", str(rank))
         found += range(8)[processes.own_share(8)]
     assert found == list(range(8))
+
+
+@pytest.mark.parametrize(("agent", "looks"), [("False", 3), ("True", 0)])
+def test_notes_are_kept_until_the_others_have_failed(
+    monkeypatch: pytest.MonkeyPatch, agent: str, looks: int
+) -> None:
+    """By the first process, with which they would go; torchrun's agent keeps them by itself."""
+
+    class Notes:
+        failed, looks = 0, 0
+
+        def add(self, key: str, number: int) -> int:
+            self.failed += number
+            if number == 0:
+                self.looks += 1
+                self.failed += self.looks == 3  # now the other one fails
+            return self.failed
+
+    notes = Notes()
+    monkeypatch.setattr(processes, "_NOTES", notes)
+    monkeypatch.setattr(processes, "_FIRST", None)
+    monkeypatch.setattr(processes, "_STAY", 60.0)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", agent)
+    assert processes.first_to_fail()
+    assert notes.looks == looks
