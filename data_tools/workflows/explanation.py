@@ -208,11 +208,11 @@ def _attribution(
     notes = found.notes
     if len(system.members) > 1:
         many = len(system.members)
-        told = (
+        of_models = (
             f"What neighbours add is the mean of the {many} models; bonds are of the first, as "
             "their proof is the prediction of one model"
         )
-        notes = (told, *notes)
+        notes = (of_models, *notes)
     return attribute_atom(system, node, found.references), notes, written
 
 

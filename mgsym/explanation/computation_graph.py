@@ -89,6 +89,10 @@ class ComputationGraph:
         """[b], values of edges [m] added up over the directions of each bond."""
         return torch.zeros_like(values[: self.bonds]).index_add(0, self.bond, values)
 
+    def nearness(self) -> Tensor:
+        """[b], larger the nearer a bond is to the node, in hops and then by its length."""
+        return (-self.hop.float() - self.graph.edge_length / self.graph.cutoff)[self.first]
+
     def predict(self, model: BarrierModel, weight: Tensor | None = None) -> Tensor:
         """The node's barrier, eV, as a 0-d tensor; weights [b] in 0 … 1, of bonds."""
         edge_weight = None if weight is None else weight[self.bond]
@@ -159,9 +163,9 @@ class ComputationGraph:
         """[b] int64, the second edge of each bond in the parent graph; −1 where none matters."""
         second = torch.ones(len(self.edges), dtype=torch.bool, device=self.edges.device)
         second[self.first] = False
-        found = torch.full((self.bonds,), -1, dtype=torch.int64, device=self.edges.device)
-        found[self.bond[second]] = self.edges[second]
-        return found
+        reverse = torch.full((self.bonds,), -1, dtype=torch.int64, device=self.edges.device)
+        reverse[self.bond[second]] = self.edges[second]
+        return reverse
 
 
 def bonds_of(graph: Graph, hop: Tensor) -> tuple[Tensor, Tensor]:

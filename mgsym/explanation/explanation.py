@@ -134,8 +134,9 @@ class Explanation:
         """One row per bond, most important first, with plain numbers and element symbols."""
         order = self.ranking.tolist()
         columns: dict[str, list[Any]] = {"edge": self.edges.tolist()}
-        found = [None] * len(self) if self.reverse is None else self.reverse.tolist()
-        columns["reverse_edge"] = found
+        columns["reverse_edge"] = (
+            [None] * len(self) if self.reverse is None else self.reverse.tolist()
+        )
         for side, name in enumerate(_ENDS):
             columns[name] = self.endpoints[side].tolist()
             columns[f"{name}_id"] = self.endpoint_ids[side].tolist()

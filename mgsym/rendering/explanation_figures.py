@@ -25,11 +25,11 @@ from mgsym.rendering.figures import (
     OTHER_SIZE,
     SIZES,
     bond_of,
+    bonds_drawn,
     element_colour,
     new_figure,
     one_line_each,
     plotly_objects,
-    told_of,
     unwrapped_edges,
     write_figure,
 )
@@ -347,7 +347,7 @@ def turning_figure(graph: Graph, explanation: Explanation) -> Any:
         title=(
             f"{escape(explanation.structure)}: {explanation.element} atom, "
             f"id {explanation.node_id}; predicted {explanation.prediction:.3f} eV{label}; "
-            f"{told_of(explanation, places)} by {explanation.method}"
+            f"{bonds_drawn(explanation, places)} by {explanation.method}"
         ),
         scene={f"{axis}axis": {"title": f"{axis} (Å)"} for axis in "xyz"} | {"aspectmode": "data"},
         legend={"itemsizing": "constant"},

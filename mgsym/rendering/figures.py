@@ -144,7 +144,7 @@ def explanation_figure(graph: Graph, explanation: Explanation, path: str | Path)
     axes.legend(frameon=False, loc="upper left")
     axes.set_title(
         f"{explanation.structure}, {explanation.element} atom id {explanation.node_id}: "
-        f"predicted {explanation.prediction:.2f} eV, {told_of(explanation, places)}"
+        f"predicted {explanation.prediction:.2f} eV, {bonds_drawn(explanation, places)}"
     )
     write_figure(figure, path)
 
@@ -154,7 +154,7 @@ def _key(place: Tensor) -> tuple[int, ...]:
     return tuple((place * 100).round().int().tolist())
 
 
-def told_of(explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> str:
+def bonds_drawn(explanation: Explanation, places: list[tuple[Tensor, Tensor]]) -> str:
     """How many bonds are drawn, and for how many edges where those are directed."""
     lines = f"{len(one_line_each(explanation, places))} bonds"
     return lines if explanation.reverse is not None else f"{len(explanation)} edges on {lines}"

@@ -122,7 +122,7 @@ def random(
     generator: torch.Generator,
     progress: Progress | None,
 ) -> Explanation:
-    """Every edge drawn at random: what an explanation must be better than."""
+    """Every bond drawn at random: what an explanation must be better than."""
     importance = torch.rand(part.bonds, generator=generator)
     return part.explanation("random", importance, prediction=full_prediction(model, part))
 

@@ -110,7 +110,7 @@ def _attribution(model: BarrierModel, part: ComputationGraph) -> Tensor | None:
 def _start(part: ComputationGraph, attribution: Tensor | None, budget: int) -> Tensor:
     """[b], the logits to start from; without gradients, edges near the atom come first."""
     if attribution is None:
-        start = (-part.hop.float() - part.graph.edge_length / part.graph.cutoff)[part.first]
+        start = part.nearness()
     else:
         start = attribution.abs().clamp(min=1e-12).log()
     return (start - threshold(start, budget)).clamp(LOWEST, HIGHEST)

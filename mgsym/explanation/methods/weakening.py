@@ -70,8 +70,7 @@ def weakening(
     try:
         slope = _slope(whole, 1 - weakening / 2)
     except UsageError:  # a model without gradients: edges near the atom come first
-        near = (-part.hop.float() - part.graph.edge_length / part.graph.cutoff)[part.first]
-        return part.explanation("weakening", near.exp(), prediction=full)
+        return part.explanation("weakening", part.nearness().exp(), prediction=full)
     step(1)
     path = torch.zeros_like(slope)
     for i, (point, share) in enumerate(PATH):

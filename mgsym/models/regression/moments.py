@@ -125,7 +125,7 @@ def ridge_weights(moments: Moments, strengths: Sequence[float]) -> list[Tensor]:
         x, right = torch.cat([rows, x]), torch.cat([values, y])
         scale = _scale(x.square().sum(0), moments.counts)
         x = x / scale
-        return [x.T @ found / scale for found in _solved(x @ x.T, right, strengths)]
+        return [x.T @ of_atoms / scale for of_atoms in _solved(x @ x.T, right, strengths)]
     products = moments.second() + x.T @ x
     scale = _scale(products.diagonal(), moments.counts)
     right = (moments.cross + x.T @ y) / scale
