@@ -19,7 +19,6 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
     in_strips,
     lay_out_tables,
     row_forces,
-    table_start,
     with_room,
 )
 from mgsym.data_tools.simulation.potentials.force_field import Forces
@@ -119,16 +118,13 @@ class EAMForces:
             array[strips.rank, strips.strip] = values
             return array
 
-        giver, receiver = types[source], types[target]
-        back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
         of_row = torch.where(strips.of_row < used, strips.of_row, room.strips)
         where = Neighborhood(
             types,
             pad(of_row, (0, room.of_row - of_row.shape[1]), value=room.strips),
             pad(strips.row, (0, room.strips - used)),
             fill(site, len(owner)),
-            fill(table_start(self._tables, giver, receiver), 0),
-            None if back is None else fill(back, 0),
+            pad(types[owner], (0, room.sites - len(owner))),
             pad(owner, (0, room.sites - len(owner)), value=len(positions)),
         )
         return _Lists(where, owner, steps, positions.clone(), cell.clone(), self.skin)

@@ -2,7 +2,8 @@
 
 Two passes over the strips, as the embedding energy asks for: densities, then forces. Everything
 is a plain function of tensors, so that it runs eagerly in pieces that a core's cache holds, under
-`torch.compile` as two fused loops, on a GPU, and under autograd.
+`torch.compile` on a GPU, and under autograd; on a CPU with a C++ compiler, `eam_rows` computes the
+same.
 
 An atom with forces is a *row*; its neighbours take up as many strips as they need. Neighbours are
 *sites*: every atom or periodic image that any row can see. A site moves with the row that owns it
@@ -12,6 +13,7 @@ or, in the frozen boundary of a barrier search, not at all. Sites far away fill 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.potentials.compilation import run_compiled
 from mgsym.data_tools.simulation.potentials.eam import EAM
+from mgsym.data_tools.simulation.potentials.eam_rows import compiled_forces, library_for
 from mgsym.nn.scatter import run_sums
 
 VECTOR = 16  # numbers that a processor works on at once, at most
@@ -29,11 +32,12 @@ CHUNK = 2**15  # neighbours worked on at once without a compiler: what a core's 
 
 
 class Tables(NamedTuple):
-    """A potential as the kernel reads it: one contiguous array per coefficient.
+    """A potential as the kernel reads it.
 
     Attributes:
-        pair, density: four arrays [s² (bins + 1)] each; the last bin of a pair of species is
-            zero, which is where all distances beyond the cutoff are looked up.
+        coefficients: [s² (bins + 1), 8], four of the density and four of the pair energy times
+            the distance, by species of the neighbour, then of the row; the last bin of a pair
+            of species is zero, which is where all distances beyond the cutoff are looked up.
         embedding: [s, rho_bins, 4].
         bins: of the radial tables, without the zero one.
         cutoff: Å, where it cuts the last bin in two; None where that ends with it.
@@ -42,8 +46,7 @@ class Tables(NamedTuple):
         symmetric: whether both atoms of a pair give each other the same density, for all pairs.
     """
 
-    pair: tuple[Tensor, Tensor, Tensor, Tensor]
-    density: tuple[Tensor, Tensor, Tensor, Tensor]
+    coefficients: Tensor
     embedding: Tensor
     bins: int
     cutoff: float | None
@@ -59,11 +62,8 @@ class Neighborhood(NamedTuple):
         types: [r] species of the rows.
         strips: [r, k] int64, the strips of each row; v where it has fewer.
         row: [v] int64, the row of each strip.
-        neighbor: [STRIP, v] int32, sites.
-        table: [STRIP, v] int32, where the radial table of this pair of species begins: that of
-            the density which the neighbour gives at the row.
-        table_back: the same of the density that the row gives at the neighbour; None where
-            densities are symmetric.
+        neighbor: [STRIP, v] int32, sites; v is a multiple of VECTOR.
+        site_types: [s] species of the sites.
         embedded: [s] int64, where the embedding slope of a site is: among rows, then boundary
             atoms, then a zero.
         boundary: atoms that stay but feel a changed density; None where every atom is a row.
@@ -73,8 +73,7 @@ class Neighborhood(NamedTuple):
     strips: Tensor
     row: Tensor
     neighbor: Tensor
-    table: Tensor
-    table_back: Tensor | None
+    site_types: Tensor
     embedded: Tensor
     boundary: Boundary | None = None
 
@@ -124,7 +123,7 @@ class _Bonds(NamedTuple):
     vector: tuple[Tensor, Tensor, Tensor]  # Å, from row to neighbour
     length: Tensor  # Å
     place: Tensor  # in the bin, 0 to 1
-    table: Tensor  # where its coefficients are
+    table: Tensor  # rows of the coefficients
     received: Tensor  # density at the row
     received_back: Tensor  # density at the neighbour
     slope: Tensor  # of `received`, per bin
@@ -137,19 +136,17 @@ def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtyp
     bins = math.ceil(reach / potential.spacing - 1e-6)
     whole = abs(bins * potential.spacing - reach) < 1e-6 * potential.spacing
 
-    def layout(coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def layout(coefficients: Tensor) -> Tensor:
         rows = coefficients.flatten(0, 1)
         # a table that ends too early holds its last value
         held = pad(rows[:, -1:].sum(dim=-1, keepdim=True), (0, 3))
         held = held.expand(-1, max(0, bins - rows.shape[1]), -1)
         rows = pad(torch.cat((rows[:, :bins], held), dim=1), (0, 0, 0, 1))
-        c0, c1, c2, c3 = rows.reshape(-1, 4).to(device, dtype).unbind(1)
-        return c0.contiguous(), c1.contiguous(), c2.contiguous(), c3.contiguous()
+        return rows.reshape(-1, 4)
 
     density = potential.density
     return Tables(
-        layout(potential.pair),
-        layout(density),
+        torch.cat((layout(density), layout(potential.pair)), dim=1).to(device, dtype),
         potential.embedding.to(device, dtype),
         bins,
         None if whole else reach,
@@ -157,12 +154,6 @@ def lay_out_tables(potential: EAM, device: str | torch.device, dtype: torch.dtyp
         potential.density_spacing,
         torch.equal(density, density.transpose(0, 1)),
     )
-
-
-def table_start(tables: Tables, giver: Tensor, receiver: Tensor) -> Tensor:
-    """Where the radial tables of pairs of species begin, int32."""
-    species = tables.embedding.shape[0]
-    return ((giver * species + receiver) * (tables.bins + 1)).int()
 
 
 def row_forces(
@@ -185,9 +176,13 @@ def row_forces(
         compile: use a compiler where there is one (never under autograd).
     """
     if compile and not (sites.requires_grad or rows.requires_grad):
-        compiled = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
-        if compiled is not None:
-            return RowForces(*compiled)
+        library = library_for(rows)
+        if library is not None:
+            return RowForces(*compiled_forces(library, tables, where, sites, rows, stress))
+        if rows.device.type != "cpu":
+            compiled = run_compiled(_whole, rows.device.type, tables, where, sites, rows, stress)
+            if compiled is not None:
+                return RowForces(*compiled)
     size = CHUNK if rows.device.type == "cpu" else 2**25
     length, piece = len(where.row), size // STRIP
     parts = [slice(first, min(first + piece, length)) for first in range(0, length, piece)]
@@ -252,12 +247,16 @@ def _bonds(tables: Tables, where: Neighborhood, part: slice, sites: Tensor, rows
     place = place - bin
     if tables.cutoff is not None:
         bin = torch.where(length < tables.cutoff, bin, tables.bins)
-    table = bin + where.table[:, part]
-    received, slope = _cubic(tables.density, table, place)
-    if where.table_back is None:
+    species, length_of_one = tables.embedding.shape[0], tables.bins + 1
+    giver = _gather((where.site_types * length_of_one).int(), neighbor)
+    receiver = (where.types * length_of_one).int().index_select(0, row)
+    table = bin + giver * species + receiver
+    density = tables.coefficients[:, :4].unbind(1)
+    received, slope = _cubic(density, table, place)
+    if tables.symmetric:
         received_back, slope_back = received, slope
     else:
-        received_back, slope_back = _cubic(tables.density, bin + where.table_back[:, part], place)
+        received_back, slope_back = _cubic(density, bin + receiver * species + giver, place)
     return _Bonds((x, y, z), length, place, table, received, received_back, slope, slope_back)
 
 
@@ -278,7 +277,7 @@ def _sums(
     x, y, z = bond.vector
     neighbor = where.neighbor[:, part]
     inverse = 1.0 / bond.length
-    scaled, scaled_slope = _cubic(tables.pair, bond.table, bond.place)
+    scaled, scaled_slope = _cubic(tables.coefficients[:, 4:].unbind(1), bond.table, bond.place)
     pair = scaled * inverse
     per_length = (scaled_slope * tables.inverse_spacing - pair) * inverse
     own = slope.index_select(0, where.row[part])
@@ -359,9 +358,9 @@ def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, 
 
 
 def _cubic(
-    coefficients: tuple[Tensor, Tensor, Tensor, Tensor], table: Tensor, place: Tensor
+    coefficients: Sequence[Tensor], table: Tensor, place: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Values and slopes per bin."""
+    """Values and slopes per bin, from four coefficients [bins of all pairs of species] each."""
     c0, c1, c2, c3 = (_gather(c, table) for c in coefficients)
     return (
         torch.addcmul(c0, place, torch.addcmul(c1, place, torch.addcmul(c2, place, c3))),

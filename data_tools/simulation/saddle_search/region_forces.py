@@ -19,7 +19,6 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
     Tables,
     in_strips,
     row_forces,
-    table_start,
     with_room,
 )
 from mgsym.data_tools.simulation.saddle_search.regions import Region
@@ -110,7 +109,6 @@ class RegionBatch:
         # as the kernel reads them: over the strips of all slots, sites counted through all slots
         slot = torch.arange(slots, device=self.device)
         self._neighbor = slot.int().expand(STRIP, slots)[..., None].clone()
-        self._table, self._back = torch.zeros_like(self._neighbor), torch.zeros_like(self._neighbor)
         self._pair_place = slot[:, None].clone()
         self._pair_boundary = self._full((1,), 0, torch.int64)
         self._where: Neighborhood | None = None
@@ -167,7 +165,6 @@ class RegionBatch:
         )
         self._strips = pad(self._strips, (0, new.of_row - old.of_row), value=-1)
         self._row = pad(self._row, strips)
-        self._table, self._back = pad(self._table, strips), pad(self._back, strips)
         slot = torch.arange(self.slots, device=self.device)[:, None]
         neighbor = self._neighbor - (slot * old.sites).int()
         neighbor[neighbor == old.sites - 1] = new.sites - 1  # the last site fills up strips
@@ -212,17 +209,9 @@ class RegionBatch:
         pairs = len(near) if self.frozen else 0
         self.grow(self.sizes.with_room(strips=length + 1, of_row=most, pairs=pairs))
 
-        back = None if self._tables.symmetric else table_start(self._tables, receiver, giver)
-        table = table_start(self._tables, giver, receiver)
         first = slot * self.sizes.sites
-        for array, filler, values in (
-            (self._neighbor, first + self.sizes.sites - 1, site.int() + first),
-            (self._table, 0, table),
-            (self._back, 0, back),
-        ):
-            if values is not None:
-                mine = array[:, slot].fill_(filler)
-                mine[strips.rank, strips.strip] = values
+        neighbor = self._neighbor[:, slot].fill_(first + self.sizes.sites - 1)
+        neighbor[strips.rank, strips.strip] = site.int() + first
         self._strips[slot] = -1
         self._strips[slot, :, :most] = torch.where(strips.of_row < length, strips.of_row, -1)
         self._row[slot] = 0
@@ -300,11 +289,9 @@ class RegionBatch:
             weight = torch.where(self._owner >= 0, 0.5, 1.0).to(self.dtype).reshape(-1)
             fixed = self._boundary_fixed.to(self.dtype).reshape(-1)
             boundary = Boundary(self._boundary_types.reshape(-1), fixed, place, atom, weight, runs)
-        back = None if self._tables.symmetric else self._back.view(STRIP, -1)
-        neighbor, table = self._neighbor.view(STRIP, -1), self._table.view(STRIP, -1)
-        return Neighborhood(
-            types, strips, row, neighbor, table, back, embedded.reshape(-1), boundary
-        )
+        neighbor = self._neighbor.view(STRIP, -1)
+        site_types = self._site_types.clamp(max=self._nobody - 1).reshape(-1)
+        return Neighborhood(types, strips, row, neighbor, site_types, embedded.reshape(-1), boundary)
 
     def _boundary_pairs(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Places, boundary atoms and, except on CPUs, how many pairs each has; see `Boundary`."""
