@@ -357,9 +357,7 @@ def _embedding(tables: Tables, types: Tensor, density: Tensor) -> tuple[Tensor, 
     return energy, slope / tables.density_spacing
 
 
-def _cubic(
-    coefficients: Sequence[Tensor], table: Tensor, place: Tensor
-) -> tuple[Tensor, Tensor]:
+def _cubic(coefficients: Sequence[Tensor], table: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """Values and slopes per bin, from four coefficients [bins of all pairs of species] each."""
     c0, c1, c2, c3 = (_gather(c, table) for c in coefficients)
     return (

@@ -168,7 +168,12 @@ static void densities(const Problem &p, Work &work, const Real *rows, Index from
         bonds.make<SYMMETRIC>(p, work.records.data(), rows, first);
         Reals received = {};
         Real *given = work.given.data() + first;
-        for (int rank = 0; rank < STRIP && !bonds.empty; ++rank, given += p.strips) {
+        for (int rank = 0; rank < STRIP; ++rank, given += p.strips) {
+            if (bonds.empty) {
+                if (!BOUNDARY) break;
+                store_reals(given, Reals{});  // pairs that fill up lists lie here
+                continue;
+            }
             const Reals place = bonds.place[rank];
             const Reals at = value(fetch(coefficients, bonds.at(rank)), place);
             received += at;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import NamedTuple
 
@@ -17,9 +18,13 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
     Boundary,
     Neighborhood,
     Tables,
-    in_strips,
     row_forces,
     with_room,
+)
+from mgsym.data_tools.simulation.saddle_search.region_lists import (
+    Around,
+    CompiledLists,
+    library_for,
 )
 from mgsym.data_tools.simulation.saddle_search.regions import Region
 from mgsym.structure.neighbors import true_in_rows
@@ -50,6 +55,23 @@ class Sizes(NamedTuple):
             if number > getattr(self, name)
         }
         return self._replace(**grown)
+
+
+class _Near(NamedTuple):
+    """Who is near whom in some slots.
+
+    Attributes:
+        degree: [c, a] neighbours of each row.
+        row, site: [e] of each pair, by slot and row, rows counted through these slots.
+        boundary: [p] which pairs are of a row and a boundary atom that feels it.
+        of_slot: [c] how many of these each slot has.
+    """
+
+    degree: Tensor
+    row: Tensor
+    site: Tensor
+    boundary: Tensor
+    of_slot: Tensor
 
 
 class RegionBatch:
@@ -189,58 +211,112 @@ class RegionBatch:
         # two atoms near each other by what both of them moved
         two = moved.topk(min(2, self.rows), dim=1).values.sqrt().sum(1)
         stale = (~(two < self.skin - 0.02)).nonzero().squeeze(1)
-        for slot in stale.tolist():
-            self._list(slot, x[slot])
         if len(stale):
+            for slots in stale.split(self._listed_at_once()):
+                self._list(slots, x[slots])
             self._where = None
 
-    def _list(self, slot: int, x: Tensor) -> None:
-        """Neighbours of all rows of one slot."""
-        excess = self._excess(slot, x)
-        degree, flat = true_in_rows(excess < 0.0)
-        row = torch.repeat_interleave(degree)
-        site = flat - row * self.sizes.sites
-        strips = in_strips(degree)
-        length, most = len(strips.row), strips.of_row.shape[1]
-        receiver, giver = self._row_types[slot][row], self._site_types[slot][site]
-        boundary = self._boundary_of_site[slot][site]
-        square = excess.view(-1)[flat] + self._limit[giver, receiver]
-        near = ((boundary >= 0) & (square < self._boundary_limit)).nonzero().squeeze(1)
-        pairs = len(near) if self.frozen else 0
-        self.grow(self.sizes.with_room(strips=length + 1, of_row=most, pairs=pairs))
+    def _listed_at_once(self) -> int:
+        most = 2**19 if self.device.type == "cpu" else 2**26
+        return max(1, most // (self.rows * self.sizes.sites))
 
-        first = slot * self.sizes.sites
-        neighbor = self._neighbor[:, slot].fill_(first + self.sizes.sites - 1)
-        neighbor[strips.rank, strips.strip] = site.int() + first
-        self._strips[slot] = -1
-        self._strips[slot, :, :most] = torch.where(strips.of_row < length, strips.of_row, -1)
-        self._row[slot] = 0
-        self._row[slot, :length] = strips.row
-        self._listed[slot] = x
-        if self.frozen:
-            place = (strips.rank[near] * self.slots + slot) * self.sizes.strips + strips.strip[near]
-            self._pair_place[slot] = self._empty_place()[slot]
-            self._pair_place[slot, : len(near)] = place
-            self._pair_boundary[slot] = 0
-            self._pair_boundary[slot, : len(near)] = boundary[near]
+    def _list(self, slots: Tensor, x: Tensor) -> None:
+        """Neighbours of all rows of some slots [c], which are at x [c, 3, a]."""
+        library = library_for(self.device) if self._compile else None
+        near: CompiledLists | _Near
+        near = self._near(slots, x) if library is None else self._compiled(library, slots, x)
+        number = (near.degree + (STRIP - 1)) // STRIP
+        last = number.cumsum(1)
+        most = torch.stack((last[:, -1].amax() + 1, number.amax(), near.of_slot.amax()))
+        strips, of_row, pairs = most.tolist()
+        self.grow(self.sizes.with_room(strips=strips, of_row=of_row, pairs=pairs))
+        self._listed[slots] = x
+        if isinstance(near, CompiledLists):
+            near.lay_out(
+                self._neighbor, self._row, self._strips, self._pair_place, self._pair_boundary
+            )
+        else:
+            self._lay_out(slots, near, number, last)
 
-    def _excess(self, slot: int, x: Tensor) -> Tensor:
-        """Squared distances of rows and sites less their species' squared reach, [a, s].
+    def _compiled(self, library: ctypes.CDLL, slots: Tensor, x: Tensor) -> CompiledLists:
+        around = Around(
+            self._base, self._owner, self._site_types, self._boundary_of_site, self._row_types,
+            self._limit, self._boundary_limit, self.frozen,
+        )  # fmt: skip
+        return CompiledLists(library, around, slots, x)
+
+    def _lay_out(self, slots: Tensor, near: _Near, number: Tensor, last: Tensor) -> None:
+        """Write pairs into the arrays of their slots.
+
+        Args:
+            slots: [c].
+            near: the pairs.
+            number: [c, a] strips of each row.
+            last: [c, a] their running sum.
+        """
+        sizes, first = self.sizes, last - number
+        step = torch.arange(sizes.of_row, device=self.device)
+        of_row = first[:, :, None] + step
+        self._strips[slots] = torch.where(step < number[:, :, None], of_row, -1)
+        place = torch.arange(sizes.strips, device=self.device).expand(len(slots), -1).contiguous()
+        row = torch.searchsorted(last, place, right=True)
+        self._row[slots] = torch.where(row < self.rows, row, 0)
+
+        pair, degree = torch.arange(len(near.row), device=self.device), near.degree.view(-1)
+        rank = pair - (degree.cumsum(0) - degree)[near.row]
+        slot, strip = slots[near.row // self.rows], first.view(-1)[near.row] + rank // STRIP
+        begin = (slots * sizes.sites).int()
+        self._neighbor[:, slots] = (begin + sizes.sites - 1)[:, None].expand(-1, sizes.strips)
+        self._neighbor[rank % STRIP, slot, strip] = (near.site + slot * sizes.sites).int()
+        if not self.frozen:
+            return
+        self._pair_place[slots] = self._empty_place()[slots].expand(-1, sizes.pairs)
+        self._pair_boundary[slots] = 0
+        slot, strip, rank = slot[near.boundary], strip[near.boundary], rank[near.boundary] % STRIP
+        owner = near.row[near.boundary] // self.rows
+        order = torch.arange(len(owner), device=self.device)
+        order -= (near.of_slot.cumsum(0) - near.of_slot)[owner]
+        self._pair_place[slot, order] = (rank * self.slots + slot) * sizes.strips + strip
+        self._pair_boundary[slot, order] = self._boundary_of_site[slot, near.site[near.boundary]]
+
+    def _near(self, slots: Tensor, x: Tensor) -> _Near:
+        """Who is near whom in some slots [c], which are at x [c, 3, a]."""
+        excess = self._excess(slots, x)
+        degree, flat = true_in_rows(excess.flatten(0, 1) < 0.0)
+        row = torch.repeat_interleave(degree, output_size=len(flat))
+        site, slot = flat - row * self.sizes.sites, slots[row // self.rows]
+        if not self.frozen:
+            none = row[:0]
+            return _Near(degree.view(len(slots), -1), row, site, none, torch.zeros_like(slots))
+        boundary = self._boundary_of_site[slot, site]
+        limit = self._limit[self._site_types[slot, site], self._row_types[slot, row % self.rows]]
+        square = excess.view(-1)[flat] + limit
+        near = (boundary >= 0) & (square < self._boundary_limit)
+        of_slot = torch.zeros_like(slots).index_add_(0, row // self.rows, near.long())
+        return _Near(degree.view(len(slots), -1), row, site, near.nonzero().squeeze(1), of_slot)
+
+    def _excess(self, slots: Tensor, x: Tensor) -> Tensor:
+        """Squared distances of rows and sites less their species' squared reach, [c, a, s].
 
         One matrix product gives them all; that of a row and itself is positive too.
         """
-        sites = self._place_sites(x[None], slice(slot, slot + 1))[0]
+        sites = self._place_sites(x, slots)
         species = torch.arange(self._nobody + 1, device=x.device)[:, None]
-        is_row = (self._row_types[slot] == species).double()
-        is_site = (self._site_types[slot] == species).double()
+        is_row = (self._row_types[slots][:, None] == species).double()
+        is_site = (self._site_types[slots][:, None] == species).double()
+        row_square, site_square = (
+            x.square().sum(1, keepdim=True), sites.square().sum(1, keepdim=True)
+        )  # fmt: skip
         ones = torch.ones_like
-        left = torch.cat((-2.0 * x, x.square().sum(0, True), ones(x[:1]), -self._limit @ is_row))
-        right = torch.cat((sites, ones(sites[:1]), sites.square().sum(0, True), is_site))
-        excess = left.T @ right
-        owner = self._owner[slot]
-        itself = ((owner >= 0) & (self._base[slot] == 0.0).all(1)).nonzero().squeeze(1)
-        excess[owner[itself], itself] = 1.0
-        return excess
+        left = torch.cat((-2.0 * x, row_square, ones(row_square), -self._limit @ is_row), dim=1)
+        right = torch.cat((sites, ones(site_square), site_square, is_site), dim=1)
+        excess = left.transpose(1, 2) @ right
+        # a site that its owner is not away from is the owner itself
+        owner = self._owner[slots]
+        itself = (owner >= 0) & (self._base[slots] == 0.0).all(2)
+        row = owner.clamp(min=0)[:, None]
+        kept = torch.where(itself[:, None], 1.0, excess.gather(1, row))
+        return excess.scatter_(1, row, kept)
 
     # --- forces ------------------------------------------------------------------------------
 
@@ -262,8 +338,8 @@ class RegionBatch:
             energy = energy + found.boundary_energy.double().view(self.slots, -1).sum(1)
         return energy, found.forces.view(3, self.slots, self.rows).transpose(0, 1)
 
-    def _place_sites(self, x: Tensor, slots: slice) -> Tensor:
-        """Where the sites are, [b, 3, s]; frozen ones do not move."""
+    def _place_sites(self, x: Tensor, slots: Tensor | slice) -> Tensor:
+        """Where the sites of some slots are, [c, 3, s]; frozen ones do not move."""
         owner = self._owner[slots]
         moving = pad(x, (1, 0))
         at = moving.gather(2, (owner + 1)[:, None, :].expand(-1, 3, -1))
@@ -291,7 +367,8 @@ class RegionBatch:
             boundary = Boundary(self._boundary_types.reshape(-1), fixed, place, atom, weight, runs)
         neighbor = self._neighbor.view(STRIP, -1)
         site_types = self._site_types.clamp(max=self._nobody - 1).reshape(-1)
-        return Neighborhood(types, strips, row, neighbor, site_types, embedded.reshape(-1), boundary)
+        embedded = embedded.reshape(-1)
+        return Neighborhood(types, strips, row, neighbor, site_types, embedded, boundary)
 
     def _boundary_pairs(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Places, boundary atoms and, except on CPUs, how many pairs each has; see `Boundary`."""
