@@ -213,7 +213,7 @@ class RegionBatch:
         stale = (~(two < self.skin - 0.02)).nonzero().squeeze(1)
         if len(stale):
             for slots in stale.split(self._listed_at_once()):
-                self._list(slots, x[slots])
+                self._list(slots, x[slots].double())
             self._where = None
 
     def _listed_at_once(self) -> int:
