@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mgsym.errors import UsageError
 
@@ -67,6 +68,29 @@ def device_name(device: torch.device, threads: int | None = None) -> str:
         return torch.cuda.get_device_name(device)
     threads = threads or torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for the work that goes on there."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def brought(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of one device on the CPU: one transfer, for which the host waits once.
+
+    Args:
+        tensors: floating-point numbers, or integers below 2⁵³, or booleans.
+    """
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return list(tensors)
+    numbers = torch.cat([tensor.double().flatten() for tensor in tensors]).cpu()
+    parts = numbers.split([tensor.numel() for tensor in tensors])
+    return [
+        part.view(tensor.shape).to(tensor.dtype)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class PerpendicularFire:
         size = force.square().sum((1, 2)).sqrt().clamp(min=torch.finfo(force.dtype).tiny)
         turned = velocity + (mixing * speed / size)[:, None, None] * force
         turned -= mixing[:, None, None] * velocity
-        turned[up] = 0.0
+        turned = torch.where(up[:, None, None], 0.0, turned)
         mixing = torch.where(grown, mixing * MIXING_DECAY, mixing)
         mixing = torch.where(up, MIXING, mixing)
         turned += dt[:, None, None] * force

@@ -28,6 +28,7 @@ from mgsym.data_tools.simulation.saddle_search.region_lists import (
 )
 from mgsym.data_tools.simulation.saddle_search.regions import Region
 from mgsym.structure.neighbors import true_in_rows
+from mgsym.utils.devices import brought, sent
 
 
 class Sizes(NamedTuple):
@@ -142,26 +143,19 @@ class RegionBatch:
 
     def insert(self, slot: int, region: Region) -> None:
         """Put a region in a slot; lists are made when `refresh` is next called with it."""
-        sites, boundary_atoms, atoms = (
-            len(region.site_types),
-            len(region.boundary_types),
-            len(region.atoms),
-        )
+        sites, boundary_atoms = len(region.site_types), len(region.boundary_types)
         self.grow(self.sizes.with_room(sites=sites + 1, boundary_atoms=boundary_atoms + 1))
-        row = self._row_types[slot].fill_(self._nobody)
-        row[:atoms] = region.types
         for array, values, empty in (
+            (self._row_types, region.types, self._nobody),
             (self._base, region.site_base, FAR),
             (self._owner, region.site_owner, -1),
             (self._site_types, region.site_types, self._nobody),
             (self._boundary_of_site, region.site_boundary, -1),
+            (self._boundary_types, region.boundary_types, 0),
+            (self._boundary_fixed, region.boundary_fixed, 0.0),
         ):
-            array[slot, :sites] = values.to(self.device)
-            array[slot, sites:] = empty
-        self._boundary_types[slot, :boundary_atoms] = region.boundary_types
-        self._boundary_types[slot, boundary_atoms:] = 0
-        self._boundary_fixed[slot, :boundary_atoms] = region.boundary_fixed
-        self._boundary_fixed[slot, boundary_atoms:] = 0.0
+            array[slot] = empty
+            array[slot, : len(values)] = sent(values, self.device)
         self._listed[slot] = float("nan")
         self._where = None
 
@@ -210,9 +204,10 @@ class RegionBatch:
         moved = (x - self._listed).square().sum(1)
         # two atoms near each other by what both of them moved
         two = moved.topk(min(2, self.rows), dim=1).values.sqrt().sum(1)
-        stale = (~(two < self.skin - 0.02)).nonzero().squeeze(1)
+        (fresh,) = brought(two < self.skin - 0.02)
+        stale = (~fresh).nonzero().squeeze(1)
         if len(stale):
-            for slots in stale.split(self._listed_at_once()):
+            for slots in sent(stale, self.device).split(self._listed_at_once()):
                 self._list(slots, x[slots].double())
             self._where = None
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.saddle_search.events import FOUND
 from mgsym.data_tools.simulation.saddle_search.fire_across import PerpendicularFire
-from mgsym.data_tools.simulation.saddle_search.lanczos import Lanczos
+from mgsym.data_tools.simulation.saddle_search.lanczos import Advance, Lanczos
 from mgsym.data_tools.simulation.saddle_search.settings import ArtnSettings
+from mgsym.utils.devices import brought, sent
 
 
 class FreeAtoms(Protocol):
@@ -105,8 +106,35 @@ class SearchState:
     mode: Tensor = field(default_factory=lambda: torch.empty(3, 0))
 
 
+class Across(NamedTuple):
+    """Forces, taken apart along and across an axis.
+
+    Attributes:
+        parallel: [c] along the axis, eV/Å.
+        size, whole: [c] length of what is across, and of the whole, eV/Å.
+        across: [c, 3, a] eV/Å.
+    """
+
+    parallel: Tensor
+    size: Tensor
+    whole: Tensor
+    across: Tensor
+
+
+class Marked(NamedTuple):
+    """States that have ended in this step, and whose slots have not yet been emptied."""
+
+    slots: list[int]
+    states: list[SearchState]
+
+
 class SearchBatch:
     """Walks in slots.
+
+    Positions, forces and modes are on the device; phases, counters, energies and whatever else
+    decides are on the CPU. In a step the host waits for the device a few times, however many
+    slots there are: for the neighbour lists that are stale, for what decides, and for the ends of
+    states.
 
     Args:
         regions: empty, with as many slots as states go on at once.
@@ -122,22 +150,25 @@ class SearchBatch:
         real = regions.dtype
         self.states: list[SearchState | None] = [None] * slots
 
-        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.zeros(slots, *shape, dtype=dtype, device=device)
+        def vectors() -> Tensor:
+            return torch.zeros(slots, 3, rows, dtype=real, device=device)
 
-        self.phase = zeros(dtype=torch.int64)
+        def numbers(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(slots, dtype=dtype)
+
+        self.device = device
         # minimum, present point, axis to relax across, present mode, force at the present point
-        self.origin, self.x, self.axis = (zeros(3, rows, dtype=real) for _ in range(3))
-        self.mode, self.force = (zeros(3, rows, dtype=real) for _ in range(2))
-        self.energy_0, self.energy, self.highest = zeros(), zeros(), zeros()
-        self.curvature = zeros(dtype=real)
-        self.leaving = zeros(dtype=torch.bool)
-        self.relax_steps, self.relax_limit = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
-        self.pushes, self.climbs = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
-        self.lost = zeros(dtype=torch.int64)
-        self.calls, self.calls_leave = zeros(dtype=torch.int64), zeros(dtype=torch.int64)
+        self.origin, self.x, self.axis, self.mode, self.force = (vectors() for _ in range(5))
+        self.phase = numbers(torch.int64)
+        self.energy_0, self.energy, self.highest = (numbers(torch.float64) for _ in range(3))
+        self.curvature, self.size = numbers(real), numbers(real)  # size: of the force
+        self.leaving = numbers(torch.bool)
+        self.relax_steps, self.relax_limit = numbers(torch.int64), numbers(torch.int64)
+        self.pushes, self.climbs, self.lost = (numbers(torch.int64) for _ in range(3))
+        self.calls, self.calls_leave = numbers(torch.int64), numbers(torch.int64)
         self.fire = PerpendicularFire(slots, rows, device, real)
         self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device, real)
+        self._ended = Marked([], [])
 
     @property
     def free(self) -> int:
@@ -161,43 +192,61 @@ class SearchBatch:
             (self.axis, state.axis),
         ):
             array[slot] = 0.0
-            array[slot, :, :atoms] = values
+            array[slot, :, :atoms] = sent(values.to(array.dtype), self.device)
         self.mode[slot] = self.axis[slot]
         for counter in (self.pushes, self.climbs, self.lost, self.calls, self.calls_leave):
             counter[slot] = 0
         self.phase[slot] = START
         self.leaving[slot] = self.kind is Kind.CLIMB
-        self.curvature[slot] = torch.nan
+        self.curvature[slot] = self.size[slot] = torch.nan
         self.highest[slot] = 0.0
 
     def step(self) -> None:
         """One force call, and what each slot makes of it; `finished` gets the states that end."""
-        at = torch.where((self.phase == START)[:, None, None], self.origin, self.x)
+        starting, relaxing, curving = (self._in_phase(p) for p in (START, RELAX, CURVE))
+        at = self.x
+        if len(starting):
+            first = self._there(self.phase == START)
+            at = torch.where(first[:, None, None], self.origin, self.x)
         self.regions.refresh(at)
-        curving = (self.phase == CURVE).nonzero().squeeze(1)
         probe = at
         if len(curving):
             shape = (len(curving), 3, self.regions.rows)
             probe = at.clone()
-            probe[curving] += self.settings.difference * self.lanczos.asked(curving).view(shape)
-        energy, force = self.regions.forces(probe, self.phase != IDLE)
-        self.calls += self.phase != IDLE
-        self.calls_leave += (self.phase != IDLE) & self.leaving
+            asked = self.lanczos.asked(curving).view(shape)
+            probe[self._there(curving)] += self.settings.difference * asked
+        busy = self.phase != IDLE
+        energy, force = self.regions.forces(probe, busy)
+        self.calls += busy
+        self.calls_leave += busy & self.leaving
 
-        broken = (self.phase != IDLE) & ~(energy.isfinite() & force.isfinite().all(2).all(1))
+        across = self._across(relaxing, force) if len(relaxing) else None
+        curve = self._advance(curving, force) if len(curving) else None
+        numbers = [energy, force.isfinite().all(2).all(1)]
+        numbers += [] if across is None else [across.parallel, across.size, across.whole]
+        numbers += [] if curve is None else [curve.value, curve.remainder]
+        energy, finite, *told = brought(*numbers)
+
+        broken = busy & ~(energy.isfinite() & finite)
         self._finish(broken, "not-finite")
-        starting = (self.phase == START).nonzero().squeeze(1)
-        relaxing = (self.phase == RELAX).nonzero().squeeze(1)
-        if len(relaxing):
-            self._relax(relaxing, energy[relaxing], force[relaxing])
-        if len(curving):
-            curving = curving[self.phase[curving] == CURVE]
-            self._curve(curving, force[curving])
+        if across is not None:
+            self._relax(relaxing, energy[relaxing], across, *told[:3])
+        if curve is not None:
+            self._curve(curving, curve, *told[-2:])
+        starting = starting[~broken[starting]]
         if len(starting):
             self.energy_0[starting] = energy[starting]
             self._start_relaxing(starting, torch.full_like(starting, FIRST_RELAX[self.kind]))
         exhausted = (self.phase != IDLE) & (self.calls >= self._call_limit())
         self._finish(exhausted, "call-limit")
+        self._hand_over()
+
+    def _in_phase(self, phase: int) -> Tensor:
+        return (self.phase == phase).nonzero().squeeze(1)
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        """Slots, or numbers of them, on the device."""
+        return sent(tensor, self.device)
 
     def _call_limit(self) -> int:
         if self.kind is Kind.DESCEND:
@@ -211,50 +260,75 @@ class SearchBatch:
         self.phase[slots] = RELAX
         self.relax_steps[slots] = 0
         self.relax_limit[slots] = limit
-        self.fire.start(slots)
+        self.fire.start(self._there(slots))
 
-    def _relax(self, slots: Tensor, energy: Tensor, force: Tensor) -> None:
-        self.energy[slots], self.force[slots] = energy, force
-        rise = energy - self.energy_0[slots]
-        self.highest[slots] = torch.maximum(self.highest[slots], rise)
-        axis = self.axis[slots]
+    def _across(self, slots: Tensor, force: Tensor) -> Across:
+        """The forces of some slots, taken apart."""
+        there = self._there(slots)
+        force, axis = force[there], self.axis[there]
+        self.force[there] = force
         parallel = (force * axis).sum((1, 2))
         across = force - parallel[:, None, None] * axis
+        return Across(parallel, _length(across), _length(force), across)
+
+    def _relax(
+        self,
+        slots: Tensor,
+        energy: Tensor,
+        force: Across,
+        parallel: Tensor,
+        across: Tensor,
+        size: Tensor,
+    ) -> None:
+        """A step across the axis, or the end of relaxing; numbers [c] are on the CPU."""
+        self.energy[slots], self.size[slots] = energy, size
+        rise = energy - self.energy_0[slots]
+        self.highest[slots] = torch.maximum(self.highest[slots], rise)
         share = END_SHARE if self.kind is Kind.DESCEND else ACROSS_SHARE
         least = share * self.settings.force
         enough = torch.where(self.leaving[slots], LEAVING_FORCE, parallel.abs().clamp(min=least))
-        settled = across.square().sum((1, 2)).sqrt() < enough
+        alive = self.phase[slots] == RELAX  # not those that broke
+        settled = across < enough
         done = settled | (self.relax_steps[slots] >= self.relax_limit[slots])
-        going = slots[~done]
-        if len(going):
-            self.x[going] += self.fire.move(going, across[~done])
-            self.relax_steps[going] += 1
-        ended = slots[done]
+        on = (alive & ~done).nonzero().squeeze(1)
+        if len(on):
+            going = self._there(slots[on])
+            self.x[going] += self.fire.move(going, force.across[self._there(on)])
+            self.relax_steps[slots[on]] += 1
+        ended = slots[alive & done]
         if self.kind is Kind.DESCEND:
-            self._finish_some(slots[settled], FOUND)
-            self._finish_some(slots[done & ~settled], "climb-limit")
+            self._finish_some(slots[alive & settled], FOUND)
+            self._finish_some(slots[alive & done & ~settled], "climb-limit")
         elif len(ended):
             self.phase[ended] = CURVE
-            self.lanczos.start(ended, self.mode[ended].flatten(1))
+            self.lanczos.start(ended, self.mode[self._there(ended)].flatten(1))
         too_high = torch.zeros_like(self.leaving)
         too_high[slots] = rise > self.settings.energy_limit
         self._finish(too_high, "energy-limit")
 
     # --- the lowest mode -------------------------------------------------------------------------
 
-    def _curve(self, slots: Tensor, force: Tensor) -> None:
-        if len(slots) == 0:
-            return
-        product = (self.force[slots] - force).flatten(1) / self.settings.difference
+    def _advance(self, slots: Tensor, force: Tensor) -> Advance:
+        """Give the recursions of some slots their products."""
+        there = self._there(slots)
+        product = (self.force[there] - force[there]).flatten(1) / self.settings.difference
+        # no eigenvalues come from what is not finite; those states end anyway
+        return self.lanczos.advance(slots, torch.where(product.isfinite(), product, 0.0))
+
+    def _curve(self, slots: Tensor, curve: Advance, value: Tensor, remainder: Tensor) -> None:
+        """Let recursions go on, or use the modes they have found; numbers [c] are on the CPU."""
         leaving = self.leaving[slots]
         least, most, tolerance = (
             torch.where(leaving, a, b) for a, b in zip(CURVE_LEAVING, CURVE_CLIMBING, strict=True)
         )
-        done, mode = self.lanczos.advance(slots, product, least, most, tolerance)
-        ended = slots[done]
+        done = self.lanczos.decide(slots, curve, value, remainder, least, most, tolerance)
+        done &= self.phase[slots] == CURVE  # not those that broke
+        which = done.nonzero().squeeze(1)
+        ended = slots[which]
         if len(ended) == 0:
             return
-        self.mode[ended] = mode[done].view(len(ended), 3, -1)
+        mode = curve.mode[self._there(which)]
+        self.mode[self._there(ended)] = mode.view(len(ended), 3, -1)
         self.curvature[ended] = self.lanczos.value[ended].to(self.curvature.dtype)
         out = ended[self.leaving[ended]]
         if len(out):
@@ -271,7 +345,8 @@ class SearchBatch:
         given_up = ~left & (self.pushes[slots] >= settings.leave_steps)
         self._finish_some(slots[given_up], "no-mode")
         pushed = slots[~left & ~given_up]
-        self.x[pushed] += settings.leave_step * self.axis[pushed]
+        there = self._there(pushed)
+        self.x[there] += settings.leave_step * self.axis[there]
         self._start_relaxing(pushed, torch.full_like(pushed, LEAVING_RELAX))
         out = slots[left]
         self.leaving[out] = False
@@ -282,8 +357,7 @@ class SearchBatch:
     def _test(self, slots: Tensor) -> None:
         """After each climbing step and its relaxation."""
         settings = self.settings
-        value = self.curvature[slots]
-        size = self.force[slots].square().sum((1, 2)).sqrt()
+        value, size = self.curvature[slots], self.size[slots]
         found = (size < settings.force) & (value < 0)
         self.lost[slots] = torch.where(value > 0, self.lost[slots] + 1, 0)
         bearable = 0 if self.refining else settings.lost_steps
@@ -298,15 +372,15 @@ class SearchBatch:
         """One step along the mode against the force, then relax across it."""
         if len(slots) == 0:
             return
-        settings, mode, value = self.settings, self.mode[slots], self.curvature[slots]
-        parallel = (self.force[slots] * mode).sum((1, 2))
-        outwards = ((self.x[slots] - self.origin[slots]) * mode).sum((1, 2))
+        settings, there, convex = self.settings, self._there(slots), self.curvature[slots] > 0
+        mode, value = self.mode[there], self._there(self.curvature[slots])
+        parallel = (self.force[there] * mode).sum((1, 2))
+        outwards = ((self.x[there] - self.origin[there]) * mode).sum((1, 2))
         length = parallel.abs() / value.abs().clamp(min=settings.stiffest)
         uphill = -parallel.sign() * length.clamp(max=settings.climb_step)
-        convex = value > 0
-        along = torch.where(convex, outwards.sign() * settings.climb_step, uphill)
-        self.x[slots] += along[:, None, None] * mode
-        self.axis[slots] = mode
+        along = torch.where(value > 0, outwards.sign() * settings.climb_step, uphill)
+        self.x[there] += along[:, None, None] * mode
+        self.axis[there] = mode
         limit = (4 * (self.climbs[slots] + 1)).clamp(max=MOST_RELAX)
         if self.refining:
             limit = torch.full_like(limit, REFINING_RELAX)
@@ -320,26 +394,36 @@ class SearchBatch:
             self._finish_some(which.nonzero().squeeze(1), status)
 
     def _finish_some(self, slots: Tensor, status: str) -> None:
+        """Note how states ended; `_hand_over` fetches where."""
         for slot in slots.tolist():
             state = self.states[slot]
-            if state is None:
+            if state is None or self.phase[slot] == IDLE:
                 continue
-            atoms = len(state.region.atoms)
             state.status = status
             state.barrier = float(self.energy[slot] - self.energy_0[slot])
             state.highest = float(self.highest[slot])
             state.eigenvalue = float(self.curvature[slot])
-            state.force = float(self.force[slot].norm())
+            state.force = float(self.size[slot])
             state.calls_leave = int(self.calls_leave[slot])
             state.calls_climb = int(self.calls[slot]) - state.calls_leave
-            # copies: the slot goes to another state, and states keep no memory of a GPU
-            state.end, state.mode = (
-                values[slot, :, :atoms].to("cpu", torch.float64, copy=True)
-                for values in (self.x, self.mode)
-            )
-            self.states[slot] = None
             self.phase[slot] = IDLE
-            self.finished.append(state)
+            self._ended.slots.append(slot)
+            self._ended.states.append(state)
+
+    def _hand_over(self) -> None:
+        """Empty the slots of states that ended in this step, which stand where they ended."""
+        slots, states = self._ended
+        if not slots:
+            return
+        there = self._there(torch.tensor(slots))
+        # copies: the slots go to other states, and states keep no memory of a GPU
+        ends, modes = brought(self.x[there].double(), self.mode[there].double())
+        for slot, state, end, mode in zip(slots, states, ends, modes, strict=True):
+            atoms = len(state.region.atoms)
+            state.end, state.mode = end[:, :atoms].clone(), mode[:, :atoms].clone()
+            self.states[slot] = None
+        self.finished.extend(states)
+        self._ended = Marked([], [])
 
     def shrink(self) -> None:
         """Drop slots that are empty, for when no more states come."""
@@ -347,9 +431,16 @@ class SearchBatch:
         if len(kept) == len(self.states):
             return
         self.states = [self.states[slot] for slot in kept]
-        slots = torch.tensor(kept, device=self.phase.device)
+        slots = torch.tensor(kept)
+        there = self._there(slots)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                setattr(self, name, value[slots].clone())
-        for part in (self.fire, self.lanczos):
-            part.keep(slots)
+                here = value.device.type == "cpu"
+                setattr(self, name, value[slots if here else there].clone())
+        self.fire.keep(there)
+        self.lanczos.keep(slots)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """[c] of [c, 3, a]."""
+    return vectors.square().sum((1, 2)).sqrt()
