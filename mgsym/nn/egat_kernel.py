@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from mgsym.nn.edge_passes import CompiledEdges
 from mgsym.nn.egat_inputs import Given, Learnt
 from mgsym.nn.layers import pieces
+from mgsym.utils.devices import free_memory
 from mgsym.utils.processes import batch_count, batch_sum, is_shared, total
 
 SLOPE = 0.01  # of DGL's LeakyReLU
-_STORED = 1 << 27  # numbers of z kept for the backward pass: 512 MB; more are computed again
+_STORED = 1 << 29  # bytes of z kept for the backward pass on a CPU; more is computed again
 _SUMMED = 1 << 14  # edges whose products may be summed in 16 bits
 
 
@@ -90,11 +91,14 @@ def _passes(
 
 
 def _memory_for(learnt: Learnt, given: Given) -> Tensor | None:
-    """Where z is stored, if it is not too much."""
-    numbers = len(learnt.edges) * learnt.p.shape[1]
-    if given.memory is None or numbers > _STORED:
+    """Where z is stored, if it is not too much: of a GPU's memory, half of what is free."""
+    numbers, device = len(learnt.edges) * learnt.p.shape[1], learnt.p.device
+    if given.memory is None:
         return None
-    return given.memory.take(numbers, given.precision, learnt.p.device)
+    most = _STORED if device.type == "cpu" else free_memory(device) // 2
+    if numbers * given.precision.itemsize > most:
+        return None
+    return given.memory.take(numbers, given.precision, device)
 
 
 def _outputs(

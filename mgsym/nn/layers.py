@@ -15,16 +15,24 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mgsym.nn.edge_passes import Encode, HiddenMoments, compiled_passes
+from mgsym.utils.devices import free_memory
 from mgsym.utils.processes import batch_count, batch_sum, is_shared, whole_rows
 
 _PIECE_CPU = 1 << 18  # numbers in one piece of an edge tensor: 1 MB, half a core's cache
-_PIECE_CUDA = 1 << 27
+_PIECE_CUDA = 1 << 27  # 512 MB, or less where there is little memory
 
 
 def pieces(rows: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Runs of rows of an edge tensor of that width that fit the cache; one empty run of none."""
-    cpu = device.type == "cpu"
-    numbers = _PIECE_CPU * torch.get_num_threads() if cpu else _PIECE_CUDA
+    """Runs of rows of an edge tensor of that width that fit the cache; one empty run of none.
+
+    On a GPU they are as large as memory allows: some pieces are worked on at once.
+    """
+    if device.type == "cpu":
+        numbers = _PIECE_CPU * torch.get_num_threads()
+    elif rows * width <= _PIECE_CUDA // 32:
+        numbers = _PIECE_CUDA
+    else:
+        numbers = min(_PIECE_CUDA, free_memory(device) // 64)
     step = max(numbers // width, 1)
     for start in range(0, max(rows, 1), step):
         yield slice(start, min(start + step, rows))

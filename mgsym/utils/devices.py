@@ -108,6 +108,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that a GPU has for new tensors: what nobody has, and what torch holds unused."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 class PeakMemory:
     """The most memory that was held since this object was made.
 

@@ -216,6 +216,7 @@ class EmulatedCuda(TorchDispatchMode):
             "is_bf16_supported": lambda *_, **__: True,
             "mem_get_info": lambda *_: (self.memory, self.memory),
             "memory_allocated": lambda *_: 0,
+            "memory_reserved": lambda *_: 0,
             "max_memory_allocated": lambda *_: 10**9,
             "reset_peak_memory_stats": lambda *_: None,
             "empty_cache": lambda: None,
@@ -233,9 +234,11 @@ class EmulatedCuda(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         tensors = list(_tensors((*args, *kwargs.values())))
         involved = any(isinstance(x, CudaTensor) for x in tensors)
+        name = func._schema.name.split("::")[-1]
+        if name in ("pin_memory", "_pin_memory"):
+            return _pinned(args[0])
         if not involved and kwargs.get("device") is None:
             return func(*args, **kwargs)
-        name = func._schema.name.split("::")[-1]
         if involved:
             rules.refuse(func, name, args, kwargs, tensors)
         there = _result_is_there(name, args, kwargs, involved)
@@ -249,7 +252,7 @@ class EmulatedCuda(TorchDispatchMode):
             out = self._draw(func, inside_args, inside_kwargs)
         else:
             out = func(*inside_args, **inside_kwargs)
-        self._weigh(func, name, args, tensors, there, out)
+        self._weigh(func, name, args, kwargs, tensors, there, out)
         return _wrapped(func, args, kwargs, out) if there else out
 
     def _draw(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -265,13 +268,22 @@ class EmulatedCuda(TorchDispatchMode):
             torch.default_generator.set_state(host)
 
     def _weigh(
-        self, func: Any, name: str, args: Any, tensors: list[Tensor], there: bool, out: Any
+        self,
+        func: Any,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        tensors: list[Tensor],
+        there: bool,
+        out: Any,
     ) -> None:
         if name in ("_to_copy", "copy_"):
             other = args[1] if name == "copy_" else args[0]
             crosses = isinstance(other, CudaTensor) != there
             way = "copy to device" if there else "copy to host"
-            self._count(way if crosses else name, 1, int(crosses))
+            flies = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))
+            flies = flies and there and getattr(other, "is_pinned_here", False)
+            self._count(way if crosses else name, 1, int(crosses and not flies))
         else:
             self._count(name, rules.kernels(func, name, args), rules.waits(name, args))
         if not rules.kernels(func, name, args):
@@ -291,6 +303,13 @@ class EmulatedCuda(TorchDispatchMode):
                 counter[name] += number
                 if self.source is not None:
                     lines[_line(self.source)] += number
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    """A copy that the device may fetch while the host goes on."""
+    copy = tensor.clone()
+    copy.is_pinned_here = True  # type: ignore[attr-defined]
+    return copy
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -162,6 +162,18 @@ def test_launches_and_waits_are_counted(cuda: Any) -> None:
     assert cuda.waits["copy to host"] == 1
 
 
+def test_only_what_is_pinned_is_sent_without_waiting(cuda: Any) -> None:
+    x = torch.arange(3.0)
+    cuda.reset()
+    assert x.pin_memory().to("cuda", non_blocking=True).tolist() == [0.0, 1.0, 2.0]
+    assert cuda.launches["copy to device"] == 1
+    assert cuda.waits == {"copy to host": 1}  # of the list
+    for sent in (x, x.pin_memory()):
+        cuda.reset()
+        sent.to("cuda", non_blocking=sent is x)
+        assert cuda.waits == {"copy to device": 1}
+
+
 def test_afterwards_there_is_no_gpu() -> None:
     import emulated_cuda
 

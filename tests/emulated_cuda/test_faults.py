@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
+from mgsym.nn import egat_kernel, layers
+from mgsym.nn.egat_inputs import MemoryPool
 from mgsym.nn.rotations import Transforms, seeded
 from mgsym.training.optimizer import update_average
 
@@ -34,6 +37,35 @@ def test_as_many_slots_as_memory_allows(cuda: Any) -> None:
         cuda.memory = int(gibibytes * 2**30)
         assert slots_for("cuda:0") == slots
     assert slots_for("cpu") == 64
+
+
+def test_pieces_of_edges_as_large_as_memory_allows(cuda: Any) -> None:
+    for gibibytes, count in ((70, 2), (4, 4), (1, 16)):
+        cuda.memory = gibibytes * 2**30
+        parts = list(layers.pieces(2**23, 32, torch.device("cuda:0")))
+        assert len(parts) == count
+        assert sum(part.stop - part.start for part in parts) == 2**23
+    cuda.memory = 0
+    assert len(list(layers.pieces(1000, 32, torch.device("cuda:0")))) == 1
+
+
+@pytest.mark.parametrize(("gibibytes", "stored"), [(70, True), (0, False)])
+def test_activations_are_stored_where_memory_allows(
+    cuda: Any, gibibytes: int, stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    take = MemoryPool.take
+
+    def watched(pool: MemoryPool, numbers: int, *how: Any) -> torch.Tensor:
+        taken.append(numbers)
+        return take(pool, numbers, *how)
+
+    monkeypatch.setattr(MemoryPool, "take", watched)
+    cuda.memory = gibibytes * 2**30
+    learnt = SimpleNamespace(edges=torch.ones(10, 4), p=torch.ones(3, 8, device="cuda"))
+    given = SimpleNamespace(memory=MemoryPool(), precision=torch.float32)
+    found = egat_kernel._memory_for(learnt, given)
+    assert (found is not None, taken) == (stored, [80] * stored)
 
 
 def test_averages_take_few_launches(cuda: Any) -> None:

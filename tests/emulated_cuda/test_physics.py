@@ -177,3 +177,23 @@ def test_several_jobs_label_on_the_cpu(
         labelling.label_file(
             tmp_path / "relaxed.xyz", zhou_cu_zr(), run=SearchRun(device="cuda", jobs=2)
         )
+
+
+def test_the_host_waits_for_no_slot_alone(gpu: Any, minimum: Structure) -> None:
+    """A step without new lists waits for what decides; the number of slots changes nothing."""
+    counts = []
+    for slots in (2, 6):
+        line = Pipeline(
+            minimum, zhou_cu_zr(), ArtnSettings(skin=2.0), [6.5], seed=0, slots=slots,
+            device="cuda", compile=False,
+        )  # fmt: skip
+        stage = line.stages[0]
+        stage.waiting.extend(line._begin(Search(40 * k, 0)) for k in range(slots))
+        stage.fill()
+        stage.batch.step()
+        gpu.reset()
+        for _ in range(12):
+            stage.batch.step()
+        assert stage.batch.busy == slots
+        counts.append(sum(gpu.waits.values()))
+    assert counts == [24, 24]

@@ -20,7 +20,7 @@ from mgsym.utils.workers import in_processes
 # run_searches(structure, potential, searches, settings, *, seed, slots, device, compile, saddles)
 Engine = Callable[..., Iterable[Event]]
 LOST = "take fewer --jobs or --slots and go on with --resume; no finished search is lost"
-MANY = 60  # searches in one process from which on compiling pays
+MANY = 60  # searches from which on compiling for a GPU pays
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Task:
                 seed=self.seed,
                 slots=min(self.slots, max(1, left)),
                 device=self.device,
-                compile=left >= MANY,
+                compile=self.device == "cpu" or left >= MANY,
                 saddles=self.saddles,
             ):
                 schedule.record(event)

@@ -85,8 +85,7 @@ def relax(
         pressure: eV/Å³, on free cells.
         max_steps: evaluations of the forces, at most.
         device: ``auto``, ``cpu`` or ``cuda``.
-        compile: whether a compiler may be used; it takes longer than some hundred steps of a
-            small structure do.
+        compile: whether a compiler may be used: on a CPU it takes some seconds, the first time.
         progress: called with the number of structures at rest and in all.
 
     Returns:

@@ -1,9 +1,8 @@
-"""`torch.compile` where it can work."""
+"""`torch.compile` on GPUs, where it can work."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -26,18 +25,14 @@ def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., An
 
     Args:
         function: of tensors.
-        device_type: cpu or cuda.
+        device_type: cuda, or another of torch's.
     """
     if not can_compile(device_type):
         return None
     from torch._dynamo import config as dynamo_config
 
     allow_versions(dynamo_config)
-    # checking every index of a gather takes a quarter of the time; lists are right by construction
-    options: dict[str, Any] | None = None
-    if device_type == "cpu":
-        options = {"assert_indirect_indexing": False}
-    return torch.compile(function, dynamic=False, options=options)
+    return torch.compile(function, dynamic=False)
 
 
 def run_compiled(function: Callable[..., Any], device_type: str, *arguments: Any) -> Any | None:
@@ -80,11 +75,9 @@ def allow_versions(config: Any, most: int = MOST_VERSIONS) -> None:
 
 
 def can_compile(device_type: str) -> bool:
-    """Whether a C++ compiler (CPU) or Triton (CUDA) is there, has not failed, and is wanted."""
+    """Whether Triton is there, has not failed, and is wanted."""
     if os.environ.get(SWITCH) == "0" or device_type in _FAILING:
         return False
-    if device_type == "cpu":
-        return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))
     from torch.utils._triton import has_triton
 
     return bool(has_triton())

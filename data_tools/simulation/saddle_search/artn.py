@@ -50,7 +50,7 @@ def run_searches(
         seed: of the pushes.
         slots: how many searches go on at once.
         device: where to compute.
-        compile: whether a compiler may be used, which takes half a minute and then pays.
+        compile: whether a compiler may be used: on a CPU it takes some seconds, the first time.
         saddles: whether events that found one bring it: `SaddleEvent`.
 
     Raises:

@@ -91,7 +91,7 @@ class RegionBatch:
         device: where to compute.
         dtype: of the arithmetic. Positions are relative to the centre, so that float32 suffices
             for searches: forces are within 1e-4 eV/Å, and it takes half the time.
-        compile: whether a compiler may be used; it pays from some fifty searches on.
+        compile: whether a compiler may be used.
     """
 
     def __init__(

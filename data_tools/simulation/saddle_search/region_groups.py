@@ -11,6 +11,7 @@ from mgsym.data_tools.simulation.potentials.eam import EAM
 from mgsym.data_tools.simulation.potentials.eam_kernel import Tables, lay_out_tables
 from mgsym.data_tools.simulation.saddle_search.region_forces import RegionBatch, Sizes
 from mgsym.data_tools.simulation.saddle_search.regions import Region
+from mgsym.utils.devices import free_memory
 
 CACHED_ROWS = 1200  # moving atoms whose neighbours a core's cache holds, more or less
 CPU_SLOTS, FEWEST_SLOTS, MOST_SLOTS = 64, 64, 1024
@@ -22,8 +23,7 @@ def slots_for(device: str | torch.device) -> int:
     place = torch.device(device)
     if place.type == "cpu":
         return CPU_SLOTS
-    free, _ = torch.cuda.mem_get_info(place)
-    room = max(1, free // 2 // SLOT_BYTES)
+    room = max(1, free_memory(place) // 2 // SLOT_BYTES)
     return min(MOST_SLOTS, max(FEWEST_SLOTS, 2 ** (room.bit_length() - 1)))
 
 

@@ -47,9 +47,12 @@ def test_lanczos_finds_the_lowest_eigenpair_of_every_slot() -> None:
         # slots may be at different steps: one more slot joins at each of the first steps
         product = (matrices[slots] @ lanczos.asked(slots)[:, :, None]).squeeze(2)
         least = most = torch.full_like(slots, 12)
-        done, found = lanczos.advance(slots, product, least, most, torch.zeros(len(slots)))
+        found = lanczos.advance(slots, product)
+        done = lanczos.decide(
+            slots, found, found.value, found.remainder, least, most, torch.zeros(len(slots))
+        )
         assert bool(done.all()) == (step == 11)
-        values[slots[done]], modes[slots[done]] = lanczos.value[slots[done]], found[done]
+        values[slots[done]], modes[slots[done]] = lanczos.value[slots[done]], found.mode[done]
     expected = torch.linalg.eigh(matrices)
     torch.testing.assert_close(values, expected.eigenvalues[:, 0], rtol=1e-10, atol=1e-10)
     overlap = (modes * expected.eigenvectors[:, :, 0]).sum(1).abs()
@@ -63,8 +66,8 @@ def test_lanczos_stops_where_the_value_has_settled() -> None:
     lanczos.start(slot, torch.tensor([[1.0, 0.1, 0.1, 0.1, 0.1, 0.1]], dtype=torch.float64))
     limits = torch.tensor([2]), torch.tensor([6]), torch.tensor([0.01], dtype=torch.float64)
     for steps in range(1, 7):  # noqa: B007
-        done, _ = lanczos.advance(slot, lanczos.asked(slot) @ matrix, *limits)
-        if done:
+        found = lanczos.advance(slot, lanczos.asked(slot) @ matrix)
+        if lanczos.decide(slot, found, found.value, found.remainder, *limits):
             break
     assert steps < 6
     assert float(lanczos.value) == pytest.approx(-2.0, rel=0.01)
