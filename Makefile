@@ -110,6 +110,8 @@ check: $(READY)
 	ln -sfn ../../../cli build/typing/mgsym/cli
 	ln -sfn ../../../data_tools build/typing/mgsym/data_tools
 	cd build/typing && MYPYPATH=. $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p mgsym
+	cd build/typing && MYPYPATH=. $(abspath $(BIN))/mypy --config-file ../../pyproject.toml \
+		--scripts-are-modules ../../tests/benchmarks/*.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

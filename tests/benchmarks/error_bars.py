@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -145,7 +145,7 @@ def _without_spread(cases: Sequence[Case]) -> list[Case]:
     return [case._replace(spread=torch.zeros_like(case.spread)) for case in cases]
 
 
-def _measured(case: Case, fit: Calibration) -> dict[str, object]:
+def _measured(case: Case, fit: Calibration) -> dict[str, Any]:
     error = (case.graph.target.double() - case.mean).double()
     std = fit.label_std(case.spread, features=case.features)
     centred = error - error.mean()

@@ -13,6 +13,7 @@ import argparse
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def main() -> None:
 
 def measure(graph: Graph, model: BarrierModel, node: int, method: str) -> tuple[float, ...]:
     start = time.process_time()
-    budget = {"budget": K} if method.endswith("mask") else {}
+    budget: dict[str, Any] = {"budget": K} if method.endswith("mask") else {}
     first = explain(graph, model, node, method, **budget)
     cpu = time.process_time() - start
     second = explain(graph, model, node, method, seed=1, **budget)

@@ -97,7 +97,7 @@ class Bench:
                 torch.cuda.synchronize(self.device)
             if turn:
                 best = min(best, time.perf_counter() - start)
-        counts = ()
+        counts: tuple[int, ...] = ()
         if self.counter is not None:
             counts = sum(self.counter.launches.values()), sum(self.counter.waits.values())
         self.rows.append(Row(what, best, each, *counts))
@@ -148,7 +148,7 @@ def train_step(
     optimizer.zero_grad()
     lower = precision != torch.float32
     with torch.autocast(batch.target.device.type, precision, enabled=lower):
-        out = model.standardised(batch, None, None)
+        out = model.standardised(batch, None)
     (out.float() - batch.target).square().mean().backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

@@ -43,8 +43,10 @@ from mgsym.structure import Structure
 from mgsym.uncertainty.calibration import Calibration
 from mgsym.uncertainty.posterior import Observed, condition
 
-PHYSICAL = ("energy", "pressure", "von_mises", "compliance_6", "compliance_9")
-PHYSICAL += tuple(f"stiffness_{axis}" for axis in (1, 2, 3))
+PHYSICAL = (
+    "energy", "pressure", "von_mises", "compliance_6", "compliance_9",
+    *(f"stiffness_{axis}" for axis in (1, 2, 3)),
+)  # fmt: skip
 FIRST, SECOND = "train0", "train1"
 
 

@@ -111,7 +111,7 @@ def figure(out: Path, names: list[str]) -> None:
         )
     axes.set_xlabel("processor time of one thread (s)")
     axes.set_ylabel("Pearson, glass left out")
-    drawing.legend(loc="outside right", frameon=False, fontsize="small")
+    drawing.legend(loc="outside right upper", frameon=False, fontsize="small")
     drawing.savefig(out / "curves.png", dpi=160)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mgsym.data_tools.simulation.saddle_search.region_groups import slots_for
+from mgsym.explanation.methods.masks import probabilities
 from mgsym.nn import egat_kernel, layers
 from mgsym.nn.egat_inputs import MemoryPool
 from mgsym.nn.rotations import Transforms, seeded
@@ -66,6 +67,17 @@ def test_activations_are_stored_where_memory_allows(
     given = SimpleNamespace(memory=MemoryPool(), precision=torch.float32)
     found = egat_kernel._memory_for(learnt, given)
     assert (found is not None, taken) == (stored, [80] * stored)
+
+
+def test_a_mask_keeps_to_its_budget_without_a_word_to_the_host(cuda: Any) -> None:
+    logits = 4 * torch.randn(3, 200, generator=torch.Generator().manual_seed(0))
+    there = logits.to("cuda")
+    cuda.reset()
+    kept = probabilities(there, 30.0)
+    assert not cuda.waits
+    torch.testing.assert_close(kept.sum(1).cpu(), torch.full((3,), 30.0))
+    for row, alone in zip(kept.cpu(), logits, strict=True):
+        torch.testing.assert_close(row, probabilities(alone, 30.0))
 
 
 def test_averages_take_few_launches(cuda: Any) -> None:

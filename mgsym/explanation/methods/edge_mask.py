@@ -140,7 +140,7 @@ def _learn(
     optimizer = torch.optim.Adam([learned], lr=learning_rate, betas=(0.9, 0.99))
     total = min(budget, 0.9 * len(pool))
     for step in range(steps):
-        shift = torch.tensor([threshold(row, total) for row in learned]).to(learned)[:, None]
+        shift = threshold(learned, total)
         moving = learned.detach().requires_grad_()
         mask = (moving - shift).sigmoid()
         error = (model(batch, mask[:, place].flatten())[nodes] - full) / scale

@@ -13,16 +13,16 @@ LOWEST, HIGHEST = -8.0, 3.0  # of starting logits: no edge is beyond reach, none
 JITTER = 0.1  # of starting logits, which makes initialisations differ
 
 
-def threshold(logits: Tensor, total: float) -> float:
-    """The t for which Σ σ(logits − t) = total, by bisection."""
-    low, high = float(logits.min()) - 20, float(logits.max()) + 20
+@torch.no_grad()
+def threshold(logits: Tensor, total: float) -> Tensor:
+    """The t [..., 1] for which Σ σ(logits − t) = total in each row of [..., m], by bisection."""
+    low = logits.amin(-1, keepdim=True).double() - 20
+    high = logits.amax(-1, keepdim=True).double() + 20
     for _ in range(40):
         middle = (low + high) / 2
-        if float((logits - middle).sigmoid().sum()) > total:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+        above = (logits - middle.to(logits)).sigmoid().sum(-1, keepdim=True) > total
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return ((low + high) / 2).to(logits)
 
 
 def probabilities(logits: Tensor, total: float) -> Tensor:
