@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import NamedTuple
 
@@ -23,11 +22,12 @@ from mgsym.data_tools.simulation.potentials.eam_kernel import (
 )
 from mgsym.data_tools.simulation.saddle_search.region_lists import (
     Around,
-    CompiledLists,
-    library_for,
+    Lists,
+    pairs_of,
+    place_sites,
+    room_for,
 )
 from mgsym.data_tools.simulation.saddle_search.regions import Region
-from mgsym.structure.neighbors import true_in_rows
 from mgsym.utils.devices import brought, sent
 
 
@@ -56,23 +56,6 @@ class Sizes(NamedTuple):
             if number > getattr(self, name)
         }
         return self._replace(**grown)
-
-
-class _Near(NamedTuple):
-    """Who is near whom in some slots.
-
-    Attributes:
-        degree: [c, a] neighbours of each row.
-        row, site: [e] of each pair, by slot and row, rows counted through these slots.
-        boundary: [p] which pairs are of a row and a boundary atom that feels it.
-        of_slot: [c] how many of these each slot has.
-    """
-
-    degree: Tensor
-    row: Tensor
-    site: Tensor
-    boundary: Tensor
-    of_slot: Tensor
 
 
 class RegionBatch:
@@ -217,101 +200,23 @@ class RegionBatch:
 
     def _list(self, slots: Tensor, x: Tensor) -> None:
         """Neighbours of all rows of some slots [c], which are at x [c, 3, a]."""
-        library = library_for(self.device) if self._compile else None
-        near: CompiledLists | _Near
-        near = self._near(slots, x) if library is None else self._compiled(library, slots, x)
-        number = (near.degree + (STRIP - 1)) // STRIP
-        last = number.cumsum(1)
-        most = torch.stack((last[:, -1].amax() + 1, number.amax(), near.of_slot.amax()))
-        strips, of_row, pairs = most.tolist()
-        self.grow(self.sizes.with_room(strips=strips, of_row=of_row, pairs=pairs))
+        pairs = pairs_of(self._around, slots, x, self._compile)
+        self.grow(self.sizes.with_room(**room_for(pairs)._asdict()))
         self._listed[slots] = x
-        if isinstance(near, CompiledLists):
-            near.lay_out(
-                self._neighbor, self._row, self._strips, self._pair_place, self._pair_boundary
-            )
-        else:
-            self._lay_out(slots, near, number, last)
+        pairs.lay_out(self._lists)
 
-    def _compiled(self, library: ctypes.CDLL, slots: Tensor, x: Tensor) -> CompiledLists:
-        around = Around(
+    @property
+    def _around(self) -> Around:
+        return Around(
             self._base, self._owner, self._site_types, self._boundary_of_site, self._row_types,
             self._limit, self._boundary_limit, self.frozen,
         )  # fmt: skip
-        return CompiledLists(library, around, slots, x)
 
-    def _lay_out(self, slots: Tensor, near: _Near, number: Tensor, last: Tensor) -> None:
-        """Write pairs into the arrays of their slots.
-
-        Args:
-            slots: [c].
-            near: the pairs.
-            number: [c, a] strips of each row.
-            last: [c, a] their running sum.
-        """
-        sizes, first = self.sizes, last - number
-        step = torch.arange(sizes.of_row, device=self.device)
-        of_row = first[:, :, None] + step
-        self._strips[slots] = torch.where(step < number[:, :, None], of_row, -1)
-        place = torch.arange(sizes.strips, device=self.device).expand(len(slots), -1).contiguous()
-        row = torch.searchsorted(last, place, right=True)
-        self._row[slots] = torch.where(row < self.rows, row, 0)
-
-        pair, degree = torch.arange(len(near.row), device=self.device), near.degree.view(-1)
-        rank = pair - (degree.cumsum(0) - degree)[near.row]
-        slot, strip = slots[near.row // self.rows], first.view(-1)[near.row] + rank // STRIP
-        begin = (slots * sizes.sites).int()
-        self._neighbor[:, slots] = (begin + sizes.sites - 1)[:, None].expand(-1, sizes.strips)
-        self._neighbor[rank % STRIP, slot, strip] = (near.site + slot * sizes.sites).int()
-        if not self.frozen:
-            return
-        self._pair_place[slots] = self._empty_place()[slots].expand(-1, sizes.pairs)
-        self._pair_boundary[slots] = 0
-        slot, strip, rank = slot[near.boundary], strip[near.boundary], rank[near.boundary] % STRIP
-        owner = near.row[near.boundary] // self.rows
-        order = torch.arange(len(owner), device=self.device)
-        order -= (near.of_slot.cumsum(0) - near.of_slot)[owner]
-        self._pair_place[slot, order] = (rank * self.slots + slot) * sizes.strips + strip
-        self._pair_boundary[slot, order] = self._boundary_of_site[slot, near.site[near.boundary]]
-
-    def _near(self, slots: Tensor, x: Tensor) -> _Near:
-        """Who is near whom in some slots [c], which are at x [c, 3, a]."""
-        excess = self._excess(slots, x)
-        degree, flat = true_in_rows(excess.flatten(0, 1) < 0.0)
-        row = torch.repeat_interleave(degree, output_size=len(flat))
-        site, slot = flat - row * self.sizes.sites, slots[row // self.rows]
-        if not self.frozen:
-            none = row[:0]
-            return _Near(degree.view(len(slots), -1), row, site, none, torch.zeros_like(slots))
-        boundary = self._boundary_of_site[slot, site]
-        limit = self._limit[self._site_types[slot, site], self._row_types[slot, row % self.rows]]
-        square = excess.view(-1)[flat] + limit
-        near = (boundary >= 0) & (square < self._boundary_limit)
-        of_slot = torch.zeros_like(slots).index_add_(0, row // self.rows, near.long())
-        return _Near(degree.view(len(slots), -1), row, site, near.nonzero().squeeze(1), of_slot)
-
-    def _excess(self, slots: Tensor, x: Tensor) -> Tensor:
-        """Squared distances of rows and sites less their species' squared reach, [c, a, s].
-
-        One matrix product gives them all; that of a row and itself is positive too.
-        """
-        sites = self._place_sites(x, slots)
-        species = torch.arange(self._nobody + 1, device=x.device)[:, None]
-        is_row = (self._row_types[slots][:, None] == species).double()
-        is_site = (self._site_types[slots][:, None] == species).double()
-        row_square, site_square = (
-            x.square().sum(1, keepdim=True), sites.square().sum(1, keepdim=True)
+    @property
+    def _lists(self) -> Lists:
+        return Lists(
+            self._neighbor, self._row, self._strips, self._pair_place, self._pair_boundary
         )  # fmt: skip
-        ones = torch.ones_like
-        left = torch.cat((-2.0 * x, row_square, ones(row_square), -self._limit @ is_row), dim=1)
-        right = torch.cat((sites, ones(site_square), site_square, is_site), dim=1)
-        excess = left.transpose(1, 2) @ right
-        # a site that its owner is not away from is the owner itself
-        owner = self._owner[slots]
-        itself = (owner >= 0) & (self._base[slots] == 0.0).all(2)
-        row = owner.clamp(min=0)[:, None]
-        kept = torch.where(itself[:, None], 1.0, excess.gather(1, row))
-        return excess.scatter_(1, row, kept)
 
     # --- forces ------------------------------------------------------------------------------
 
@@ -319,7 +224,7 @@ class RegionBatch:
         """Energies [b] (eV, up to a constant of each region) and forces [b, 3, a] at [b, 3, a]."""
         if self._where is None:
             self._where = self._flatten()
-        sites = self._place_sites(x, slice(None)).transpose(0, 1).reshape(3, -1)
+        sites = place_sites(self._base, self._owner, x).transpose(0, 1).reshape(3, -1)
         rows = x.transpose(0, 1).reshape(3, -1)
         found = row_forces(
             self._tables,
@@ -332,13 +237,6 @@ class RegionBatch:
         if found.boundary_energy is not None:
             energy = energy + found.boundary_energy.double().view(self.slots, -1).sum(1)
         return energy, found.forces.view(3, self.slots, self.rows).transpose(0, 1)
-
-    def _place_sites(self, x: Tensor, slots: Tensor | slice) -> Tensor:
-        """Where the sites of some slots are, [c, 3, s]; frozen ones do not move."""
-        owner = self._owner[slots]
-        moving = pad(x, (1, 0))
-        at = moving.gather(2, (owner + 1)[:, None, :].expand(-1, 3, -1))
-        return at + self._base[slots].transpose(1, 2)
 
     def _flatten(self) -> Neighborhood:
         """The arrays of all slots as the kernel reads them."""

@@ -1,8 +1,8 @@
-// Neighbour lists of active regions on a CPU: what `region_forces.py` makes with PyTorch, without
+// Neighbour lists of active regions on a CPU: what `region_lists.py` makes with PyTorch, without
 // the large arrays in between. Names here are those there.
 //
 // Compiled by mgsym.utils.compilation with -DSTRIP=… and vectors.h; called through
-// mgsym.data_tools.simulation.saddle_search.region_lists.
+// mgsym.data_tools.simulation.saddle_search.region_pairs.
 
 #ifdef __AVX2__
 #include <immintrin.h>
