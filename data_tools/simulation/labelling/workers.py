@@ -14,6 +14,7 @@ from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.events import Event
 from mgsym.errors import Interrupted, MgsymError
 from mgsym.structure import Structure
+from mgsym.utils.devices import one_thread
 from mgsym.utils.progress import Progress
 from mgsym.utils.workers import in_processes
 
@@ -57,11 +58,14 @@ class Task:
         self.__dict__.update(state, structure=Structure(**state["structure"]))
 
     def events(self, schedule: Schedule) -> Iterator[Event]:
-        """Make all searches of a schedule, which hears of each as it finishes."""
+        """Make all searches of a schedule, which hears of each as it finishes.
+
+        With one thread: steps are so short that a second one only waits for the first.
+        """
         while schedule.unfinished:
             before = schedule.recorded
             left = schedule.total - schedule.done
-            for event in self.engine(
+            found = self.engine(
                 self.structure,
                 self.potential,
                 schedule.searches(),
@@ -71,9 +75,11 @@ class Task:
                 device=self.device,
                 compile=self.device == "cpu" or left >= MANY,
                 saddles=self.saddles,
-            ):
-                schedule.record(event)
-                yield event
+            )
+            with one_thread():
+                for event in found:
+                    schedule.record(event)
+                    yield event
             if schedule.recorded == before:
                 raise MgsymError("the search engine ended without an event (a bug)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mgsym.data_tools.simulation.labelling import barriers
 from mgsym.data_tools.simulation.labelling.barriers import (
     Labels,
     SearchRun,
@@ -85,6 +87,29 @@ def same(a: Labels, b: Labels) -> bool:
         if not torch.equal(first.nan_to_num(-1.0), second.nan_to_num(-1.0)):
             return False
     return (a.rows, a.statuses, a.unlabelled) == (b.rows, b.statuses, b.unlabelled)
+
+
+def test_searches_take_one_thread_and_leave_the_others(
+    search: Any, fake_searches: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside other work two threads took three times as long as one, and alone no less."""
+    seen: list[int] = []
+    engine = fake_searches.run_searches
+
+    def watched(*given: Any, **how: Any) -> Iterator[Event]:
+        for event in engine(*given, **how):
+            seen.append(torch.get_num_threads())
+            yield event
+
+    monkeypatch.setattr(barriers, "run_searches", watched)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        search(plan=FOUR)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1] * 40
 
 
 # what a label is
