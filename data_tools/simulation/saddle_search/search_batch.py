@@ -121,13 +121,6 @@ class Across(NamedTuple):
     across: Tensor
 
 
-class Marked(NamedTuple):
-    """States that have ended in this step, and whose slots have not yet been emptied."""
-
-    slots: list[int]
-    states: list[SearchState]
-
-
 class SearchBatch:
     """Walks in slots.
 
@@ -168,7 +161,8 @@ class SearchBatch:
         self.calls, self.calls_leave = numbers(torch.int64), numbers(torch.int64)
         self.fire = PerpendicularFire(slots, rows, device, real)
         self.lanczos = Lanczos(slots, 3 * rows, CURVE_LEAVING[1], device, real)
-        self._ended = Marked([], [])
+        # by slot, those that have ended in this step
+        self._ended: dict[int, SearchState] = {}
 
     @property
     def free(self) -> int:
@@ -225,14 +219,14 @@ class SearchBatch:
         numbers = [energy, force.isfinite().all(2).all(1)]
         numbers += [] if across is None else [across.parallel, across.size, across.whole]
         numbers += [] if curve is None else [curve.value, curve.remainder]
-        energy, finite, *told = brought(*numbers)
+        energy, finite, *others = brought(*numbers)
 
         broken = busy & ~(energy.isfinite() & finite)
         self._finish(broken, "not-finite")
         if across is not None:
-            self._relax(relaxing, energy[relaxing], across, *told[:3])
+            self._relax(relaxing, energy[relaxing], across, *others[:3])
         if curve is not None:
-            self._curve(curving, curve, *told[-2:])
+            self._curve(curving, curve, *others[-2:])
         starting = starting[~broken[starting]]
         if len(starting):
             self.energy_0[starting] = energy[starting]
@@ -397,7 +391,7 @@ class SearchBatch:
         """Note how states ended; `_hand_over` fetches where."""
         for slot in slots.tolist():
             state = self.states[slot]
-            if state is None or self.phase[slot] == IDLE:
+            if state is None or slot in self._ended:
                 continue
             state.status = status
             state.barrier = float(self.energy[slot] - self.energy_0[slot])
@@ -407,23 +401,21 @@ class SearchBatch:
             state.calls_leave = int(self.calls_leave[slot])
             state.calls_climb = int(self.calls[slot]) - state.calls_leave
             self.phase[slot] = IDLE
-            self._ended.slots.append(slot)
-            self._ended.states.append(state)
+            self._ended[slot] = state
 
     def _hand_over(self) -> None:
         """Empty the slots of states that ended in this step, which stand where they ended."""
-        slots, states = self._ended
-        if not slots:
+        if not self._ended:
             return
-        there = self._there(torch.tensor(slots))
+        there = self._there(torch.tensor(list(self._ended)))
         # copies: the slots go to other states, and states keep no memory of a GPU
         ends, modes = brought(self.x[there].double(), self.mode[there].double())
-        for slot, state, end, mode in zip(slots, states, ends, modes, strict=True):
+        for (slot, state), end, mode in zip(self._ended.items(), ends, modes, strict=True):
             atoms = len(state.region.atoms)
             state.end, state.mode = end[:, :atoms].clone(), mode[:, :atoms].clone()
             self.states[slot] = None
-        self.finished.extend(states)
-        self._ended = Marked([], [])
+            self.finished.append(state)
+        self._ended = {}
 
     def shrink(self) -> None:
         """Drop slots that are empty, for when no more states come."""
