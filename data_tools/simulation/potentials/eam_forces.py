@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_kernel import (
+from mgsym.data_tools.simulation.potentials.eam_kernel import row_forces
+from mgsym.data_tools.simulation.potentials.eam_layout import (
     FAR,
     STRIP,
     Neighborhood,
     in_strips,
     lay_out_tables,
-    row_forces,
     with_room,
 )
 from mgsym.data_tools.simulation.potentials.force_field import Forces

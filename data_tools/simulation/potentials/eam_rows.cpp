@@ -1,5 +1,5 @@
 // EAM energies and forces of rows on a CPU: what `eam_kernel.py` computes with PyTorch, fused. The
-// formulas and the layout of neighbours in strips stand there; names here are theirs.
+// formulas stand there, strips and their neighbours in `eam_layout.py`; names here are theirs.
 //
 // Strips are taken a register at a time: one strip to a lane, so that sums over neighbours need
 // no sum over lanes. What is needed of a neighbour lies together in one record, and so do the eight

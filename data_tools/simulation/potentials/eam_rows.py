@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mgsym.data_tools.simulation.potentials.eam_layout import Neighborhood, Tables
 from mgsym.utils.compilation import compiled_library
-
-if TYPE_CHECKING:
-    from mgsym.data_tools.simulation.potentials.eam_kernel import Neighborhood, Tables
 
 _SOURCE = Path(__file__).with_name("eam_rows.cpp")
 _SHARE = 2**11  # strips that are worth a thread

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.potentials.ase_calculator import ASEPotential
-from mgsym.data_tools.simulation.potentials.eam_kernel import Tables, lay_out_tables
+from mgsym.data_tools.simulation.potentials.eam_layout import Tables, lay_out_tables
 from mgsym.data_tools.simulation.potentials.evaluation import Potential
 from mgsym.data_tools.simulation.saddle_search.calculator_regions import (
     CalculatorRegionMaker,

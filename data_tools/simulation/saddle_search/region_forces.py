@@ -10,19 +10,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_kernel import (
+from mgsym.data_tools.simulation.potentials.eam_kernel import row_forces
+from mgsym.data_tools.simulation.potentials.eam_layout import (
     FAR,
     STRIP,
     VECTOR,
     Boundary,
     Neighborhood,
     Tables,
-    row_forces,
     with_room,
 )
+from mgsym.data_tools.simulation.saddle_search.region_arrays import Around, Lists
 from mgsym.data_tools.simulation.saddle_search.region_lists import (
-    Around,
-    Lists,
     pairs_of,
     place_sites,
     room_for,

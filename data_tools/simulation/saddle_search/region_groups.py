@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mgsym.data_tools.simulation.potentials.eam import EAM
-from mgsym.data_tools.simulation.potentials.eam_kernel import Tables, lay_out_tables
+from mgsym.data_tools.simulation.potentials.eam_layout import Tables, lay_out_tables
 from mgsym.data_tools.simulation.saddle_search.region_forces import RegionBatch, Sizes
 from mgsym.data_tools.simulation.saddle_search.regions import Region
 from mgsym.utils.devices import free_memory

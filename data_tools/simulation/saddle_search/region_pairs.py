@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mgsym.data_tools.simulation.potentials.eam_kernel import STRIP
+from mgsym.data_tools.simulation.potentials.eam_layout import STRIP
+from mgsym.data_tools.simulation.saddle_search.region_arrays import Around, Lists
 from mgsym.utils.compilation import compiled_library
-
-if TYPE_CHECKING:
-    from mgsym.data_tools.simulation.saddle_search.region_lists import Around, Lists
 
 _SOURCE = Path(__file__).with_name("region_pairs.cpp")
 
