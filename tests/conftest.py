@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +50,20 @@ def mendelev() -> Path:
         if candidate.name == name and candidate.exists():
             return candidate
     pytest.skip(f"{name} is not here: set MGSYM_POTENTIAL to the file (NIST potentials repository)")
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """C++ is compiled, into a folder of the test; tests skip where there is no compiler."""
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    libraries = import_module("mgsym.utils.compilation")._library
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGSYM_COMPILE", "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        libraries.cache_clear()
+        yield
+    libraries.cache_clear()
 
 
 @pytest.fixture

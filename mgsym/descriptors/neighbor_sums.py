@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mgsym.descriptors.neighborhoods import Neighborhoods
-from mgsym.utils.compilation import compiled_library
+from mgsym.utils.compilation import compiled_library, structure_fields
 
 _SOURCE = Path(__file__).with_name("neighbor_sums.cpp")
 _MANY = 300_000  # pairs whose sums gain more than compiling takes
@@ -24,10 +24,7 @@ _MOST_THREADS = 64
 
 
 class _Neighbors(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("atoms", "species", "threads")),
-        *((name, ctypes.c_void_p) for name in ("offsets", "source", "vector", "types")),
-    ]
+    _fields_ = structure_fields("atoms species threads", "offsets source vector types")
 
 
 class CompiledSums:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mgsym.nn.egat_inputs import Given, Learnt
-from mgsym.utils.compilation import compiled_library
+from mgsym.utils.compilation import address, compiled_library, structure_fields
 
 _SOURCE = Path(__file__).with_name("edge_passes.cpp")
 _SHARE = 4096  # edges that are worth a thread
@@ -46,19 +46,8 @@ def _threads(edges: int) -> int:
     return max(min(torch.get_num_threads(), _MOST_THREADS, edges // _SHARE), 1)
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where the numbers of a contiguous tensor are."""
-    assert tensor is None or tensor.is_contiguous()
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def _structure(integers: str, pointers: str, *others: tuple[str, Any]) -> list[tuple[str, Any]]:
-    fields: list[tuple[str, Any]] = [(name, ctypes.c_int64) for name in integers.split()]
-    return [*fields, *((name, ctypes.c_void_p) for name in pointers.split()), *others]
-
-
 class _Layer(ctypes.Structure):
-    _fields_ = _structure(
+    _fields_ = structure_fields(
         "count heads nodes threads",
         "source target p q edges inward kept stored",
         ("scale", ctypes.c_float),
@@ -85,7 +74,12 @@ class CompiledEdges:
         )  # fmt: skip
         self._layer = ctypes.byref(
             _Layer(
-                self.count, self.heads, self.nodes, self.threads, *map(_at, self._held), given.scale
+                self.count,
+                self.heads,
+                self.nodes,
+                self.threads,
+                *map(address, self._held),
+                given.scale,
             )
         )
 
@@ -94,7 +88,11 @@ class CompiledEdges:
         self.logits = self.edges.new_empty(self.count, self.heads)
         sums = torch.zeros(self.threads, 2, channels, dtype=torch.float64)
         self.library.egat_activate(
-            self._layer, _at(self.a), _at(shift.contiguous()), _at(self.logits), _at(sums)
+            self._layer,
+            address(self.a),
+            address(shift.contiguous()),
+            address(self.logits),
+            address(sums),
         )
         return sums.sum(0)
 
@@ -105,10 +103,10 @@ class CompiledEdges:
         if self.logits is None:  # nobody asked for statistics
             self.logits = self.edges.new_empty(self.count, self.heads)
             self.library.egat_outputs(
-                self._layer, *map(_at, (self.a, matrix, constant, self.logits, new))
+                self._layer, *map(address, (self.a, matrix, constant, self.logits, new))
             )
         elif new is not None:
-            self.library.egat_update(self._layer, *map(_at, (matrix, constant, new)))
+            self.library.egat_update(self._layer, *map(address, (matrix, constant, new)))
         return self.logits, new
 
     def moments(self, d_logits: Tensor | None, d_new: Tensor | None) -> tuple[Tensor, ...]:
@@ -117,7 +115,7 @@ class CompiledEdges:
         d_a = self.edges.new_zeros(self.threads, self.heads, self.width)
         inputs = (_contiguous(d_logits), _contiguous(d_new))
         self.library.egat_moments(
-            self._layer, *map(_at, inputs), _at(moment), _at(summed), _at(d_a)
+            self._layer, *map(address, inputs), address(moment), address(summed), address(d_a)
         )  # fmt: skip
         return d_a.sum(0), moment.sum(0).transpose(0, 1).flatten(1), summed.sum(0)
 
@@ -144,7 +142,7 @@ class CompiledEdges:
             self.w_e.contiguous(),
         )  # fmt: skip
         outputs = (d_p, d_q, d_edges, d_w_e)
-        self.library.egat_backward(self._layer, *map(_at, inputs), *map(_at, outputs))
+        self.library.egat_backward(self._layer, *map(address, inputs), *map(address, outputs))
         return {"p": _total(d_p), "q": _total(d_q), "edges": d_edges, "w_e": d_w_e.sum(0)}
 
 
@@ -164,7 +162,7 @@ class Softmax(torch.autograd.Function):
         logits = logits.contiguous()
         alpha = torch.empty_like(logits)
         ctx.library, ctx.sizes = library, _sizes(offsets, logits)
-        library.softmax(*ctx.sizes, _at(offsets), _at(logits), _at(alpha))
+        library.softmax(*ctx.sizes, address(offsets), address(logits), address(alpha))
         ctx.save_for_backward(alpha, offsets)
         return alpha
 
@@ -174,7 +172,7 @@ class Softmax(torch.autograd.Function):
         alpha, offsets = ctx.saved_tensors
         d_logits, grad = torch.empty_like(alpha), grad.contiguous()
         ctx.library.softmax_backward(
-            *ctx.sizes, _at(offsets), _at(alpha), _at(grad), _at(d_logits)
+            *ctx.sizes, address(offsets), address(alpha), address(grad), address(d_logits)
         )  # fmt: skip
         return None, d_logits, None
 
@@ -194,7 +192,7 @@ class Gather(torch.autograd.Function):
         alpha, nodes, source = alpha.contiguous(), nodes.contiguous(), source.contiguous()
         gathered = nodes.new_empty(len(offsets) - 1, alpha.shape[1], nodes.shape[1])
         ctx.library, ctx.sizes = library, _sizes(offsets, alpha)
-        library.gather(*ctx.sizes, *map(_at, (offsets, source, alpha, nodes, gathered)))
+        library.gather(*ctx.sizes, *map(address, (offsets, source, alpha, nodes, gathered)))
         ctx.save_for_backward(alpha, nodes, source, offsets)
         return gathered
 
@@ -205,7 +203,7 @@ class Gather(torch.autograd.Function):
         d_alpha, grad = torch.empty_like(alpha), grad.contiguous()
         d_nodes = nodes.new_zeros(int(ctx.sizes[2].value), *nodes.shape)
         ctx.library.gather_backward(
-            *ctx.sizes, *map(_at, (offsets, source, alpha, nodes, grad, d_alpha, d_nodes))
+            *ctx.sizes, *map(address, (offsets, source, alpha, nodes, grad, d_alpha, d_nodes))
         )
         return None, d_alpha, _total(d_nodes), None, None
 
@@ -217,12 +215,14 @@ def _sizes(offsets: Tensor, of_edges: Tensor) -> tuple[ctypes.c_int64, ...]:
 
 
 class _Encoder(ctypes.Structure):
-    _fields_ = _structure("count views inputs threads", "x first")
+    _fields_ = structure_fields("count views inputs threads", "x first")
 
 
 def _encoder(x: Tensor, first: Tensor) -> tuple[Any, int]:
     threads = _threads(len(x))
-    return ctypes.byref(_Encoder(len(x), *first.shape[:2], threads, _at(x), _at(first))), threads
+    return ctypes.byref(
+        _Encoder(len(x), *first.shape[:2], threads, address(x), address(first))
+    ), threads
 
 
 class HiddenMoments(torch.autograd.Function):
@@ -236,7 +236,7 @@ class HiddenMoments(torch.autograd.Function):
         views, _, width = first.shape
         encoder, threads = _encoder(x, first)
         sums = x.new_zeros(threads, views, 1 + width, width)
-        library.encoder_moments(encoder, _at(sums))
+        library.encoder_moments(encoder, address(sums))
         return torch.einsum("t,tij->ij", shares, sums.sum(0))
 
     @staticmethod
@@ -247,7 +247,7 @@ class HiddenMoments(torch.autograd.Function):
         encoder, threads = _encoder(x, first)
         d_first = x.new_zeros(threads, *first.shape)
         ctx.library.encoder_moments_backward(
-            encoder, _at(symmetric.contiguous()), _at(d_sum), _at(d_first)
+            encoder, address(symmetric.contiguous()), address(d_sum), address(d_first)
         )
         return None, None, d_first.sum(0) * shares[:, None, None], None
 
@@ -274,7 +274,7 @@ class Encode(torch.autograd.Function):
             x.new_empty(len(x), len(second)),
         )
         encoder, _ = _encoder(x, first)
-        library.encoder_encode(encoder, *map(_at, (matrix, constant, shares, out)))
+        library.encoder_encode(encoder, *map(address, (matrix, constant, shares, out)))
         return out
 
     @staticmethod
@@ -287,7 +287,7 @@ class Encode(torch.autograd.Function):
         d_constant = x.new_zeros(threads, len(first), len(second))
         inputs = (second.T.contiguous(), second.contiguous(), constant, grad.contiguous())
         outputs = (d_first, d_second, d_constant)
-        ctx.library.encoder_encode_backward(encoder, *map(_at, inputs), *map(_at, outputs))
+        ctx.library.encoder_encode_backward(encoder, *map(address, inputs), *map(address, outputs))
         return (
             None,
             None,

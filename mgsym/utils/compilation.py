@@ -12,8 +12,12 @@ import subprocess
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mgsym.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _COMMON = Path(__file__).with_name("vectors.h")
 SWITCH = "MGSYM_COMPILE"  # 0 turns compiling off
@@ -41,6 +45,20 @@ def compiled_library(source: Path, **defined: int) -> ctypes.CDLL | None:
         defined: macros.
     """
     return None if os.environ.get(SWITCH) == "0" else _library(source, tuple(defined.items()))
+
+
+def structure_fields(
+    integers: str, pointers: str, *others: tuple[str, Any]
+) -> list[tuple[str, Any]]:
+    """The fields of a C structure: names of its 64-bit integers, of its pointers, and the rest."""
+    fields: list[tuple[str, Any]] = [(name, ctypes.c_int64) for name in integers.split()]
+    return [*fields, *((name, ctypes.c_void_p) for name in pointers.split()), *others]
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where the numbers of a contiguous tensor are, for as long as somebody holds it."""
+    assert tensor is None or tensor.is_contiguous()
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 @cache

@@ -131,13 +131,18 @@ class Strips(NamedTuple):
     strip: Tensor
 
 
+def strips_for(degree: Tensor) -> Tensor:
+    """How many strips so many neighbours take up."""
+    return (degree + (STRIP - 1)) // STRIP
+
+
 def in_strips(degree: Tensor) -> Strips:
     """Lay out the neighbours of rows, sorted by row, in strips.
 
     Args:
         degree: [r] neighbours of each row.
     """
-    number = (degree + (STRIP - 1)) // STRIP
+    number = strips_for(degree)
     first = number.cumsum(0) - number
     row = torch.repeat_interleave(number)
     step = torch.arange(int(number.max()), device=degree.device)

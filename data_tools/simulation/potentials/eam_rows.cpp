@@ -7,7 +7,7 @@
 // Nothing of a pair is kept from the first pass to the second: computing its distance again is
 // quicker than fetching it from beyond the second cache.
 //
-// Compiled by mgsym.utils.compilation with -DDOUBLE=… and vectors.h; called through
+// Compiled by mgsym.utils.compilation with -DSTRIP=…, -DDOUBLE=… and vectors.h; called through
 // mgsym.data_tools.simulation.potentials.eam_rows.
 
 #ifdef __AVX2__
@@ -23,7 +23,6 @@ typedef int32_t Whole;
 #endif
 
 const int WIDE = 32 / sizeof(Real);  // strips worked on at once
-const int STRIP = 32;                // neighbours in a strip
 const int RECORD = 8;                // numbers kept together of a site, and of a bin
 const float FILLER = 1e14f;          // Å; a site beyond fills up strips
 

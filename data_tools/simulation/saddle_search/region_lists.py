@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mgsym.data_tools.simulation.potentials.eam_layout import STRIP
+from mgsym.data_tools.simulation.potentials.eam_layout import STRIP, strips_for
 from mgsym.data_tools.simulation.saddle_search.region_arrays import Around, Lists
 from mgsym.data_tools.simulation.saddle_search.region_pairs import CompiledPairs, library_for
 from mgsym.structure.neighbors import true_in_rows
@@ -39,7 +39,7 @@ def pairs_of(around: Around, slots: Tensor, x: Tensor, compile: bool) -> Pairs |
 
 def room_for(pairs: Pairs | CompiledPairs) -> Needed:
     """The room that `lay_out` fills in its fullest slot."""
-    number = (pairs.degree + (STRIP - 1)) // STRIP
+    number = strips_for(pairs.degree)
     most = torch.stack((number.sum(1).amax() + 1, number.amax(), pairs.of_slot.amax()))
     return Needed(*most.tolist())
 
@@ -79,7 +79,7 @@ class Pairs:
         slots, device, around = self._slots, self._slots.device, self._around
         _, every, strips = lists.neighbor.shape
         rows, sites, most = self.degree.shape[1], around.owner.shape[1], lists.row_strips.shape[2]
-        number = (self.degree + (STRIP - 1)) // STRIP
+        number = strips_for(self.degree)
         end = number.cumsum(1)
         first = end - number
         step = torch.arange(most, device=device)

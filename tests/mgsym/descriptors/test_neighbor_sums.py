@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -14,21 +12,8 @@ from mgsym.descriptors.neighborhoods import of_edges
 from mgsym.descriptors.power_spectrum import Environment, local_descriptors
 from mgsym.graph import Graph, build_graph
 from mgsym.structure import Structure
-from mgsym.utils import compilation
 
-pytestmark = pytest.mark.skipif(
-    not any(map(compilation.shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler"
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MGSYM_COMPILE", "1")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        compilation._library.cache_clear()
-        yield
-    compilation._library.cache_clear()
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,7 @@ from mgsym.nn.egat import EGATBlock, recorded_attention, scaled_attention
 from mgsym.nn.layers import EdgeEncoder
 from mgsym.utils import compilation
 
-pytestmark = pytest.mark.skipif(
-    not any(map(compilation.shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler"
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MGSYM_COMPILE", "1")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        compilation._library.cache_clear()
-        yield
-    compilation._library.cache_clear()
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 def random_graph(nodes: int, edges: int) -> Graph:

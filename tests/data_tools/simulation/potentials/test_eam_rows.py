@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,21 +15,8 @@ from mgsym.data_tools.simulation.potentials.zhou_johnson_wadley import zhou_cu_z
 from mgsym.data_tools.simulation.saddle_search.region_groups import RegionGroups
 from mgsym.data_tools.simulation.saddle_search.regions import RegionMaker
 from mgsym.structure import Structure
-from mgsym.utils import compilation
 
-pytestmark = pytest.mark.skipif(
-    not any(map(compilation.shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler"
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MGSYM_COMPILE", "1")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        compilation._library.cache_clear()
-        yield
-    compilation._library.cache_clear()
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture(scope="module")
