@@ -7,6 +7,10 @@ EGAT is Kamiński et al., "Rossmann-toolbox", Brief. Bioinform. 23, bbab371 (202
     α  = softmax of a_k · f′ over the edges that arrive at d
     h′_d = Σ α W_n h_s
 
+A softmax averages over neighbours, so that no layer can count them (Xu et al., "How Powerful are
+Graph Neural Networks?", ICLR 2019). With ``attention="softplus"``, α = ln(1 + exp(a_k · f′)) is
+each edge's own, and the layer sums.
+
 The block below computes the same, fused, in pieces of edges that fit a core's cache.
 
 A layer gives its attention to `record_attention`; whoever wants to see it predicts inside
@@ -52,11 +56,15 @@ class EGATConv(nn.Module):
         node_in, edge_in: widths of the inputs.
         out: width of a head.
         heads: how many.
+        attention: ``softmax``, or ``softplus`` of each edge by itself.
     """
 
-    def __init__(self, node_in: int, edge_in: int, out: int, heads: int) -> None:
+    def __init__(
+        self, node_in: int, edge_in: int, out: int, heads: int, attention: str = "softmax"
+    ) -> None:
         super().__init__()
         self.out, self.heads = out, heads
+        self.normalised = attention == "softmax"
         self.source = nn.Linear(node_in, heads * out, bias=False)  # W_i
         self.target = nn.Linear(node_in, heads * out, bias=False)  # W_j
         self.edge = nn.Linear(edge_in, heads * out, bias=False)  # W_e
@@ -79,12 +87,12 @@ class EGATConv(nn.Module):
             nodes: [n, node_in].
             edges: [e, edge_in].
             graph: gives source and target of each edge.
-            edge_weight: [e]; α = w eˣ / Σ w eˣ, so that 0 deletes the edge.
+            edge_weight: [e]; α = w eˣ / Σ w eˣ, or w ln(1 + eˣ), so that 0 deletes the edge.
         """
         u = self.source(nodes)[graph.source] + self.target(nodes)[graph.destination]
         f = F.leaky_relu(u + self.edge(edges) + self.bias, SLOPE).unflatten(1, (self.heads, -1))
         logits = (f * self.attention).sum(-1)
-        alpha = attend(logits, graph, edge_weight)
+        alpha = attend(logits, graph, edge_weight, normalised=self.normalised)
         sent = self.message(nodes).unflatten(1, (self.heads, -1))[graph.source]
         arrived = segment_sum(alpha[..., None] * sent, graph.destination, graph.num_nodes)
         return EGATOutput(arrived, f, alpha)
@@ -111,13 +119,19 @@ def attend(
     graph: Graph,
     edge_weight: Tensor | None,
     library: ctypes.CDLL | None = None,
+    normalised: bool = True,
 ) -> Tensor:
-    """Attention [e, heads] of logits [e, heads], over the edges that arrive at each node.
+    """Attention [e, heads] of logits [e, heads]: a softmax over the edges that arrive at each
+    node, or, not normalised, the softplus of each.
 
     It is recorded and scaled where somebody asks for it (mgsym.nn.egat).
     """
     alpha: Tensor
-    if library is not None and edge_weight is None:
+    if not normalised:
+        alpha = F.softplus(logits)
+        if edge_weight is not None:
+            alpha = alpha * edge_weight[:, None]
+    elif library is not None and edge_weight is None:
         alpha = Softmax.apply(library, logits, graph.offsets)
     else:
         alpha = segment_softmax(logits, graph.destination, graph.num_nodes, edge_weight)
@@ -133,11 +147,12 @@ class EGATBlock(nn.Module):
         width: of nodes and edges.
         heads: of the EGAT layer.
         dropout: after the skip connection, on nodes and edges.
+        attention: of the EGAT layer.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, attention: str = "softmax") -> None:
         super().__init__()
-        self.conv = EGATConv(width, width, width, heads)
+        self.conv = EGATConv(width, width, width, heads, attention)
         self.node_norm = BatchNorm(heads * width)
         self.edge_norm = BatchNorm(heads * width)
         self.node_back = nn.Linear(heads * width, width)
@@ -173,7 +188,7 @@ class EGATBlock(nn.Module):
         with torch.autocast(kind, enabled=False):
             nodes = nodes.to(edges.dtype)
             logits, new = self._edges(nodes, edges, graph, precision, not last, library)
-            alpha = attend(logits, graph, edge_weight, library)
+            alpha = attend(logits, graph, edge_weight, library, self.conv.normalised)
             arrived = self.conv.aggregate(nodes, alpha, graph, library)
             nodes = self.dropout(nodes + self.node_back(self.node_norm(arrived)))
         return nodes, edges if new is None else new

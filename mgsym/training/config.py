@@ -307,7 +307,13 @@ PRESETS: dict[str, Config] = {
     "symgnn": Config(
         "symgnn",
         model=ModelConfig(
-            options={"edge_input": "polar", "dropout": 0.1, "decoder_layers": 1},
+            options={
+                "edge_input": "polar",
+                "samples": 8,
+                "attention": "softplus",
+                "dropout": 0.1,
+                "decoder_layers": 1,
+            },
         ),
         training=TrainingConfig(
             epochs=400,

@@ -11,6 +11,7 @@ from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.masks import at_least
 from mgsym.models.base import BarrierModel
 from mgsym.nn.egat import recorded_attention
+from mgsym.nn.scatter import segment_sum
 from mgsym.utils.progress import Progress
 
 
@@ -137,8 +138,8 @@ def attention(
 
     Attention flow from the atom outwards (rollout of Abnar & Zuidema, "Quantifying Attention Flow
     in Transformers", ACL 2020, without their identity term): the atom has 1; an edge s→d passes
-    on α of what d has, α being the mean over layers and heads; an edge's importance is what it
-    passes on, summed over the model's hops.
+    on a share of what d has, its α over the sum of those of all edges that arrive at d (the mean
+    over layers and heads); an edge's importance is what it passes on, summed over the model's hops.
 
     Raises:
         UsageError: the model has no attention.
@@ -148,9 +149,16 @@ def attention(
     seen = [alpha for alpha in seen if len(alpha) == len(part.edges)]
     if not seen:
         raise UsageError("this model has no attention to read: choose another method")
-    mean = torch.stack([alpha.float().mean(1) for alpha in seen]).mean(0)
+    mean = torch.stack([_shares(part, alpha.float()).mean(1) for alpha in seen]).mean(0)
     importance = part.summed(_flow(part, mean))
     return part.explanation("attention", importance, prediction=full)
+
+
+def _shares(part: ComputationGraph, alpha: Tensor) -> Tensor:
+    """[m, heads], each edge's part of all that arrives where it does; a softmax gives just that."""
+    target = part.graph.destination
+    arriving = segment_sum(alpha, target, part.graph.num_nodes)
+    return alpha / arriving.clamp(min=torch.finfo(alpha.dtype).tiny)[target]
 
 
 def _flow(part: ComputationGraph, alpha: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ class SymGNNOptions(WithRidgeOptions):
     Attributes:
         width: channels of nodes and edges.
         heads: of each layer.
+        attention: of each layer: ``softmax`` over neighbours, or ``softplus`` of each edge by
+            itself, which lets a layer count neighbours.
         dropout: after each layer.
         decoder_layers: hidden layers of the decoder.
         symmetrisation: ``edge`` or ``output``.
@@ -64,6 +66,7 @@ class SymGNNOptions(WithRidgeOptions):
     """
 
     heads: tuple[int, ...] = (8, 4, 2, 1)
+    attention: str = "softmax"
     dropout: float = 0.25
     decoder_layers: int = 4
     symmetrisation: str = "edge"
@@ -79,6 +82,7 @@ class SymGNNOptions(WithRidgeOptions):
         check_choices(
             self,
             {
+                "attention": ("softmax", "softplus"),
                 "symmetrisation": ("edge", "output"),
                 "edge_input": ("vector", "polar", "length"),
             },
@@ -105,7 +109,7 @@ class SymGNN(NetworkWithRidge):
             else None
         )
         self.layers = nn.ModuleList(
-            EGATBlock(width, heads, options.dropout) for heads in options.heads
+            EGATBlock(width, heads, options.dropout, options.attention) for heads in options.heads
         )
         self.decoder = decoder(width, options.decoder_layers)
 

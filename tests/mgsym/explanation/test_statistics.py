@@ -106,9 +106,11 @@ def test_nodes_are_chosen_by_their_prediction() -> None:
         choose_nodes(torch.arange(10.0), 2)
 
 
-def test_attention_flows_from_the_atom(make_graph: Callable[..., Graph]) -> None:
+@pytest.mark.parametrize("kind", ["softmax", "softplus"])
+def test_attention_flows_from_the_atom(make_graph: Callable[..., Graph], kind: str) -> None:
     graph = make_graph(side=6, spacing=2.8)
     options = {"width": 8, "heads": (2, 1), "decoder_layers": 1, "edge_input": "length"}
+    options["attention"] = kind
     model = create_model("symgnn", graph.species, graph.cutoff, options).eval()
     found = explain(graph, model, 7, "attention")
     # each hop passes on all that arrived: 1 in all, and less where the computation graph ends

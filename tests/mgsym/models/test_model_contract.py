@@ -38,6 +38,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "ridge": ("ridge", NEAR),
     "boosting": ("boosting", {**NEAR_TREES, "trees": 20, "regularisation": 2.0}),
     "symgnn output": ("symgnn", {**SMALL, "symmetrisation": "output"}),
+    "symgnn softplus": ("symgnn", {**SMALL, "attention": "softplus"}),
     "symgnn haar": ("symgnn", {**SMALL, "transforms": "haar", "samples": 64}),
     "symgnn octahedral": ("symgnn", {**SMALL, "transforms": "octahedral"}),
     "symgnn quadrature": ("symgnn", {**SMALL, "transforms": "quadrature"}),

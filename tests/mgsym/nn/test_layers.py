@@ -91,10 +91,11 @@ def plain_block(
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("weights", ["none", "edge_weight", "attention_scale"])
-def test_block_equals_its_definition(training: bool, weights: str) -> None:
+@pytest.mark.parametrize("attention", ["softmax", "softplus"])
+def test_block_equals_its_definition(training: bool, weights: str, attention: str) -> None:
     torch.manual_seed(1)
     graph = random_graph(40, 700)
-    block = EGATBlock(6, 3, dropout=0.0).double().train(training)
+    block = EGATBlock(6, 3, 0.0, attention).double().train(training)
     for norm in (block.node_norm, block.edge_norm):
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.normal_(norm.bias)
@@ -118,6 +119,32 @@ def test_block_equals_its_definition(training: bool, weights: str) -> None:
         block.load_state_dict({**block.state_dict(), **buffers})
     for fused, plain in zip(*results, strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_only_attention_without_a_softmax_counts_neighbours() -> None:
+    """Twice the same neighbours: the same average, twice the sum."""
+    torch.manual_seed(4)
+    nodes, once = torch.randn(5, 4).double(), torch.tensor([1, 2, 3])
+    edges = torch.randn(3, 4).double()
+    for kind, factor in (("softmax", 1), ("softplus", 2)):
+        conv = EGATConv(4, 4, 4, 2, kind).double()
+        single = conv(nodes, edges, graph_of(once, torch.zeros(3).long(), 5))
+        double = conv(nodes, edges.repeat(2, 1), graph_of(once.repeat(2), torch.zeros(6).long(), 5))
+        torch.testing.assert_close(double.nodes[0], factor * single.nodes[0])
+
+
+def test_softplus_attention_equals_its_definition() -> None:
+    torch.manual_seed(5)
+    graph, conv = random_graph(20, 200), EGATConv(4, 4, 4, 2, "softplus").double()
+    nodes, edges = torch.randn(20, 4).double(), torch.randn(200, 4).double()
+    found = conv(nodes, edges, graph)
+    alpha = torch.log1p(torch.exp((found.edges * conv.attention).sum(-1)))
+    torch.testing.assert_close(found.attention, alpha)
+    sent = conv.message(nodes).view(20, 2, 4)
+    for node in range(20):
+        rows = graph.destination == node
+        expected = (alpha[rows, :, None] * sent[graph.source[rows]]).sum(0)
+        torch.testing.assert_close(found.nodes[node], expected)
 
 
 def test_attention_is_scaled_only_inside_the_context() -> None:

@@ -57,7 +57,7 @@ def test_the_symgnn_preset_is_the_papers_network() -> None:
     options = preset("symgnn").model.complete().options
     paper = preset("paper").model.complete().options
     assert {k for k in paper if options[k] != paper[k]} == {
-        "edge_input", "dropout", "decoder_layers"
+        "edge_input", "samples", "attention", "dropout", "decoder_layers"
     }  # fmt: skip
     assert (options["edge_input"], options["transforms"]) == ("polar", "von-mises")
 
