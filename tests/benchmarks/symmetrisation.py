@@ -27,11 +27,11 @@ from mgsym.training.runs import read_run
 CASES: dict[str, dict[str, Any]] = {
     "lengths (exact)": {"model.edge_input": "length"},
     "learned von Mises, K = 1": {"model.samples": 1},
-    "learned von Mises, K = 2": {},
+    "learned von Mises, K = 2": {"model.samples": 2},
     "learned von Mises, K = 8": {"model.samples": 8},
-    "von Mises that do not learn, K = 2": {"model.transforms": "von-mises-fixed"},
-    "Haar, K = 2": {"model.transforms": "haar"},
-    "outputs averaged, K = 2": {"model.symmetrisation": "output"},
+    "von Mises that do not learn, K = 8": {"model.transforms": "von-mises-fixed"},
+    "Haar, K = 8": {"model.transforms": "haar"},
+    "outputs averaged, K = 2": {"model.symmetrisation": "output", "model.samples": 2},
     "augmentation": {"model.transforms": "augment"},
     "none": {"model.transforms": "none"},
 }
