@@ -94,5 +94,14 @@ def segment_softmax(
         # for the gradient of its weight
         shifted = shifted.clamp(max=60.0)
     share = shifted.exp() if weight is None else weight * shifted.exp()
-    total = segment_sum(share, index, count)
-    return share / torch.where(total > 0, total, 1.0).index_select(0, index)
+    return segment_shares(share, index, count)
+
+
+def segment_shares(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """Each row over the sum of its segment, 0/0 being 0; arguments as in `segment_sum`, at least 0.
+
+    Returns:
+        [e, ...].
+    """
+    total = segment_sum(values, index, count)
+    return values / torch.where(total > 0, total, 1.0).index_select(0, index)

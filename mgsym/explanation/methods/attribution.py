@@ -11,7 +11,7 @@ from mgsym.explanation.explanation import Explanation
 from mgsym.explanation.methods.masks import at_least
 from mgsym.models.base import BarrierModel
 from mgsym.nn.egat import recorded_attention
-from mgsym.nn.scatter import segment_sum
+from mgsym.nn.scatter import segment_shares
 from mgsym.utils.progress import Progress
 
 
@@ -149,16 +149,12 @@ def attention(
     seen = [alpha for alpha in seen if len(alpha) == len(part.edges)]
     if not seen:
         raise UsageError("this model has no attention to read: choose another method")
-    mean = torch.stack([_shares(part, alpha.float()).mean(1) for alpha in seen]).mean(0)
+    target, nodes = part.graph.destination, part.graph.num_nodes
+    # a softmax gives shares already, softplus does not
+    shares = [segment_shares(alpha.float(), target, nodes).mean(1) for alpha in seen]
+    mean = torch.stack(shares).mean(0)
     importance = part.summed(_flow(part, mean))
     return part.explanation("attention", importance, prediction=full)
-
-
-def _shares(part: ComputationGraph, alpha: Tensor) -> Tensor:
-    """[m, heads], each edge's part of all that arrives where it does; a softmax gives just that."""
-    target = part.graph.destination
-    arriving = segment_sum(alpha, target, part.graph.num_nodes)
-    return alpha / arriving.clamp(min=torch.finfo(alpha.dtype).tiny)[target]
 
 
 def _flow(part: ComputationGraph, alpha: Tensor) -> Tensor:

@@ -98,9 +98,11 @@ def call_model(graph: Graph) -> object:
     return call
 
 
-def block_of(heads: int, width: int = 32, dropout: float = 0.25) -> EGATBlock:
+def block_of(
+    heads: int, width: int = 32, dropout: float = 0.25, attention: str = "softmax"
+) -> EGATBlock:
     torch.manual_seed(heads)
-    block = EGATBlock(width, heads, dropout)
+    block = EGATBlock(width, heads, dropout, attention)
     with torch.no_grad():
         for norm in (block.edge_norm, block.node_norm):
             norm.weight.uniform_(0.5, 1.5)
@@ -151,13 +153,17 @@ def test_dropout_draws_the_same(monkeypatch: pytest.MonkeyPatch, dropout: float)
     compare(both(monkeypatch, block, call_block(graph, False), *inputs_of(graph)))
 
 
-def test_weights_of_edges_and_scaled_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("attention", ["softmax", "softplus"])
+def test_weights_of_edges_and_scaled_attention(
+    monkeypatch: pytest.MonkeyPatch, attention: str
+) -> None:
     graph = random_graph(30, 500)
     weight = torch.rand(500)
     weight[::7] = 0
-    compare(both(monkeypatch, block_of(4), call_block(graph, False, weight), *inputs_of(graph)))
+    block = block_of(4, attention=attention)
+    compare(both(monkeypatch, block, call_block(graph, False, weight), *inputs_of(graph)))
     with scaled_attention(weight):
-        compare(both(monkeypatch, block_of(4), call_block(graph, False), *inputs_of(graph)))
+        compare(both(monkeypatch, block, call_block(graph, False), *inputs_of(graph)))
 
 
 def test_frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> None:

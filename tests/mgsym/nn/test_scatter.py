@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgsym.nn.scatter import run_sums, segment_max, segment_mean, segment_softmax, segment_sum
+from mgsym.nn.scatter import (
+    run_sums,
+    segment_max,
+    segment_mean,
+    segment_shares,
+    segment_softmax,
+    segment_sum,
+)
 
 
 @pytest.fixture
@@ -62,6 +69,12 @@ def test_a_segment_with_every_row_deleted_gives_zero() -> None:
     assert (found == 0).all()
     (grad,) = torch.autograd.grad(found.sum(), weight)
     assert torch.isfinite(grad).all()
+
+
+def test_shares_of_a_segment_sum_to_one() -> None:
+    values = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 2.0]])
+    found = segment_shares(values, torch.tensor([0, 0, 2]), 3)
+    assert found.tolist() == [[0.25, 0.0], [0.75, 0.0], [1.0, 1.0]]
 
 
 def test_gradients_by_finite_differences(rows: tuple[Tensor, Tensor]) -> None:
